@@ -1,0 +1,100 @@
+// simulate(): how long a program takes on a cluster, and who waited for what.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#include "sim/cluster.hpp"
+#include "sim/program.hpp"
+#include "sim/units.hpp"
+
+namespace orrery {
+
+/// An op as it ran.
+struct Span {
+  Rank rank = 0;
+  Stream stream = Stream::compute;
+  std::uint8_t category = 0;
+  std::uint8_t phase = 0;
+  std::int32_t index = 0;
+  std::int64_t block = 0;
+  Ticks start = 0;
+  Ticks end = 0;
+};
+
+/// A stretch of time during which the flows on a link, and so its rate, did not change.
+struct LinkSpan {
+  LinkId link = 0;
+  std::int32_t flows = 0;
+  BytesPerSecond rate;
+  Ticks start = 0;
+  Ticks end = 0;
+};
+
+/// Receives spans in batches while the simulation runs, ordered by end time within a stream and within a link.
+class SpanSink {
+ public:
+  virtual ~SpanSink() = default;
+  virtual void ops(std::span<const Span> spans) = 0;
+  virtual void links(std::span<const LinkSpan> spans) = 0;
+};
+
+/// Time accounts of one rank. compute + exposed_comm + idle = SimulationResult::end, exactly.
+struct RankTotals {
+  Ticks compute = 0;       // at least one compute op of this rank runs
+  Ticks comm = 0;          // at least one message from or to this rank is under way, start-up and latency included
+  Ticks exposed_comm = 0;  // as comm, and no compute op of this rank runs
+  Ticks idle = 0;          // neither
+  Bytes sent;
+  Bytes received;
+  std::array<Ticks, streams_per_rank> stream_busy{};
+  std::vector<Ticks> category_busy;  // by Program::categories()
+};
+
+/// First start, last end and sums over ranks of one phase.
+struct PhaseTotals {
+  Ticks start = 0;
+  Ticks end = 0;
+  Ticks compute_busy = 0;  // summed over ranks
+  Ticks comm_busy = 0;     // summed over ranks, op time on all other streams
+};
+
+struct LinkTotals {
+  Bytes bytes;
+  Ticks busy = 0;  // at least one flow
+};
+
+/// The chain of ops, each started by the end of the one before, that ends last. The parts add up to SimulationResult::end.
+struct CriticalPath {
+  std::vector<Ticks> by_category;  // uncontended time of the ops on the chain
+  Ticks contention = 0;            // what sharing links, SMs or HBM added to them
+  Ticks launch = 0;                // waiting for the host to issue
+};
+
+struct SimulationResult {
+  Ticks end = 0;
+  std::vector<RankTotals> ranks;
+  std::vector<PhaseTotals> phases;
+  std::vector<LinkTotals> links;
+  CriticalPath critical_path;
+  std::uint64_t events = 0;
+};
+
+/// Thrown when ops are left that can never start. The message names the waiting ops (the first dozen) and, for each,
+/// the signal, its rank, the count it has and the count that is wanted.
+struct DeadlockError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Runs `program` on `cluster`. Contention:
+///   links   a flow gets its max-min fair share of every link on its route, per direction
+///   SMs     transfers that hold m of S SMs leave the rank's compute op the fraction (S - m) / S
+///   HBM     a rank's messages (in and out) take their rate from HBM bandwidth first; a compute op that asks for more
+///           than what is left slows down in proportion
+/// An op alone takes exactly its rounded duration; a message alone round(start-up) + round(latency) + round(size /
+/// bandwidth) ticks. Throws DeadlockError, or std::overflow_error beyond 2^63 ticks.
+SimulationResult simulate(const Program& program, const Cluster& cluster, SpanSink* sink = nullptr);
+
+}  // namespace orrery
