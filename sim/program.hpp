@@ -20,8 +20,9 @@ namespace orrery {
 using Rank = std::int32_t;
 
 /// In-order queues of one rank. Ops on different streams run at the same time if nothing else orders them.
-enum class Stream : std::uint8_t { compute, copy_out, copy_in, collective };
-inline constexpr int streams_per_rank = 4;
+/// `network` is the second communicator of hierarchical schedules: their transfers between nodes.
+enum class Stream : std::uint8_t { compute, copy_out, copy_in, collective, network };
+inline constexpr int streams_per_rank = 5;
 std::string_view name_of(Stream stream);
 
 /// Where in an op's life a wait is checked.
