@@ -1,0 +1,76 @@
+#include "scenarios/layout.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <stdexcept>
+#include <string>
+
+namespace orrery {
+namespace {
+
+void require_divides(Index tokens, Index parts, std::string_view why) {
+  if (parts > 0 && tokens % parts == 0) return;
+  throw std::invalid_argument(fmt::format("{} tokens do not divide into {} equal parts ({}), use a multiple of {}", tokens,
+                                          parts, why, parts));
+}
+
+std::vector<TokenSet> place_contiguous(const LayoutRequest& r) {
+  require_divides(r.tokens, r.groups, "contiguous layout: one chunk per rank of the ring");
+  const Index chunk = r.tokens / r.groups;
+  std::vector<TokenSet> sets;
+  for (Index g = 0; g < r.groups; ++g) sets.emplace_back(std::vector<TokenRange>{{g * chunk, chunk, 1}});
+  return sets;
+}
+
+// Chunks g and 2G-1-g of 2G: under a causal mask every group gets the same number of pairs.
+std::vector<TokenSet> place_zigzag(const LayoutRequest& r) {
+  require_divides(r.tokens, 2 * r.groups, "zigzag layout: two chunks per rank of the ring");
+  const Index chunk = r.tokens / (2 * r.groups);
+  std::vector<TokenSet> sets;
+  for (Index g = 0; g < r.groups; ++g) {
+    sets.emplace_back(std::vector<TokenRange>{{g * chunk, chunk, 1}, {(2 * r.groups - 1 - g) * chunk, chunk, 1}});
+  }
+  return sets;
+}
+
+// Token t on group t mod G (Striped Attention, arXiv 2311.09431).
+std::vector<TokenSet> place_striped(const LayoutRequest& r) {
+  require_divides(r.tokens, r.groups, "striped layout: every G-th token");
+  std::vector<TokenSet> sets;
+  for (Index g = 0; g < r.groups; ++g) sets.emplace_back(std::vector<TokenRange>{{g, r.tokens / r.groups, r.groups}});
+  return sets;
+}
+
+// Group g holds the residues [g * period / G, (g + 1) * period / G) modulo the period, so that a skip by a multiple of the
+// period never leaves its group. Written as runs or as progressions, whichever are fewer.
+std::vector<TokenSet> place_residue(const LayoutRequest& r) {
+  require_divides(r.period, r.groups, "residue layout: the period's residues are dealt to the ranks of the ring");
+  require_divides(r.tokens, r.period, "residue layout: whole periods");
+  const Index residues = r.period / r.groups;
+  const Index periods = r.tokens / r.period;
+  std::vector<TokenSet> sets;
+  for (Index g = 0; g < r.groups; ++g) {
+    std::vector<TokenRange> ranges;
+    if (periods <= residues) {
+      for (Index m = 0; m < periods; ++m) ranges.push_back({m * r.period + g * residues, residues, 1});
+    } else {
+      for (Index i = 0; i < residues; ++i) ranges.push_back({g * residues + i, periods, r.period});
+    }
+    sets.emplace_back(std::move(ranges));
+  }
+  return sets;
+}
+
+constexpr std::array table = {
+    Layout{"contiguous", "one chunk per rank", place_contiguous},
+    Layout{"zigzag", "chunks r and 2P-1-r of 2P: balanced under a causal mask", place_zigzag},
+    Layout{"striped", "token t on rank t mod P (Striped Attention, arXiv 2311.09431)", place_striped},
+    Layout{"residue", "residues modulo a period stay on one rank", place_residue},
+};
+
+}  // namespace
+
+std::span<const Layout> layouts() { return table; }
+
+}  // namespace orrery

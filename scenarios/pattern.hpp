@@ -1,0 +1,48 @@
+// A pattern: which keys a query scores, layer by layer, as a union of primitives.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "scenarios/mask.hpp"
+
+namespace orrery {
+
+/// One primitive of a pattern and the layers it is active in. `kind` decides which of the numbers count:
+///   full     every key (of the past, if causal)
+///   window   keys at lags -right..left (0 is the token itself), e.g. left = k, right = 0: k earlier tokens and itself
+///   stride   keys at lags period, 2*period, ..., count*period (count 0: all of them); both sides unless causal
+///   sink     the first `first` tokens of the document
+struct Primitive {
+  enum class Kind { full, window, stride, sink };
+  Kind kind = Kind::full;
+  Index left = 0, right = 0;
+  Index period = 1, count = 0;
+  Index first = 0;
+  std::vector<int> layers;  // 1-based; empty: every layer
+};
+
+/// Throws std::invalid_argument ("window.left is negative ...") if a number of `primitive` makes no sense.
+void check(const Primitive& primitive, int layers);
+
+class Pattern {
+ public:
+  /// Throws std::invalid_argument if a layer has no primitive at all.
+  Pattern(std::vector<Primitive> primitives, int layers);
+
+  /// Layers with the same active primitives share a class; classes are numbered in order of first use.
+  int classes() const { return static_cast<int>(active_.size()); }
+  int class_of_layer(int layer) const { return class_of_layer_[static_cast<std::size_t>(layer)]; }  // layer from 0
+
+  Mask mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const;
+
+  /// "window(left 1024) + stride(16384, count 1)"
+  std::string describe(int pattern_class) const;
+
+ private:
+  std::vector<Primitive> primitives_;
+  std::vector<std::vector<std::size_t>> active_;  // by class: indices of primitives
+  std::vector<int> class_of_layer_;
+};
+
+}  // namespace orrery
