@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/graph/adjacency_list.hpp>
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -15,7 +16,7 @@ namespace orrery {
 
 /// What the simulator needs to know of a GPU: the two resources that compute and communication contend for.
 struct GpuResources {
-  double sms = 0;                 // streaming multiprocessors (TPU: tensor cores); 0 if nothing can hold them
+  double sms = 0;  // streaming multiprocessors (TPU: tensor cores); 0 if nothing can hold them
   BytesPerSecond hbm_bandwidth;
 };
 
@@ -51,29 +52,52 @@ class Cluster {
   const GpuResources& gpu() const { return gpu_; }
   std::span<const Link> links() const { return links_; }
 
-  /// The route of least latency, then fewest hops, then (of several such) the one through the lowest numbered links.
+  /// The route of least latency, then fewest hops, then (of several such) the one through the lowest numbered links,
+  /// compared from the last link back. From a rank to itself it is empty.
   /// Traffic does not pass through another GPU unless the topology says GPUs forward (torus), see set_gpus_forward.
-  /// Found with Boost.Graph once per source and kept. Throws std::runtime_error naming both ranks if there is none.
+  /// Found with Boost.Graph once per source and kept until the cluster changes; the reference is good as long.
+  /// Throws std::runtime_error naming both ranks if there is none. The cache is filled by const calls, so two threads
+  /// need two copies of a cluster.
   const Route& route(Rank source, Rank destination) const;
 
   /// In a torus or mesh a chip's router forwards traffic of others; in NVLink or PCIe systems a GPU does not.
-  void set_gpus_forward(bool forward) { gpus_forward_ = forward; }
+  void set_gpus_forward(bool forward);
 
   /// Throws std::runtime_error naming two ranks that cannot reach each other.
   void check_connected() const;
 
  private:
+  /// Length of a path: latency in whole ticks (so that sums do not depend on their order), then the number of links.
+  struct Distance {
+    Ticks latency = 0;
+    std::int32_t hops = 0;
+    auto operator<=>(const Distance&) const = default;
+  };
   struct EdgeLink {
-    LinkId link;
+    LinkId link = -1;
+    Distance length;
   };
   using Graph = boost::adjacency_list<boost::vecS, boost::vecS, boost::directedS, boost::no_property, EdgeLink>;
+  struct LinkEnds {
+    Node from, to;
+  };
+
+  Node add_node(std::string name, bool is_gpu);
+  void add_link(Node from, Node to, BytesPerSecond bandwidth, Seconds latency);
+  void forget_routes();
+  bool forwards(Node node, Node source) const { return node == source || gpus_forward_ || !is_gpu_[node]; }
+  /// For every node the last link of its route from `source`; -1 where there is none.
+  std::vector<LinkId> last_links_from(Node source) const;
 
   GpuResources gpu_;
   Graph graph_;
   std::vector<std::string> node_names_;
+  std::vector<bool> is_gpu_;
   std::vector<Node> gpus_;
   std::vector<Link> links_;
+  std::vector<LinkEnds> link_ends_;
   bool gpus_forward_ = false;
+  mutable std::vector<std::vector<LinkId>> last_links_;  // by source rank, empty until asked for
   mutable std::unordered_map<std::int64_t, Route> routes_;
 };
 

@@ -1,9 +1,10 @@
 // A Program is all ops of all ranks with their dependencies. It is *generated*, block by block, while the simulation
 // runs, so that memory does not grow with ranks x layers x steps.
 //
-// Order within a rank: every op sits on one in-order stream. Order between streams and ranks: counting signals (timeline
-// semaphores). An op may wait until a signal has been raised n times, and raises signals itself. Since streams are in
-// order, a generator can compute every n from (layer, step) alone; nobody has to hold a reference to another op.
+// Order within a rank: every op sits on one in-order stream. Order between streams and ranks: counting signals
+// (timeline semaphores). An op may wait until a signal has been raised n times, and raises signals itself. Since
+// streams are in order, a generator can compute every n from (layer, step) alone; nobody has to hold a reference to
+// another op.
 #pragma once
 
 #include <array>
@@ -72,8 +73,8 @@ struct Op {
   double sms = 0;      // transfer: streaming multiprocessors held on the issuing rank from start to finish
 
   std::array<Wait, max_waits> waits;
-  SignalRef started;                             // raised when the op begins
-  std::array<SignalRef, max_signals> finished;   // raised when the op ends
+  SignalRef started;                            // raised when the op begins
+  std::array<SignalRef, max_signals> finished;  // raised when the op ends
 
   /// Appends a wait. Throws std::logic_error beyond max_waits.
   void wait_for(SignalRef signal, std::int64_t count, WaitStage stage = WaitStage::start);

@@ -66,7 +66,8 @@ struct LinkTotals {
   Ticks busy = 0;  // at least one flow
 };
 
-/// The chain of ops, each started by the end of the one before, that ends last. The parts add up to SimulationResult::end.
+/// The chain of ops, each started by the end of the one before, that ends last. The parts add up to
+/// SimulationResult::end.
 struct CriticalPath {
   std::vector<Ticks> by_category;  // uncontended time of the ops on the chain
   Ticks contention = 0;            // what sharing links, SMs or HBM added to them

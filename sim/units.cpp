@@ -24,13 +24,14 @@ constexpr double tebi = gibi * kibi;
 
 constexpr std::array second_units = {Unit{"s", 1.0},    Unit{"ms", 1e-3},  Unit{"us", 1e-6}, Unit{"ns", 1e-9},
                                      Unit{"ps", 1e-12}, Unit{"min", 60.0}, Unit{"h", 3600.0}};
-constexpr std::array byte_units = {Unit{"B", 1.0},   Unit{"kB", 1e3},   Unit{"MB", 1e6},   Unit{"GB", 1e9},   Unit{"TB", 1e12},
-                                   Unit{"KiB", kibi}, Unit{"MiB", mebi}, Unit{"GiB", gibi}, Unit{"TiB", tebi}};
+constexpr std::array byte_units = {Unit{"B", 1.0},    Unit{"kB", 1e3},   Unit{"MB", 1e6},
+                                   Unit{"GB", 1e9},   Unit{"TB", 1e12},  Unit{"KiB", kibi},
+                                   Unit{"MiB", mebi}, Unit{"GiB", gibi}, Unit{"TiB", tebi}};
 constexpr std::array bandwidth_units = {
-    Unit{"B/s", 1.0},         Unit{"kB/s", 1e3},         Unit{"MB/s", 1e6},         Unit{"GB/s", 1e9},
-    Unit{"TB/s", 1e12},       Unit{"KiB/s", kibi},       Unit{"MiB/s", mebi},       Unit{"GiB/s", gibi},
-    Unit{"TiB/s", tebi},      Unit{"Mbit/s", 1e6 / 8.0}, Unit{"Gbit/s", 1e9 / 8.0}, Unit{"Tbit/s", 1e12 / 8.0}};
-constexpr std::array flop_rate_units = {Unit{"FLOP/s", 1.0},   Unit{"GFLOP/s", 1e9},  Unit{"TFLOP/s", 1e12},
+    Unit{"B/s", 1.0},    Unit{"kB/s", 1e3},         Unit{"MB/s", 1e6},         Unit{"GB/s", 1e9},
+    Unit{"TB/s", 1e12},  Unit{"KiB/s", kibi},       Unit{"MiB/s", mebi},       Unit{"GiB/s", gibi},
+    Unit{"TiB/s", tebi}, Unit{"Mbit/s", 1e6 / 8.0}, Unit{"Gbit/s", 1e9 / 8.0}, Unit{"Tbit/s", 1e12 / 8.0}};
+constexpr std::array flop_rate_units = {Unit{"FLOP/s", 1.0}, Unit{"GFLOP/s", 1e9}, Unit{"TFLOP/s", 1e12},
                                         Unit{"PFLOP/s", 1e15}, Unit{"EFLOP/s", 1e18}};
 constexpr std::array power_units = {Unit{"W", 1.0}, Unit{"kW", 1e3}, Unit{"MW", 1e6}};
 
@@ -38,13 +39,17 @@ constexpr std::array power_units = {Unit{"W", 1.0}, Unit{"kW", 1e3}, Unit{"MW", 
 struct Ambiguous {
   std::string_view name, instead;
 };
-constexpr std::array ambiguous = {
-    Ambiguous{"Gb/s", "\"Gbit/s\" or \"GB/s\""}, Ambiguous{"Mb/s", "\"Mbit/s\" or \"MB/s\""},
-    Ambiguous{"Tb/s", "\"Tbit/s\" or \"TB/s\""}, Ambiguous{"Gbps", "\"Gbit/s\" or \"GB/s\""},
-    Ambiguous{"GBps", "\"GB/s\""},               Ambiguous{"Mbps", "\"Mbit/s\" or \"MB/s\""},
-    Ambiguous{"TFLOPS", "\"TFLOP/s\""},          Ambiguous{"GFLOPS", "\"GFLOP/s\""},
-    Ambiguous{"TFLOPs", "\"TFLOP/s\""},          Ambiguous{"KB", "\"kB\" (10^3) or \"KiB\" (2^10)"},
-    Ambiguous{"Gb", "\"GB\" or \"GiB\""}};
+constexpr std::array ambiguous = {Ambiguous{"Gb/s", "\"Gbit/s\" or \"GB/s\""},
+                                  Ambiguous{"Mb/s", "\"Mbit/s\" or \"MB/s\""},
+                                  Ambiguous{"Tb/s", "\"Tbit/s\" or \"TB/s\""},
+                                  Ambiguous{"Gbps", "\"Gbit/s\" or \"GB/s\""},
+                                  Ambiguous{"GBps", "\"GB/s\""},
+                                  Ambiguous{"Mbps", "\"Mbit/s\" or \"MB/s\""},
+                                  Ambiguous{"TFLOPS", "\"TFLOP/s\""},
+                                  Ambiguous{"GFLOPS", "\"GFLOP/s\""},
+                                  Ambiguous{"TFLOPs", "\"TFLOP/s\""},
+                                  Ambiguous{"KB", "\"kB\" (10^3) or \"KiB\" (2^10)"},
+                                  Ambiguous{"Gb", "\"GB\" or \"GiB\""}};
 
 std::string_view trim(std::string_view text) {
   const auto begin = text.find_first_not_of(" \t");
@@ -73,7 +78,9 @@ std::string join_names(std::span<const Unit> units) {
 double parse(std::string_view original, std::span<const Unit> units, std::string_view what, std::string_view example) {
   const std::string_view text = trim(original);
   const auto parts = split_number(text);
-  if (!parts) throw UnitError(fmt::format("\"{}\" is not a {} (it must start with a number); write e.g. \"{}\"", original, what, example));
+  if (!parts)
+    throw UnitError(
+        fmt::format("\"{}\" is not a {} (it must start with a number); write e.g. \"{}\"", original, what, example));
   if (parts->rest.empty()) {
     throw UnitError(fmt::format("\"{}\" has no unit (a {} needs one); write e.g. \"{}\"", original, what, example));
   }
@@ -84,10 +91,12 @@ double parse(std::string_view original, std::span<const Unit> units, std::string
   }
   for (const Ambiguous& spelling : ambiguous) {
     if (spelling.name == parts->rest) {
-      throw UnitError(fmt::format("\"{}\": the unit \"{}\" is ambiguous; write {}", original, parts->rest, spelling.instead));
+      throw UnitError(
+          fmt::format("\"{}\": the unit \"{}\" is ambiguous; write {}", original, parts->rest, spelling.instead));
     }
   }
-  throw UnitError(fmt::format("\"{}\": \"{}\" is not a unit of a {}; known: {}", original, parts->rest, what, join_names(units)));
+  throw UnitError(
+      fmt::format("\"{}\": \"{}\" is not a unit of a {}; known: {}", original, parts->rest, what, join_names(units)));
 }
 
 /// `value` in the largest unit that leaves at least 1 before the point; `units` in ascending order.
@@ -110,20 +119,28 @@ Ticks to_ticks(Seconds duration) {
   return std::llround(ticks);
 }
 
-Seconds parse_seconds(std::string_view text) { return Seconds::from_si(parse(text, second_units, "time", "1.5 us")); }
-Bytes parse_bytes(std::string_view text) { return Bytes::from_si(parse(text, byte_units, "size", "80 GB")); }
+Seconds parse_seconds(std::string_view text) {
+  return Seconds::from_si(parse(text, second_units, "time", "1.5 us"));
+}
+Bytes parse_bytes(std::string_view text) {
+  return Bytes::from_si(parse(text, byte_units, "size", "80 GB"));
+}
 BytesPerSecond parse_bandwidth(std::string_view text) {
   return BytesPerSecond::from_si(parse(text, bandwidth_units, "bandwidth", "450 GB/s"));
 }
 FlopsPerSecond parse_flop_rate(std::string_view text) {
   return FlopsPerSecond::from_si(parse(text, flop_rate_units, "FLOP rate", "989 TFLOP/s"));
 }
-Watts parse_power(std::string_view text) { return Watts::from_si(parse(text, power_units, "power", "700 W")); }
+Watts parse_power(std::string_view text) {
+  return Watts::from_si(parse(text, power_units, "power", "700 W"));
+}
 
 std::int64_t parse_count(std::string_view original) {
   const auto parts = split_number(trim(original));
   const auto fail = [&](std::string_view why) -> UnitError {
-    return UnitError(fmt::format("\"{}\" is not a count ({}); write e.g. \"4096\", \"128K\" (128 * 2^10), \"1M\" (2^20) or \"1e6\"", original, why));
+    return UnitError(
+        fmt::format("\"{}\" is not a count ({}); write e.g. \"4096\", \"128K\" (128 * 2^10), \"1M\" (2^20) or \"1e6\"",
+                    original, why));
   };
   if (!parts) throw fail("it must start with a number");
   double scale = 0;
@@ -140,23 +157,30 @@ std::int64_t parse_count(std::string_view original) {
 }
 
 std::string format(Seconds value) {
-  constexpr std::array units = {Unit{"ps", 1e-12}, Unit{"ns", 1e-9}, Unit{"us", 1e-6}, Unit{"ms", 1e-3}, Unit{"s", 1.0}};
+  constexpr std::array units = {Unit{"ps", 1e-12}, Unit{"ns", 1e-9}, Unit{"us", 1e-6}, Unit{"ms", 1e-3},
+                                Unit{"s", 1.0}};
   return value.si() == 0 ? "0 s" : with_prefix(value.si(), units);
 }
 std::string format(Bytes value) {
-  constexpr std::array units = {Unit{"B", 1}, Unit{"kB", 1e3}, Unit{"MB", 1e6}, Unit{"GB", 1e9}, Unit{"TB", 1e12}, Unit{"PB", 1e15}};
+  constexpr std::array units = {Unit{"B", 1},    Unit{"kB", 1e3},  Unit{"MB", 1e6},
+                                Unit{"GB", 1e9}, Unit{"TB", 1e12}, Unit{"PB", 1e15}};
   return with_prefix(value.si(), units);
 }
 std::string format(BytesPerSecond value) {
-  constexpr std::array units = {Unit{"B/s", 1}, Unit{"kB/s", 1e3}, Unit{"MB/s", 1e6}, Unit{"GB/s", 1e9}, Unit{"TB/s", 1e12}};
+  constexpr std::array units = {Unit{"B/s", 1}, Unit{"kB/s", 1e3}, Unit{"MB/s", 1e6}, Unit{"GB/s", 1e9},
+                                Unit{"TB/s", 1e12}};
   return with_prefix(value.si(), units);
 }
 std::string format(Flops value) {
-  constexpr std::array units = {Unit{"FLOP", 1},   Unit{"kFLOP", 1e3},  Unit{"MFLOP", 1e6},  Unit{"GFLOP", 1e9},
+  constexpr std::array units = {Unit{"FLOP", 1},     Unit{"kFLOP", 1e3},  Unit{"MFLOP", 1e6},  Unit{"GFLOP", 1e9},
                                 Unit{"TFLOP", 1e12}, Unit{"PFLOP", 1e15}, Unit{"EFLOP", 1e18}, Unit{"ZFLOP", 1e21}};
   return with_prefix(value.si(), units);
 }
-std::string format(FlopsPerSecond value) { return with_prefix(value.si(), flop_rate_units); }
-std::string format(Watts value) { return with_prefix(value.si(), power_units); }
+std::string format(FlopsPerSecond value) {
+  return with_prefix(value.si(), flop_rate_units);
+}
+std::string format(Watts value) {
+  return with_prefix(value.si(), power_units);
+}
 
 }  // namespace orrery

@@ -1,4 +1,5 @@
-// Strong types for physical quantities. One scale inside (SI: seconds, bytes, FLOPs, joules); text always carries a unit.
+// Strong types for physical quantities. One scale inside (SI: seconds, bytes, FLOPs, joules); text always carries a
+// unit.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,8 @@
 
 namespace orrery {
 
-/// A value with the dimension second^S byte^B flop^F joule^J. A product or quotient whose dimension cancels is a double.
+/// A value with the dimension second^S byte^B flop^F joule^J. A product or quotient whose dimension cancels is a
+/// double.
 template <int S, int B, int F, int J = 0>
 class Quantity {
  public:
@@ -65,7 +67,9 @@ inline constexpr double ticks_per_second = 1e12;
 /// Throws std::overflow_error if the duration is negative, not a number, or longer than 2^63 ticks.
 Ticks to_ticks(Seconds duration);
 
-constexpr Seconds to_seconds(Ticks ticks) { return Seconds::from_si(static_cast<double>(ticks) / ticks_per_second); }
+constexpr Seconds to_seconds(Ticks ticks) {
+  return Seconds::from_si(static_cast<double>(ticks) / ticks_per_second);
+}
 
 /// What parse_* throw: a sentence about the text alone; the reader of a file adds file, line, column and key.
 struct UnitError : std::invalid_argument {
@@ -82,7 +86,8 @@ FlopsPerSecond parse_flop_rate(std::string_view text);
 Watts parse_power(std::string_view text);
 
 /// Parse a count of tokens, heads, ...: "4096", "1e6", "128K" = 128 * 2^10, "1M" = 2^20, "1G" = 2^30 (the convention of
-/// context lengths). Throws UnitError if the text is not a whole non-negative number below 2^53 (so that it is exact as a double).
+/// context lengths). Throws UnitError if the text is not a whole non-negative number below 2^53 (so that it is exact as
+/// a double).
 std::int64_t parse_count(std::string_view text);
 
 /// Three to four significant digits with a fitting prefix: "1.234 ms", "450 GB/s", "1.27 GB", "989 TFLOP/s".

@@ -1,0 +1,161 @@
+#include "sim/cluster.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/graph/dijkstra_shortest_paths.hpp>
+#include <boost/graph/filtered_graph.hpp>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+namespace orrery {
+namespace {
+
+/// Leaves out the links that start at a node which does not forward.
+template <class Graph, class Forwards>
+struct ForwardingEdges {
+  const Graph* graph = nullptr;
+  const Forwards* forwards = nullptr;
+  template <class Edge>
+  bool operator()(const Edge& edge) const {
+    return (*forwards)(boost::source(edge, *graph));
+  }
+};
+
+}  // namespace
+
+Cluster::Cluster(GpuResources gpu) : gpu_(gpu) {
+  if (!(gpu.sms >= 0) || !(gpu.hbm_bandwidth.si() >= 0)) {
+    throw std::invalid_argument("a GPU's SM count or HBM bandwidth is negative or not a number; give 0 if unlimited");
+  }
+}
+
+Cluster::Node Cluster::add_node(std::string name, bool is_gpu) {
+  forget_routes();
+  node_names_.push_back(std::move(name));
+  is_gpu_.push_back(is_gpu);
+  return boost::add_vertex(graph_);
+}
+
+Cluster::Node Cluster::add_gpu(std::string name) {
+  const Node node = add_node(std::move(name), true);
+  gpus_.push_back(node);
+  return node;
+}
+
+Cluster::Node Cluster::add_switch(std::string name) {
+  return add_node(std::move(name), false);
+}
+
+void Cluster::add_link(Node from, Node to, BytesPerSecond bandwidth, Seconds latency) {
+  const auto id = static_cast<LinkId>(links_.size());
+  links_.push_back(Link{fmt::format("{} -> {}", node_names_[from], node_names_[to]), bandwidth, latency});
+  link_ends_.push_back(LinkEnds{from, to});
+  boost::add_edge(from, to, EdgeLink{id, Distance{to_ticks(latency), 1}}, graph_);
+}
+
+void Cluster::connect(Node a, Node b, BytesPerSecond bandwidth_per_direction, Seconds latency) {
+  if (a >= node_names_.size() || b >= node_names_.size() || a == b) {
+    throw std::invalid_argument(fmt::format(
+        "cannot connect node {} with node {} (a link needs two different nodes of this cluster, which has {}); add the "
+        "nodes first",
+        a, b, node_names_.size()));
+  }
+  const double bandwidth = bandwidth_per_direction.si();
+  if (!(bandwidth > 0) || !std::isfinite(bandwidth)) {
+    throw std::invalid_argument(
+        fmt::format("the link {} - {} has a bandwidth of {} B/s (nothing would ever arrive); "
+                    "give a positive one",
+                    node_names_[a], node_names_[b], bandwidth));
+  }
+  if (!(latency.si() >= 0) || !std::isfinite(latency.si())) {
+    throw std::invalid_argument(
+        fmt::format("the link {} - {} has a latency of {} s (no message arrives before it is "
+                    "sent); give zero or more",
+                    node_names_[a], node_names_[b], latency.si()));
+  }
+  forget_routes();
+  add_link(a, b, bandwidth_per_direction, latency);
+  add_link(b, a, bandwidth_per_direction, latency);
+}
+
+void Cluster::set_gpus_forward(bool forward) {
+  forget_routes();
+  gpus_forward_ = forward;
+}
+
+void Cluster::forget_routes() {
+  last_links_.clear();
+  routes_.clear();
+}
+
+std::vector<LinkId> Cluster::last_links_from(Node source) const {
+  const auto may_forward = [&](Node node) { return forwards(node, source); };
+  using Edges = ForwardingEdges<Graph, decltype(may_forward)>;
+  const boost::filtered_graph<Graph, Edges> forwarding(graph_, Edges{&graph_, &may_forward});
+
+  const Distance unreached{std::numeric_limits<Ticks>::max(), 0};
+  const auto longer_by = [](Distance a, Distance b) { return Distance{a.latency + b.latency, a.hops + b.hops}; };
+  std::vector<Distance> distance(node_names_.size());
+  boost::dijkstra_shortest_paths(
+      forwarding, source,
+      boost::weight_map(boost::get(&EdgeLink::length, forwarding))
+          .distance_map(boost::make_iterator_property_map(distance.begin(), boost::get(boost::vertex_index, graph_)))
+          .distance_compare(std::less<Distance>())
+          .distance_combine(longer_by)
+          .distance_inf(unreached)
+          .distance_zero(Distance{}));
+
+  // Which of several shortest paths Dijkstra records depends on its queue; choosing afterwards does not.
+  std::vector<LinkId> last_links(node_names_.size(), -1);
+  for (LinkId id = 0; id < static_cast<LinkId>(links_.size()); ++id) {
+    const auto [from, to] = link_ends_[id];
+    if (last_links[to] >= 0 || distance[from] == unreached || !may_forward(from)) continue;
+    if (longer_by(distance[from], Distance{to_ticks(links_[id].latency), 1}) == distance[to]) last_links[to] = id;
+  }
+  return last_links;
+}
+
+const Route& Cluster::route(Rank source, Rank destination) const {
+  if (source < 0 || destination < 0 || source >= ranks() || destination >= ranks()) {
+    throw std::invalid_argument(fmt::format(
+        "no route from rank {} to rank {} (the cluster has {} ranks, counted from 0)", source, destination, ranks()));
+  }
+  const std::int64_t key = static_cast<std::int64_t>(source) * ranks() + destination;
+  if (const auto known = routes_.find(key); known != routes_.end()) return known->second;
+
+  last_links_.resize(gpus_.size());
+  auto& last_links = last_links_[source];
+  if (last_links.empty()) last_links = last_links_from(gpus_[source]);
+
+  Route route;
+  for (Node node = gpus_[destination]; node != gpus_[source];) {
+    const LinkId link = last_links[node];
+    if (link < 0) {
+      throw std::runtime_error(
+          fmt::format("rank {} ({}) cannot reach rank {} ({}) (no chain of links joins them{}); add "
+                      "a link or a switch between them",
+                      source, node_names_[gpus_[source]], destination, node_names_[gpus_[destination]],
+                      gpus_forward_ ? "" : ", and GPUs do not forward"));
+    }
+    route.links.push_back(link);
+    node = link_ends_[link].from;
+  }
+  std::reverse(route.links.begin(), route.links.end());
+  for (const LinkId link : route.links) route.latency += links_[link].latency;
+  return routes_.emplace(key, std::move(route)).first->second;
+}
+
+void Cluster::check_connected() const {
+  // GPUs that do not forward make "can reach" intransitive, so every source has to be asked.
+  for (Rank source = 0; source < ranks(); ++source) {
+    const auto last_links = last_links_from(gpus_[source]);
+    for (Rank destination = 0; destination < ranks(); ++destination) {
+      if (destination != source && last_links[gpus_[destination]] < 0) route(source, destination);  // throws
+    }
+  }
+}
+
+}  // namespace orrery

@@ -1,0 +1,104 @@
+// Transfers in flight, sharing links max-min fairly: no flow can go faster without slowing one that is not faster.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "sim/cluster.hpp"
+#include "sim/units.hpp"
+
+namespace orrery {
+
+using FlowId = std::int32_t;
+
+/// Rates hold from one solve() to the next. Flows are added and removed in between; links whose other flows gain or
+/// lose by that become dirty, and solve() looks only at what is connected to those through shared flows.
+class FlowNetwork {
+ public:
+  struct Change {
+    FlowId flow;
+    double old_rate;  // bytes per second; 0 if the flow is new
+  };
+
+  /// `links` must outlive the network.
+  explicit FlowNetwork(std::span<const Link> links);
+
+  /// A flow over `route` (at least one link; must outlive the flow). It moves nothing before the next solve().
+  FlowId add(const Route& route, Bytes size, Ticks now);
+  void remove(FlowId flow, Ticks now);
+
+  /// Shares the links anew and returns the flows whose rate changed, by ascending id. The span is good until the next
+  /// call.
+  std::span<const Change> solve(Ticks now);
+
+  double rate(FlowId flow) const { return flows_[flow].rate; }
+  /// Time until the flow's last byte arrives, counted from the last change of its rate.
+  double seconds_left(FlowId flow) const { return flows_[flow].remaining / flows_[flow].rate; }
+
+  std::int32_t flows_on(LinkId link) const { return static_cast<std::int32_t>(on_link_[link].size()); }
+  double rate_on(LinkId link) const;
+  double bytes_over(LinkId link) const { return usage_[link].bytes; }
+  Ticks busy(LinkId link) const { return usage_[link].busy; }
+
+  /// Remembers the links whose flows or rates change; touched_links() are those since the last forget_touched().
+  void watch_links() { watching_ = true; }
+  std::span<const LinkId> touched_links() const { return touched_; }
+  void forget_touched();
+
+ private:
+  struct Hop {
+    FlowId flow;
+    std::int32_t position;  // of the link in the flow's route
+  };
+  struct Flow {
+    const Route* route = nullptr;  // null: free
+    double rate = 0;
+    double remaining = 0;  // bytes at time `since`
+    Ticks since = 0;
+    double new_rate = 0;
+    std::uint32_t seen = 0;           // visit number of the last solve that reached it
+    std::uint32_t frozen = 0;         // visit number of the last solve that set new_rate
+    std::vector<std::int32_t> slots;  // index in on_link_ of every link of the route
+  };
+  struct Filling {
+    double left = 0;
+    std::int32_t flows = 0;
+    std::uint32_t seen = 0;
+    bool dirty = false;
+    bool touched = false;
+  };
+  struct Usage {
+    double bytes = 0;
+    Ticks busy = 0;
+    Ticks since = 0;
+  };
+  using Level = std::pair<double, LinkId>;  // fair share, link
+
+  void mark_dirty(LinkId link);
+  void touch(LinkId link);
+  void touch_route(const Flow& flow);
+  void collect_components();
+  void fill_component();
+  void freeze(LinkId bottleneck, double share);
+  void set_rate(FlowId id, double rate, Ticks now);
+
+  std::span<const Link> links_;
+  std::vector<Flow> flows_;
+  std::vector<FlowId> free_;
+  std::vector<std::vector<Hop>> on_link_;
+  std::vector<Filling> filling_;
+  std::vector<Usage> usage_;
+  std::vector<LinkId> dirty_;
+  std::vector<FlowId> alone_;  // added since the last solve on links that were empty
+  std::vector<LinkId> component_links_;
+  std::vector<FlowId> component_flows_;
+  std::vector<Level> levels_;
+  std::vector<Change> changes_;
+  std::vector<LinkId> touched_;
+  std::uint32_t visit_ = 0;
+  bool watching_ = false;
+};
+
+}  // namespace orrery
