@@ -240,6 +240,17 @@ Table Table::parse(std::string_view text, const std::filesystem::path& file) {
   return Table(std::move(node));
 }
 
+namespace {
+
+/// Why a string is no value at all. TOML can escape a NUL into one, where file names and messages would end.
+std::optional<std::string_view> unusable(const std::string& text) {
+  if (text.empty()) return "an empty string";
+  if (text.find('\0') != std::string::npos) return "a string with a NUL character";
+  return std::nullopt;
+}
+
+}  // namespace
+
 bool Table::has(std::string_view key) const {
   return node_->find(key) != nullptr;
 }
@@ -248,7 +259,7 @@ std::string Table::string(std::string_view key) const {
   const toml::node& value = node_->get(key);
   const auto* text = value.as_string();
   if (text == nullptr) throw node_->wrong_type(key, value, "a string in quotes");
-  if (text->get().empty()) throw error_at(key, fmt::format("{} is an empty string, fill it in", key));
+  if (const auto why = unusable(text->get())) throw error_at(key, fmt::format("{} is {}, fill it in", key, *why));
   return text->get();
 }
 
@@ -263,9 +274,16 @@ namespace {
 constexpr std::string_view number_expected = "a number, e.g. 0.5";
 constexpr std::string_view count_expected = "a count, e.g. 4096, \"1M\" (2^20) or \"1e6\"";
 
-/// Errors as text; the caller knows the key and adds the position.
+// Errors as text; the caller knows the key and adds the position.
+
+const std::string& to_text(const toml::node& value) {
+  const std::string& text = value.as_string()->get();
+  if (const auto why = unusable(text)) throw UnitError(fmt::format("this is {}, fill it in", *why));
+  return text;
+}
+
 std::int64_t to_count(const toml::node& value) {
-  if (const auto* text = value.as_string()) return parse_count(text->get());
+  if (value.is_string()) return parse_count(to_text(value));
   const std::int64_t count = value.as_integer()->get();
   if (count < 0) throw UnitError(fmt::format("{} is negative (it is a count), write 0 or more", count));
   if (count >= (std::int64_t{1} << 53))
@@ -287,7 +305,8 @@ double to_number(const toml::node& value) {
 template <class Parse>
 auto with_unit(const Table& table, std::string_view key, std::string_view what, Parse parse, bool is_string) {
   if (!is_string)
-    throw table.error_at(key, fmt::format("{} has no unit ({} needs one), write it as a string", key, what));
+    throw table.error_at(
+        key, fmt::format("{} has no unit ({} needs one), write it as a string in quotes with its unit", key, what));
   const std::string text = table.string(key);
   try {
     return parse(text);
@@ -388,10 +407,11 @@ std::vector<double> Table::numbers(std::string_view key) const {
 
 std::vector<std::string> Table::strings(std::string_view key) const {
   return elements<std::string>(
-      node_->get(key), [](const toml::node& value) { return value.is_string(); },
-      [](const toml::node& value) { return value.as_string()->get(); },
+      node_->get(key), [](const toml::node& value) { return value.is_string(); }, to_text,
       [&](const toml::node& value) { return node_->wrong_type(key, value, "a list of strings, e.g. [\"a\", \"b\"]"); },
-      [&](const toml::node& value, std::string_view text) { return node_->error(value.source().begin, text); });
+      [&](const toml::node& value, std::string_view text) {
+        return node_->error(value.source().begin, fmt::format("{}: {}", key, text));
+      });
 }
 
 std::vector<Table> Table::tables(std::string_view key) const {

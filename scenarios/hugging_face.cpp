@@ -1,0 +1,204 @@
+#include "scenarios/hugging_face.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "scenarios/data_files.hpp"
+
+namespace orrery {
+namespace {
+
+using nlohmann::json;
+
+json parse(const std::string& text, const std::filesystem::path& file) {
+  try {
+    return json::parse(text);
+  } catch (const json::parse_error& error) {
+    // nlohmann counts bytes, from 1, and points behind what it did not expect.
+    const std::size_t offset = std::min(error.byte == 0 ? 0 : error.byte - 1, text.size());
+    const std::string before = text.substr(0, offset);
+    const auto line = std::count(before.begin(), before.end(), '\n') + 1;
+    throw InputError(
+        fmt::format("{}:{}:{}: this is not valid JSON (something is missing or left over here), compare "
+                    "with the config.json of a published model",
+                    file.string(), line, before.size() - (before.rfind('\n') + 1) + 1));
+  } catch (const json::out_of_range&) {
+    throw InputError(fmt::format(
+        "{}: this is not a model config (it holds a number beyond the range of a double), correct it", file.string()));
+  }
+}
+
+/// The fields of a config: those of a nested text_config come first, then those around it. GPT-2 has its own names.
+class Config {
+ public:
+  Config(const json& root, const std::filesystem::path& file) : root_(root), file_(file) {
+    if (!root.is_object())
+      throw error("this is not a model config (the file does not hold a JSON object), check the path");
+    if (const auto found = root.find("text_config"); found != root.end() && found->is_object()) text_ = &*found;
+  }
+
+  InputError error(std::string_view message) const {
+    return InputError(fmt::format("{}: {}", file_.string(), message));
+  }
+
+  /// The first of the names that is there and is not null, or nothing.
+  const json* find(std::initializer_list<const char*> names) const {
+    for (const json* object : {text_, &root_}) {
+      if (object == nullptr) continue;
+      for (const char* name : names) {
+        if (const auto found = object->find(name); found != object->end() && !found->is_null()) return &*found;
+      }
+    }
+    return nullptr;
+  }
+
+  /// A missing field is noted and 0 returned; refuse_missing() then reports all of them at once.
+  std::int64_t count(std::initializer_list<const char*> names) {
+    const json* value = find(names);
+    if (value == nullptr) {
+      missing_.emplace_back(*names.begin());
+      return 0;
+    }
+    return to_count(*names.begin(), *value);
+  }
+
+  std::int64_t count_or(std::initializer_list<const char*> names, std::int64_t otherwise) const {
+    const json* value = find(names);
+    return value == nullptr ? otherwise : to_count(*names.begin(), *value);
+  }
+
+  bool boolean(const char* name) {
+    const json* value = find({name});
+    if (value == nullptr) missing_.emplace_back(name);
+    if (value != nullptr && !value->is_boolean()) {
+      throw error(fmt::format("{} is {}, expected true or false", name, value->type_name()));
+    }
+    return value != nullptr && value->get<bool>();
+  }
+
+  std::string string(std::initializer_list<const char*> names) {
+    const json* value = find(names);
+    if (value == nullptr) missing_.emplace_back(*names.begin());
+    if (value != nullptr && !value->is_string()) {
+      throw error(fmt::format("{} is {}, expected a string", *names.begin(), value->type_name()));
+    }
+    return value == nullptr ? std::string() : value->get<std::string>();
+  }
+
+  void refuse_missing() const {
+    if (missing_.empty()) return;
+    throw error(fmt::format("missing {} (they have no default), add {} or use the config.json of a decoder model",
+                            fmt::join(missing_, ", "), missing_.size() == 1 ? "it" : "them"));
+  }
+
+ private:
+  std::int64_t to_count(const char* name, const json& value) const {
+    constexpr std::int64_t most = std::int64_t{1} << 40;  // no shape is near it, and products stay exact
+    // An unsigned number beyond 2^63 would come out negative, so it is compared as what it is.
+    const bool whole = value.is_number_integer();
+    const bool large = value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(most);
+    if (whole && !large && value.get<std::int64_t>() > 0) return value.get<std::int64_t>();
+    throw error(fmt::format("{} is {}, expected a whole number from 1 to 2^40", name,
+                            value.is_number() ? value.dump() : std::string(value.type_name())));
+  }
+
+  const json& root_;
+  const json* text_ = nullptr;
+  const std::filesystem::path& file_;
+  std::vector<std::string> missing_;
+};
+
+/// Models whose layers are not what ModelShape can say; taking them for dense ones would give a wrong number quietly.
+void refuse_other_kinds(const Config& config) {
+  const auto more_than_one = [&](const char* name) {
+    const json* value = config.find({name});
+    return value != nullptr && value->is_number() && value->get<double>() > 1;
+  };
+  for (const char* name : {"num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts"}) {
+    if (!more_than_one(name)) continue;
+    throw config.error(
+        fmt::format("this is a mixture of experts ({} = {}; only dense models are handled), use a dense model", name,
+                    config.find({name})->dump()));
+  }
+  if (const json* rank = config.find({"kv_lora_rank"})) {
+    throw config.error(
+        fmt::format("this is a model with multi-head latent attention (kv_lora_rank = {}; only multi-head "
+                    "and grouped-query attention are handled), use another model",
+                    rank->is_number() ? rank->dump() : "..."));
+  }
+  if (const json* both = config.find({"is_encoder_decoder"}); both != nullptr && *both == true) {
+    throw config.error("this is an encoder-decoder model (only decoders are handled), use a decoder model");
+  }
+  if (const json* multi = config.find({"multi_query"});
+      multi != nullptr && *multi == true && config.find({"num_key_value_heads"}) == nullptr) {
+    throw config.error(
+        "multi_query is true but num_key_value_heads is missing (it would be 1 or not, by model), add it");
+  }
+}
+
+/// Whether the FFN has a gate does not stand in a config; it follows from the activation and, for GELU, the family.
+bool is_gated(const Config& config, const std::string& activation, const std::string& family) {
+  if (activation == "silu" || activation == "swiglu" || activation == "swish") return true;
+  if (activation.starts_with("gelu") || activation.starts_with("relu") || activation == "quick_gelu") {
+    return family.starts_with("gemma");  // GeGLU; GPT-2, GPT-NeoX, StarCoder2, Phi and OPT have two matrices
+  }
+  throw config.error(
+      fmt::format("hidden_act is \"{}\" (whether such an FFN has two or three matrices is not known here), "
+                  "write the shape as TOML",
+                  activation.substr(0, 40)));
+}
+
+}  // namespace
+
+ModelShape load_hugging_face_config(const std::filesystem::path& file) {
+  const json root = parse(read_text_file(file, "JSON"), file);
+  Config config(root, file);
+  refuse_other_kinds(config);
+
+  ModelShape model;
+  // Every config is called config.json, so the folder tells which model it is.
+  const bool generic = file.stem() == "config" && file.has_parent_path();
+  model.name = generic ? file.parent_path().filename().string() : file.stem().string();
+  model.description = fmt::format("{} (Hugging Face config)", model.name);
+  model.source = file.string();
+
+  const bool gpt2 = config.find({"n_embd"}) != nullptr;
+  model.layers = config.count({"num_hidden_layers", "n_layer"});
+  model.hidden = config.count({"hidden_size", "n_embd"});
+  model.heads = config.count({"num_attention_heads", "n_head"});
+  model.kv_heads = config.count_or({"num_key_value_heads"}, model.heads);
+  // In GPT2Config n_inner = null means 4 * n_embd.
+  model.ffn_hidden =
+      gpt2 ? config.count_or({"n_inner", "intermediate_size"}, 4 * model.hidden) : config.count({"intermediate_size"});
+  model.vocabulary = config.count({"vocab_size"});
+  const std::string activation = config.string({"hidden_act", "activation_function", "hidden_activation"});
+  // GPT2Config ties the embeddings and has learned positions without saying so.
+  model.tied_embeddings =
+      gpt2 && config.find({"tie_word_embeddings"}) == nullptr ? true : config.boolean("tie_word_embeddings");
+  model.learned_positions = gpt2 ? config.count({"n_positions", "max_position_embeddings"}) : 0;
+  config.refuse_missing();
+
+  const json* family = config.find({"model_type"});
+  model.gated_ffn =
+      is_gated(config, activation, family != nullptr && family->is_string() ? family->get<std::string>() : "");
+  if (config.find({"head_dim"}) == nullptr && model.hidden % model.heads != 0) {
+    throw config.error(
+        fmt::format("hidden_size = {} is not divisible by num_attention_heads = {} (and there is no head_dim), "
+                    "add head_dim",
+                    model.hidden, model.heads));
+  }
+  model.head_dim = config.count_or({"head_dim"}, model.hidden / model.heads);
+  if (model.heads % model.kv_heads != 0) {
+    throw config.error(
+        fmt::format("num_attention_heads = {} is not divisible by num_key_value_heads = {} (each key head "
+                    "serves as many query heads), correct one of them",
+                    model.heads, model.kv_heads));
+  }
+  return model;
+}
+
+}  // namespace orrery

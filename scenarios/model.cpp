@@ -1,0 +1,72 @@
+#include "scenarios/model.hpp"
+
+#include <fmt/format.h>
+
+#include "scenarios/hugging_face.hpp"
+#include "scenarios/reader.hpp"
+
+namespace orrery {
+namespace {
+
+std::int64_t positive_count(const Table& table, std::string_view key) {
+  constexpr std::int64_t most = std::int64_t{1} << 40;  // no shape is near it, and products stay exact
+  const std::int64_t value = table.count(key);
+  if (value >= 1 && value <= most) return value;
+  throw table.error_at(key, fmt::format("{} = {} (it must be from 1 to 2^40), correct it", key, value));
+}
+
+ModelShape load_toml(const std::filesystem::path& path) {
+  const Table file = Table::parse_file(path);
+  file.choice("kind", {"model"});
+  ModelShape model;
+  model.name = path.stem().string();
+  model.description = file.string("description");
+  model.source = file.string("source");
+  model.layers = positive_count(file, "layers");
+  model.hidden = positive_count(file, "hidden");
+  model.heads = positive_count(file, "heads");
+  model.kv_heads = positive_count(file, "kv_heads");
+  model.head_dim = positive_count(file, "head_dim");
+  model.ffn_hidden = positive_count(file, "ffn_hidden");
+  model.gated_ffn = file.boolean("gated_ffn");
+  model.vocabulary = positive_count(file, "vocabulary");
+  model.tied_embeddings = file.boolean("tied_embeddings");
+  model.learned_positions = file.count("learned_positions");
+  model.published_parameters = file.optional_number("published_parameters");
+  file.finish();
+  if (model.heads % model.kv_heads != 0) {
+    throw file.error_at("kv_heads", fmt::format("heads = {} is not divisible by kv_heads = {} (each key head serves as "
+                                                "many query heads), correct one of them",
+                                                model.heads, model.kv_heads));
+  }
+  return model;
+}
+
+}  // namespace
+
+double ModelShape::attention_parameters() const {
+  const double of_one_head = static_cast<double>(hidden) * static_cast<double>(head_dim);
+  return of_one_head * (2.0 * static_cast<double>(heads) + 2.0 * static_cast<double>(kv_heads));
+}
+
+double ModelShape::ffn_parameters() const {
+  return (gated_ffn ? 3.0 : 2.0) * static_cast<double>(hidden) * static_cast<double>(ffn_hidden);
+}
+
+double ModelShape::embedding_parameters() const {
+  const double tables = tied_embeddings ? 1.0 : 2.0;
+  return static_cast<double>(hidden) *
+         (tables * static_cast<double>(vocabulary) + static_cast<double>(learned_positions));
+}
+
+double ModelShape::parameters() const {
+  const double norms = static_cast<double>(hidden) * (2.0 * static_cast<double>(layers) + 1.0);
+  return static_cast<double>(layers) * (attention_parameters() + ffn_parameters()) + embedding_parameters() + norms;
+}
+
+ModelShape load_model(std::string_view name, const std::filesystem::path& mentioned_in) {
+  const std::filesystem::path path = resolve(name, "models", mentioned_in);
+  return path.extension() == ".json" ? load_hugging_face_config(path) : load_toml(path);
+}
+
+}  // namespace orrery

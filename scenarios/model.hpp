@@ -1,0 +1,41 @@
+// The shape of a transformer decoder: the files in scenarios/models/ and Hugging Face's config.json.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace orrery {
+
+/// A dense decoder with multi-head or grouped-query attention.
+struct ModelShape {
+  std::string name;  // the file's
+  std::string description;
+  std::string source;
+  std::int64_t layers = 0;
+  std::int64_t hidden = 0;
+  std::int64_t heads = 0;     // query heads
+  std::int64_t kv_heads = 0;  // divides heads
+  std::int64_t head_dim = 0;  // not always hidden / heads
+  std::int64_t ffn_hidden = 0;
+  bool gated_ffn = false;  // SwiGLU and the like: three matrices instead of two
+  std::int64_t vocabulary = 0;
+  bool tied_embeddings = false;        // the output projection is the input embedding
+  std::int64_t learned_positions = 0;  // rows of a learned position embedding; 0 with rotary ones
+  std::optional<double> published_parameters;
+
+  double attention_parameters() const;  // of one layer: the projections of q, k, v and the output
+  double ffn_parameters() const;        // of one layer
+  double embedding_parameters() const;  // input, output and positions
+  /// All of it, with the two norms of a layer and the last one; biases are left out (below 0.1 %).
+  double parameters() const;
+};
+
+/// By path (.toml, or .json for a Hugging Face config), or by the name of a file in scenarios/models/ (see resolve).
+/// Throws InputError, among others if kv_heads does not divide heads, or if the model is not of this kind (mixture of
+/// experts, latent attention, encoder-decoder).
+ModelShape load_model(std::string_view name, const std::filesystem::path& mentioned_in = {});
+
+}  // namespace orrery

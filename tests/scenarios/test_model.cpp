@@ -1,0 +1,238 @@
+#include "scenarios/model.hpp"
+
+#include <fmt/format.h>
+
+#include "tests/catch.hpp"
+#include "tests/scenarios/messages.hpp"
+
+namespace orrery {
+namespace {
+
+const std::filesystem::path data = std::filesystem::path(ORRERY_SOURCE_DIR) / "tests/scenarios/data";
+
+const std::string good_config = R"({
+  "hidden_act": "silu",
+  "hidden_size": 1024,
+  "intermediate_size": 4096,
+  "num_attention_heads": 16,
+  "num_hidden_layers": 4,
+  "num_key_value_heads": 8,
+  "tie_word_embeddings": false,
+  "vocab_size": 1000
+})";
+
+const std::string good_toml = R"(kind = "model"
+description = "d"
+source = "s"
+layers = 4
+hidden = 1024
+heads = 16
+kv_heads = 8
+head_dim = 64
+ffn_hidden = 4096
+gated_ffn = true
+vocabulary = 1000
+tied_embeddings = false
+learned_positions = 0
+)";
+
+std::string replaced(std::string text, std::string_view what, std::string_view with) {
+  const std::size_t at = text.find(what);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, what.size(), with);
+}
+
+/// What loading this text as a file of that name complains about, without the folder.
+std::string complaint(const std::string& text, const std::string& name) {
+  const ScratchFolder folder;
+  const auto file = folder.write(name, text);
+  const std::string message = message_of([&] { load_model(file.string()); });
+  const std::string prefix = folder.path().string() + "/";
+  return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
+}
+std::string json_complaint(const std::string& text) {
+  return complaint(text, "m.json");
+}
+std::string toml_complaint(const std::string& text) {
+  return complaint(text, "m.toml");
+}
+
+TEST_CASE(
+    "every model file that comes with the program loads, and its parameters are within 1 % of the published count") {
+  int published = 0;
+  for (const std::string& name : known_names("models")) {
+    INFO(name);
+    const ModelShape model = load_model(name);
+    CHECK(model.name == name);
+    CHECK_FALSE(model.description.empty());
+    CHECK_FALSE(model.source.empty());
+    if (!model.published_parameters) continue;
+    ++published;
+    CHECK_THAT(model.parameters(), WithinRel(*model.published_parameters, 0.01));
+  }
+  CHECK(published >= 6);
+}
+
+TEST_CASE("the parameters of the LLaMA models are the published ones") {
+  CHECK_THAT(load_model("llama2_7b").parameters(), WithinRel(6.738e9, 0.0001));
+  CHECK_THAT(load_model("llama2_13b").parameters(), WithinRel(13.016e9, 0.0001));
+  CHECK_THAT(load_model("llama2_70b").parameters(), WithinRel(68.977e9, 0.0001));
+  CHECK_THAT(load_model("llama3_8b").parameters(), WithinRel(8.030e9, 0.0001));
+  CHECK_THAT(load_model("llama3_70b").parameters(), WithinRel(70.554e9, 0.0001));
+  CHECK_THAT(load_model("llama3_405b").parameters(), WithinRel(405.85e9, 0.0001));
+}
+
+TEST_CASE("parameters are embeddings, four projections, the FFN and two norms a layer") {
+  const ModelShape m = load_model("llama2_7b");
+  const double h = 4096, f = 11008, v = 32000, layers = 32;
+  CHECK(m.attention_parameters() == 4 * h * h);
+  CHECK(m.ffn_parameters() == 3 * h * f);
+  CHECK(m.embedding_parameters() == 2 * v * h);
+  CHECK(m.parameters() == 2 * v * h + layers * (4 * h * h + 3 * h * f + 2 * h) + h);
+}
+
+TEST_CASE("grouped-query attention shrinks only the projections of keys and values") {
+  const double h = 8192, d = 128, q = 64, kv = 8;
+  CHECK(load_model("llama2_70b").attention_parameters() == 2 * h * q * d + 2 * h * kv * d);
+}
+
+TEST_CASE("the models of the Ring Attention paper have its hidden sizes and fit their names") {
+  struct Row {
+    const char* name;
+    std::int64_t hidden;
+    double billions;
+    double tolerance;
+  };
+  // 3B is OpenLLaMA's, which has 3.43e9.
+  for (const Row& row : {Row{"ring_paper_3b", 3200, 3, 0.15}, Row{"ring_paper_7b", 4096, 7, 0.04},
+                         Row{"ring_paper_13b", 5120, 13, 0.02}, Row{"ring_paper_30b", 7168, 30, 0.02},
+                         Row{"ring_paper_33b", 7168, 33, 0.02}, Row{"ring_paper_65b", 8192, 65, 0.02},
+                         Row{"ring_paper_175b", 12288, 175, 0.01}, Row{"ring_paper_1tb", 36864, 1000, 0.01}}) {
+    INFO(row.name);
+    const ModelShape model = load_model(row.name);
+    CHECK(model.hidden == row.hidden);
+    CHECK(model.heads * model.head_dim == model.hidden);
+    CHECK(model.kv_heads == model.heads);
+    CHECK_THAT(model.parameters() / 1e9, WithinRel(row.billions, row.tolerance));
+  }
+}
+
+TEST_CASE("LWM has the shape of LLaMA-2 7B") {
+  CHECK(load_model("lwm_7b").parameters() == load_model("llama2_7b").parameters());
+}
+
+TEST_CASE("a Hugging Face config gives the same shape as the file made from it") {
+  const ModelShape read = load_model((data / "llama-2-7b/config.json").string());
+  const ModelShape ours = load_model("llama2_7b");
+  CHECK(read.name == "llama-2-7b");
+  CHECK(read.kv_heads == read.heads);
+  CHECK(read.head_dim == 4096 / 32);
+  CHECK(read.parameters() == ours.parameters());
+}
+
+TEST_CASE("a GPT-2 config is read by its own names: tied, learned positions, an FFN of four times the width") {
+  const ModelShape m = load_model((data / "gpt2/config.json").string());
+  const double h = 768;
+  CHECK(m.ffn_hidden == 4 * 768);
+  CHECK_FALSE(m.gated_ffn);
+  CHECK(m.parameters() == h * (50257 + 1024) + 12 * (4 * h * h + 2 * h * 4 * h + 2 * h) + h);
+  CHECK_THAT(m.parameters(), WithinRel(124.44e6, 0.001));
+}
+
+TEST_CASE("a nested text_config comes before what is around it, which fills what it lacks") {
+  const ModelShape m = load_model((data / "nested/config.json").string());
+  CHECK(m.hidden == 2560);
+  CHECK(m.head_dim == 256);
+  CHECK(m.heads == 8);
+  CHECK(m.kv_heads == 4);
+  CHECK(m.gated_ffn);
+  CHECK(m.tied_embeddings);
+}
+
+TEST_CASE("all missing fields of a config are named at once") {
+  CHECK(json_complaint("{\"hidden_size\": 64}") ==
+        "m.json: missing num_hidden_layers, num_attention_heads, intermediate_size, vocab_size, hidden_act, "
+        "tie_word_embeddings (they have no default), add them or use the config.json of a decoder model");
+}
+
+TEST_CASE("a config whose fields do not fit together is refused") {
+  CHECK(json_complaint(good_config) == "no error");
+  CHECK(json_complaint(replaced(good_config, "\"num_key_value_heads\": 8", "\"num_key_value_heads\": 7")) ==
+        "m.json: num_attention_heads = 16 is not divisible by num_key_value_heads = 7 (each key head serves as many "
+        "query "
+        "heads), correct one of them");
+  CHECK(json_complaint(replaced(good_config, "1024", "1000")) ==
+        "m.json: hidden_size = 1000 is not divisible by num_attention_heads = 16 (and there is no head_dim), add "
+        "head_dim");
+  CHECK(json_complaint(replaced(good_config, "\"hidden_size\": 1024", "\"hidden_size\": 1000, \"head_dim\": 64")) ==
+        "no error");
+}
+
+TEST_CASE("a config with a value of the wrong kind is refused") {
+  for (const char* value : {"0", "-4", "1.5", "\"4\"", "[4]", "true", "18446744073709551615", "1e400"}) {
+    INFO(value);
+    CHECK_THAT(json_complaint(
+                   replaced(good_config, "\"num_hidden_layers\": 4", fmt::format("\"num_hidden_layers\": {}", value))),
+               ContainsSubstring("m.json:"));
+  }
+  CHECK(json_complaint(replaced(good_config, "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 1.5")) ==
+        "m.json: num_hidden_layers is 1.5, expected a whole number from 1 to 2^40");
+  CHECK_THAT(json_complaint(replaced(good_config, "false", "\"no\"")),
+             ContainsSubstring("tie_word_embeddings is string, expected true or false"));
+  CHECK_THAT(json_complaint(replaced(good_config, "\"silu\"", "3")),
+             ContainsSubstring("hidden_act is number, expected a string"));
+  CHECK_THAT(json_complaint(replaced(good_config, "silu", "mystery")), ContainsSubstring("hidden_act is \"mystery\""));
+}
+
+TEST_CASE("models that are not dense decoders with plain heads are refused with the reason") {
+  const auto with = [](const char* field) {
+    return json_complaint(replaced(good_config, "{", fmt::format("{{{},", field)));
+  };
+  CHECK_THAT(with("\"num_local_experts\": 8"),
+             ContainsSubstring("m.json: this is a mixture of experts (num_local_experts = 8;"));
+  CHECK_THAT(with("\"n_routed_experts\": 256"), ContainsSubstring("mixture of experts"));
+  CHECK_THAT(with("\"kv_lora_rank\": 512"), ContainsSubstring("multi-head latent attention (kv_lora_rank = 512;"));
+  CHECK_THAT(with("\"is_encoder_decoder\": true"), ContainsSubstring("encoder-decoder"));
+  CHECK(with("\"is_encoder_decoder\": false") == "no error");
+  CHECK(with("\"num_local_experts\": null") == "no error");
+}
+
+TEST_CASE("malformed JSON reports line and column") {
+  CHECK_THAT(json_complaint("{\n  \"a\": 1,\n  \"b\" 2\n}"), ContainsSubstring("m.json:3:7: this is not valid JSON"));
+  CHECK_THAT(json_complaint("{\"a\": 1"), ContainsSubstring("m.json:1:8: this is not valid JSON"));
+  CHECK_THAT(json_complaint("[1]"), ContainsSubstring("m.json: this is not a model config"));
+  CHECK_THAT(json_complaint(std::string(1'000'000, '[')), ContainsSubstring("this is not valid JSON"));
+}
+
+TEST_CASE("a config file has the limits of every input file") {
+  CHECK(json_complaint("") == "m.json: the file is empty");
+  CHECK(json_complaint("\xff") == "m.json: this is not a JSON file (it holds bytes that are not UTF-8 text)");
+  CHECK_THAT(json_complaint(std::string(largest_input_file + 1, ' ')), ContainsSubstring("larger than 8 MiB"));
+}
+
+TEST_CASE("no prefix of a config does anything but read or complain") {
+  for (std::size_t length = 0; length < good_config.size(); ++length) {
+    CHECK_THAT(json_complaint(good_config.substr(0, length)), ContainsSubstring("m.json"));
+  }
+}
+
+TEST_CASE("a model file is strict") {
+  CHECK(toml_complaint(good_toml) == "no error");
+  CHECK(toml_complaint(replaced(good_toml, "kv_heads = 8", "kv_heads = 7")) ==
+        "m.toml:7:12: heads = 16 is not divisible by kv_heads = 7 (each key head serves as many query heads), correct "
+        "one of them");
+  CHECK(toml_complaint(replaced(good_toml, "layers = 4", "layers = 0")) ==
+        "m.toml:4:10: layers = 0 (it must be from 1 to 2^40), correct it");
+  CHECK(toml_complaint(replaced(good_toml, "head_dim = 64\n", "")) ==
+        "m.toml:1:1: missing key \"head_dim\" in the top level (it has no default), add it");
+  CHECK_THAT(toml_complaint(good_toml + "rope_theta = 1e4\n"),
+             ContainsSubstring("m.toml:14:1: unknown key \"rope_theta\""));
+}
+
+TEST_CASE("an unknown model lists the nearest and all") {
+  CHECK_THAT(message_of([] { load_model("llama2_7"); }),
+             ContainsSubstring("there is no \"llama2_7\" in models, did you mean \"llama2_7b\"? (known: llama2_13b, "));
+}
+
+}  // namespace
+}  // namespace orrery
