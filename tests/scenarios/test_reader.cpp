@@ -225,6 +225,7 @@ TEST_CASE("syntax errors and duplicate keys come in the same form") {
   CHECK_THAT(complaint("a = 1\nb = = 2\n", [](const Table&) {}),
              ContainsSubstring("f.toml:2:5: this is not valid TOML ("));
   CHECK_THAT(complaint("a = 1\na = 2\n", [](const Table&) {}), ContainsSubstring("f.toml:2:5: a key is given twice ("));
+  CHECK_THAT(complaint("[!]\n", [](const Table&) {}), ContainsSubstring("f.toml:1:2: this is not valid TOML ("));
   CHECK_THAT(complaint("[a]\n[a]\n", [](const Table&) {}), ContainsSubstring("a key is given twice ("));
 }
 
