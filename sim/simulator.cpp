@@ -343,15 +343,20 @@ void Simulator::mark_dirty(Rank rank) {
 }
 
 Ticks Simulator::after(Ticks delay, StreamId stream, const PendingOp& op) const {
-  if (delay > std::numeric_limits<Ticks>::max() - now_) {
-    throw std::overflow_error(fmt::format("{} ends beyond 2^63 ps (106 days)", queues_.name(stream, op)));
-  }
+  if (delay > std::numeric_limits<Ticks>::max() - now_) refuse_overflow(stream, op);
   return now_ + delay;
 }
 
 Ticks Simulator::after_rounded(double delay, StreamId stream, const PendingOp& op) const {
-  constexpr double limit = 9223372036854775807.0;
-  return after(delay < limit ? static_cast<Ticks>(std::llround(delay)) : std::numeric_limits<Ticks>::max(), stream, op);
+  if (!(delay < 9223372036854775807.0)) refuse_overflow(stream, op);
+  return after(std::llround(delay), stream, op);
+}
+
+void Simulator::refuse_overflow(StreamId stream, const PendingOp& op) const {
+  throw std::overflow_error(
+      fmt::format("{} would end beyond 2^63 ps (106 days) of simulated time; check its duration, "
+                  "its size and the bandwidths on its way",
+                  queues_.name(stream, op)));
 }
 
 void Simulator::extend_path(Path path, std::uint8_t category, Ticks alone, Ticks elapsed) const {

@@ -70,6 +70,7 @@ class Simulator {
   void mark_dirty(Rank rank);
   Ticks after(Ticks delay, StreamId stream, const PendingOp& op) const;
   Ticks after_rounded(double delay, StreamId stream, const PendingOp& op) const;
+  [[noreturn]] void refuse_overflow(StreamId stream, const PendingOp& op) const;
 
   void record(StreamId stream, const PendingOp& op);
   void flush_spans();

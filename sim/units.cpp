@@ -87,7 +87,10 @@ double parse(std::string_view original, std::span<const Unit> units, std::string
   for (const Unit& unit : units) {
     if (unit.name != parts->rest) continue;
     if (parts->number < 0) throw UnitError(fmt::format("\"{}\" is negative (a {} cannot be)", original, what));
-    return parts->number * unit.si;
+    // 3 / 1e9 is the double nearest to 3 ns; 3 * 1e-9 is not.
+    const double value = unit.si < 1 ? parts->number / std::round(1 / unit.si) : parts->number * unit.si;
+    if (!std::isfinite(value)) throw UnitError(fmt::format("\"{}\" is too large (beyond 1e308 in SI units)", original));
+    return value;
   }
   for (const Ambiguous& spelling : ambiguous) {
     if (spelling.name == parts->rest) {

@@ -1,0 +1,151 @@
+// Time accounts, link totals and the critical path: what adds up to what.
+#include <numeric>
+#include <random>
+
+#include "sim/simulate.hpp"
+#include "tests/catch.hpp"
+#include "tests/sim/programs.hpp"
+
+using namespace orrery;
+using namespace orrery::test;
+
+namespace {
+
+constexpr Ticks us = 1'000'000;
+
+void check_identities(const SimulationResult& result) {
+  for (const RankTotals& rank : result.ranks) {
+    CHECK(rank.compute + rank.exposed_comm + rank.idle == result.end);
+    CHECK(rank.exposed_comm <= rank.comm);
+    CHECK(rank.idle >= 0);
+    CHECK(std::accumulate(rank.stream_busy.begin(), rank.stream_busy.end(), Ticks{0}) ==
+          std::accumulate(rank.category_busy.begin(), rank.category_busy.end(), Ticks{0}));
+  }
+  const CriticalPath& path = result.critical_path;
+  CHECK(std::accumulate(path.by_category.begin(), path.by_category.end(), Ticks{0}) + path.contention + path.launch ==
+        result.end);
+  CHECK(path.contention >= 0);
+  CHECK(path.launch >= 0);
+  Ticks busy = 0;
+  Ticks phases = 0;
+  for (const RankTotals& rank : result.ranks)
+    busy = std::accumulate(rank.stream_busy.begin(), rank.stream_busy.end(), busy);
+  for (const PhaseTotals& phase : result.phases) {
+    phases += phase.compute_busy + phase.comm_busy;
+    CHECK(phase.start <= phase.end);
+    CHECK(phase.end <= result.end);
+  }
+  CHECK(busy == phases);
+}
+
+/// Ops with random durations, messages, SMs, HBM traffic and launch times; each waits for some earlier op.
+ListProgram random_program(unsigned seed, Rank ranks) {
+  std::mt19937 random(seed);
+  const auto pick = [&](int below) { return static_cast<int>(random() % static_cast<unsigned>(below)); };
+  ListProgram program(ranks, {"done", "arrived"});
+  std::vector<std::int64_t> done(static_cast<std::size_t>(ranks));
+  std::vector<std::int64_t> arrived(static_cast<std::size_t>(ranks));
+  for (int i = 0; i < 60 * ranks; ++i) {
+    const Rank rank = pick(ranks);
+    Op op = compute_op(pick(4) * us / 3);
+    op.launch = pick(2) * 1000;
+    op.phase = static_cast<std::uint8_t>(pick(2));
+    const Rank other = pick(ranks);
+    // Streams of a rank may overtake each other, so counts are only sure to be reached, not in which order.
+    if (done[other] > 0) op.wait_for({other, 0}, 1 + pick(static_cast<int>(done[other])));
+    if (pick(3) == 0) {
+      op.hbm_traffic = bytes(pick(5) * 1e6);
+      op.finished[0] = {rank, 0};
+      ++done[rank];
+      program.add(rank, op);
+      continue;
+    }
+    op.stream = static_cast<Stream>(1 + pick(streams_per_rank - 1));
+    op.category = 1;
+    op.sms = pick(8);
+    std::vector<Message> messages;
+    for (int m = pick(4); m > 0; --m) {
+      const Rank destination = pick(ranks);
+      messages.push_back({rank, destination, bytes(pick(3) * 1e4), {destination, 1}});
+      ++arrived[destination];
+    }
+    op.finished[0] = {rank, 0};
+    ++done[rank];
+    program.add(rank, op, messages);
+  }
+  return program;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "Compute, exposed communication and idle time add up to the end on every rank, and so does the critical path") {
+  for (const Rank ranks : {1, 2, 3, 8, 31}) {
+    for (const Ticks tile : {100, 1000, 5000}) {
+      check_identities(simulate(RingProgram(ranks, 4, tile, bytes(1e3)), star(ranks, gigabytes_per_second(1))));
+    }
+  }
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    const Rank ranks = 2 + static_cast<Rank>(seed % 7);
+    const Cluster cluster = star(ranks, gigabytes_per_second(20), microseconds(0.3), {16, gigabytes_per_second(50)});
+    const auto result = simulate(random_program(seed, ranks), cluster);
+    CAPTURE(seed);
+    CHECK(result.end > 0);
+    check_identities(result);
+    CHECK(simulate(random_program(seed, ranks), cluster).end == result.end);
+  }
+}
+
+TEST_CASE("In a ring that is bound by transfers all but the first tile of compute is waiting") {
+  const Ticks tile = us / 4;
+  const Rank ranks = 6;
+  const auto result = simulate(RingProgram(ranks, 1, tile, bytes(1e3)), star(ranks, gigabytes_per_second(1)));
+  for (const RankTotals& rank : result.ranks) {
+    CHECK(rank.compute == ranks * tile);
+    CHECK(rank.comm == (ranks - 1) * us);
+    CHECK(rank.exposed_comm == (ranks - 1) * (us - tile));
+    CHECK(rank.idle == 0);
+    CHECK(rank.sent.si() == (ranks - 1) * 1e3);
+    CHECK(rank.received.si() == (ranks - 1) * 1e3);
+  }
+  CHECK(result.critical_path.by_category == std::vector<Ticks>{tile, (ranks - 1) * us});
+  CHECK(result.critical_path.contention == 0);
+}
+
+TEST_CASE("In a ring that is bound by compute no communication is exposed") {
+  const Ticks tile = 2 * us;
+  const Rank ranks = 6;
+  const auto result = simulate(RingProgram(ranks, 1, tile, bytes(1e3)), star(ranks, gigabytes_per_second(1)));
+  for (const RankTotals& rank : result.ranks) CHECK(rank.exposed_comm == 0);
+  CHECK(result.critical_path.by_category == std::vector<Ticks>{ranks * tile, 0});
+}
+
+TEST_CASE("Every link on the way of a message counts its bytes and its time") {
+  const auto result = simulate(RingProgram(4, 2, us, bytes(1e3)), star(4, gigabytes_per_second(2)));
+  for (const LinkTotals& link : result.links) {
+    CHECK(link.bytes.si() == 2 * 3 * 1e3);
+    CHECK(link.busy == 2 * 3 * us / 2);
+  }
+}
+
+TEST_CASE("Phases start with their first op and end with their last") {
+  ListProgram program(2, {"done"});
+  Op forward = compute_op(10);
+  forward.finished[0] = {1, 0};
+  Op backward = compute_op(30);
+  backward.phase = 1;
+  backward.wait_for({1, 0}, 1);
+  Op copy = transfer_op(Stream::copy_out, 25);
+  copy.phase = 1;
+  program.add(0, forward).add(1, backward).add(0, copy);
+  const auto result = simulate(program, star(2, gigabytes_per_second(1)));
+  CHECK(result.phases[0].start == 0);
+  CHECK(result.phases[0].end == 10);
+  CHECK(result.phases[1].start == 0);
+  CHECK(result.phases[1].end == 40);
+  CHECK(result.phases[0].compute_busy == 10);
+  CHECK(result.phases[1].compute_busy == 30);
+  CHECK(result.phases[1].comm_busy == 25);
+  CHECK(result.ranks[0].exposed_comm == 25 - 10);
+  CHECK(result.ranks[0].idle == 40 - 25);
+}
