@@ -59,7 +59,8 @@ OpQueues::OpQueues(const Program& program, const Cluster& cluster)
 SlotId OpQueues::front(StreamId stream) {
   const Rank rank = stream / streams_per_rank;
   RankState& state = rank_states_[rank];
-  while (queues_[stream].first < 0 && state.next_block < blocks_ && state.next_block < state.oldest_block + lookahead) {
+  while (queues_[stream].first < 0 && state.next_block < blocks_ &&
+         state.next_block < state.oldest_block + lookahead_blocks) {
     generate_block(rank);
     advance_oldest(state);  // a block may be empty
   }
@@ -68,7 +69,7 @@ SlotId OpQueues::front(StreamId stream) {
 
 bool OpQueues::advance_oldest(RankState& state) {
   const std::int64_t before = state.oldest_block;
-  while (state.oldest_block < state.next_block && state.unfinished[state.oldest_block % lookahead] == 0) {
+  while (state.oldest_block < state.next_block && state.unfinished[state.oldest_block % lookahead_blocks] == 0) {
     ++state.oldest_block;
   }
   return state.oldest_block != before;
@@ -89,7 +90,7 @@ bool OpQueues::pop(StreamId stream) {
   op.next = free_op_;
   free_op_ = slot;
   RankState& state = rank_states_[stream / streams_per_rank];
-  if (--state.unfinished[op.block % lookahead] > 0 || op.block != state.oldest_block) return false;
+  if (--state.unfinished[op.block % lookahead_blocks] > 0 || op.block != state.oldest_block) return false;
   return advance_oldest(state);
 }
 
@@ -97,7 +98,7 @@ void OpQueues::generate_block(Rank rank) {
   const std::int64_t block = rank_states_[rank].next_block++;
   buffer_.begin(block);
   program_.generate(rank, block, buffer_);
-  rank_states_[rank].unfinished[block % lookahead] = static_cast<std::int32_t>(buffer_.ops().size());
+  rank_states_[rank].unfinished[block % lookahead_blocks] = static_cast<std::int32_t>(buffer_.ops().size());
   for (const Op& op : buffer_.ops()) append(rank, op);
 }
 

@@ -62,10 +62,6 @@ class OpQueues {
  public:
   OpQueues(const Program& program, const Cluster& cluster);
 
-  /// How many blocks of a rank may be unfinished at a time. A host cannot run ahead without limit either (its launch
-  /// queue is bounded), and without this a stream that is hardly used would have the whole program generated at once.
-  static constexpr std::int64_t lookahead = 8;
-
   /// The first op of the stream, generating blocks until there is one. -1 if the program has no more for this stream,
   /// or none within the lookahead.
   SlotId front(StreamId stream);
@@ -90,8 +86,8 @@ class OpQueues {
   };
   struct RankState {
     std::int64_t next_block = 0;
-    std::int64_t oldest_block = 0;                     // the first one that may have unfinished ops
-    std::array<std::int32_t, lookahead> unfinished{};  // ops, by block modulo lookahead
+    std::int64_t oldest_block = 0;                            // the first one that may have unfinished ops
+    std::array<std::int32_t, lookahead_blocks> unfinished{};  // ops, by block modulo lookahead_blocks
     Ticks host_clock = 0;
     std::vector<std::pair<Rank, std::int32_t>> routes;  // destination, index into routes_; by destination
   };

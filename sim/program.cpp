@@ -28,13 +28,14 @@ void OpBuffer::begin(std::int64_t block) {
   messages_.clear();
 }
 
-void OpBuffer::add(Op op, std::span<const Message> messages) {
-  op.block = block_;
-  op.index = static_cast<std::int32_t>(ops_.size());
-  op.first_message = static_cast<std::int64_t>(messages_.size());
-  op.message_count = static_cast<std::int32_t>(messages.size());
+void OpBuffer::add(const Op& op, std::span<const Message> messages) {
+  const auto index = static_cast<std::int32_t>(ops_.size());
+  Op& added = ops_.emplace_back(op);
+  added.block = block_;
+  added.index = index;
+  added.first_message = static_cast<std::int64_t>(messages_.size());
+  added.message_count = static_cast<std::int32_t>(messages.size());
   messages_.insert(messages_.end(), messages.begin(), messages.end());
-  ops_.push_back(op);
 }
 
 std::span<const Message> OpBuffer::messages_of(const Op& op) const {

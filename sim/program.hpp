@@ -85,7 +85,7 @@ class OpBuffer {
  public:
   void begin(std::int64_t block);
   /// Adds `op` with its messages; sets block, index, first_message and message_count.
-  void add(Op op, std::span<const Message> messages = {});
+  void add(const Op& op, std::span<const Message> messages = {});
 
   std::span<const Op> ops() const { return ops_; }
   std::span<const Message> messages_of(const Op& op) const;
@@ -96,8 +96,14 @@ class OpBuffer {
   std::vector<Message> messages_;
 };
 
+/// How many blocks of a rank may be unfinished at a time. A host cannot run ahead without limit either (its launch
+/// queue is bounded), and without this a stream that is hardly used would have the whole program generated at once.
+inline constexpr std::int64_t lookahead_blocks = 8;
+
 /// What the simulator asks of a program. One virtual call generates one block (about a layer's step: some ops of all
-/// streams of a rank). Blocks of a rank are asked for once each, in order, as soon as one of its streams runs dry.
+/// streams of a rank). Blocks of a rank are asked for once each, in order, as soon as one of its streams runs dry and
+/// fewer than lookahead_blocks are unfinished. So an op that is to run early belongs into an early block: the one in
+/// which the host would issue it. An op that waits for one of its own rank that many blocks later is a deadlock.
 /// generate() must be a pure function of its arguments.
 class Program {
  public:

@@ -28,7 +28,7 @@ void Simulator::check_all_done() {
   bool held_back = false;
   for (Rank rank = 0; rank < program_.ranks(); ++rank) held_back = held_back || queues_.held_back(rank);
   if (held_back) {
-    lines += fmt::format("\n(ops further than {} blocks ahead of a waiting one are not issued)", OpQueues::lookahead);
+    lines += fmt::format("\n(ops further than {} blocks ahead of a waiting one are not issued)", lookahead_blocks);
   }
   throw DeadlockError(fmt::format("deadlock after {}: {} op{} can never start or end{}", format(to_seconds(now_)),
                                   waiting, waiting == 1 ? "" : "s", lines));

@@ -1,6 +1,7 @@
 // simulate(): how long a program takes on a cluster, and who waited for what.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <stdexcept>
@@ -42,9 +43,11 @@ class SpanSink {
 };
 
 /// Time accounts of one rank. compute + exposed_comm + idle = SimulationResult::end, exactly.
+/// A message is under way from the start of its transfer op (so start-up, a rendezvous and latency count) until it is
+/// delivered; sent by an op on the compute stream, from when it leaves. Start-up alone counts for the issuing rank.
 struct RankTotals {
   Ticks compute = 0;       // at least one compute op of this rank runs
-  Ticks comm = 0;          // at least one message from or to this rank is under way, start-up and latency included
+  Ticks comm = 0;          // at least one message from or to this rank is under way, see below
   Ticks exposed_comm = 0;  // as comm, and no compute op of this rank runs
   Ticks idle = 0;          // neither
   Bytes sent;
@@ -92,8 +95,10 @@ struct DeadlockError : std::runtime_error {
 /// Runs `program` on `cluster`. Contention:
 ///   links   a flow gets its max-min fair share of every link on its route, per direction
 ///   SMs     transfers that hold m of S SMs leave the rank's compute op the fraction (S - m) / S
+///           (a whole SM is always left; compute ops are those on Stream::compute)
 ///   HBM     a rank's messages (in and out) take their rate from HBM bandwidth first; a compute op that asks for more
-///           than what is left slows down in proportion
+///           than what is left slows down in proportion (a hundredth is always left)
+/// The slower of the two counts. Messages of an op on Stream::compute leave when its duration is over.
 /// An op alone takes exactly its rounded duration; a message alone round(start-up) + round(latency) + round(size /
 /// bandwidth) ticks. Throws DeadlockError, or std::overflow_error beyond 2^63 ticks.
 SimulationResult simulate(const Program& program, const Cluster& cluster, SpanSink* sink = nullptr);

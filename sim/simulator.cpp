@@ -38,7 +38,7 @@ Simulator::Simulator(const Program& program, const Cluster& cluster, SpanSink* s
 }
 
 SimulationResult Simulator::run() {
-  for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) ready_.push_back(stream);
+  for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) make_ready(stream);
   run_ready();
   settle();
   while (!events_.empty()) {
@@ -53,9 +53,18 @@ SimulationResult Simulator::run() {
   return result();
 }
 
-/// Streams set off by others wait here for their turn, so that long chains need no recursion.
+/// Streams set off by others wait for their turn, so that long chains need no recursion.
+void Simulator::make_ready(StreamId stream) {
+  if (streams_[stream].ready) return;
+  streams_[stream].ready = true;
+  ready_.push_back(stream);
+}
+
 void Simulator::run_ready() {
-  for (std::size_t next = 0; next < ready_.size(); ++next) advance(ready_[next]);
+  for (std::size_t next = 0; next < ready_.size(); ++next) {
+    streams_[ready_[next]].ready = false;
+    advance(ready_[next]);
+  }
   ready_.clear();
 }
 
@@ -104,7 +113,6 @@ bool Simulator::wait_through(StreamId stream, const PendingOp& op, WaitStage sta
   for (; self.next_wait < op.waits_until[static_cast<int>(stage)]; ++self.next_wait) {
     const PendingWait& wait = op.waits[self.next_wait];
     if (signal_counts_[wait.signal] >= wait.count) continue;
-    self.blocked = true;
     self.next_waiter = waiters_[wait.signal];
     waiters_[wait.signal] = stream;
     return false;
@@ -204,7 +212,9 @@ void Simulator::finish(StreamId stream) {
   if (!queues_.pop(stream)) return;
   const StreamId first = rank * streams_per_rank;
   for (StreamId other = first; other < first + streams_per_rank; ++other) {
-    if (other != stream && streams_[other].state == State::fetch) ready_.push_back(other);
+    if (other == stream || streams_[other].state != State::fetch) continue;
+    std::copy_n(path(stream), path_size_, path(other));  // a full lookahead held it back, and this op ended that
+    make_ready(other);
   }
 }
 
@@ -220,9 +230,8 @@ void Simulator::raise(SignalId signal, const Ticks* path_of_raiser) {
       continue;
     }
     *link = state.next_waiter;
-    state.blocked = false;
     std::copy_n(path_of_raiser, path_size_, path(waiter));
-    ready_.push_back(waiter);
+    make_ready(waiter);
   }
 }
 
@@ -230,7 +239,7 @@ void Simulator::handle(const Event& event) {
   const auto target = static_cast<std::int32_t>(event.target);
   switch (event.kind()) {
     case EventKind::launch:
-      ready_.push_back(target);
+      make_ready(target);
       break;
     case EventKind::startup_end:
       end_startup(target);
@@ -256,7 +265,7 @@ void Simulator::end_startup(StreamId stream) {
   clocks_[rank_of(stream)].leave_comm(now_);
   extend_path(path(stream), op.category, op.duration, op.duration);
   self.state = State::transfer_waits;
-  ready_.push_back(stream);
+  make_ready(stream);
 }
 
 void Simulator::end_compute(Rank rank) {
@@ -266,7 +275,7 @@ void Simulator::end_compute(Rank rank) {
   compute_[rank].stop();
   extend_path(path(stream), op.category, op.duration, now_ - self.begun);
   self.state = State::transfer_waits;
-  ready_.push_back(stream);
+  make_ready(stream);
 }
 
 void Simulator::end_latency(SlotId id) {
@@ -305,7 +314,7 @@ void Simulator::deliver(SlotId id) {
   if (--sender.under_way > 0) return;
   std::copy_n(message_path_.begin(), path_size_, path(message.stream));
   sender.state = State::finish_waits;
-  ready_.push_back(message.stream);
+  make_ready(message.stream);
 }
 
 void Simulator::settle() {

@@ -30,7 +30,7 @@ class Simulator {
     SlotId op = -1;
     State state = State::fetch;
     std::uint8_t next_wait = 0;
-    bool blocked = false;        // on a signal
+    bool ready = false;          // is in ready_
     StreamId next_waiter = -1;   // on the same signal
     std::int32_t under_way = 0;  // messages
     Ticks begun = 0;             // of the op
@@ -47,6 +47,7 @@ class Simulator {
   void extend_path(Path path, std::uint8_t category, Ticks alone, Ticks elapsed) const;
 
   // Life of an op.
+  void make_ready(StreamId stream);
   void run_ready();
   void advance(StreamId stream);
   bool fetch(StreamId stream);

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,7 +25,7 @@ inline Bytes bytes(double value) {
   return Bytes::from_si(value);
 }
 
-/// Ops written down one by one, all in one block.
+/// Ops written down one by one, in one block unless split.
 class ListProgram : public Program {
  public:
   explicit ListProgram(Rank ranks, std::vector<std::string> signals = {})
@@ -35,18 +36,33 @@ class ListProgram : public Program {
     return *this;
   }
 
+  ListProgram& split(std::int64_t ops_per_block) {
+    ops_per_block_ = ops_per_block;
+    return *this;
+  }
+
   Rank ranks() const override { return static_cast<Rank>(ops_.size()); }
-  std::int64_t blocks() const override { return 1; }
+  std::int64_t blocks() const override {
+    std::int64_t most = 0;
+    for (const auto& ops : ops_) most = std::max(most, static_cast<std::int64_t>(ops.size()));
+    return most / ops_per_block_ + 1;
+  }
   std::span<const std::string> signals() const override { return signals_; }
   std::span<const std::string> categories() const override { return categories_; }
   std::span<const std::string> phases() const override { return phases_; }
-  void generate(Rank rank, std::int64_t, OpBuffer& buffer) const override {
-    for (const auto& [op, messages] : ops_[rank]) buffer.add(op, messages);
+  void generate(Rank rank, std::int64_t block, OpBuffer& buffer) const override {
+    const auto size = static_cast<std::int64_t>(ops_[rank].size());
+    for (std::int64_t i = block * ops_per_block_; i < std::min(size, (block + 1) * ops_per_block_); ++i) {
+      buffer.add(ops_[rank][i].first, ops_[rank][i].second);
+    }
   }
-  std::string describe(Rank, std::int64_t, std::int32_t index) const override { return fmt::format("op {}", index); }
+  std::string describe(Rank, std::int64_t block, std::int32_t index) const override {
+    return fmt::format("op {}", block * ops_per_block_ + index);
+  }
 
  private:
   std::vector<std::vector<std::pair<Op, std::vector<Message>>>> ops_;
+  std::int64_t ops_per_block_ = 1'000'000;
   std::vector<std::string> signals_;
   std::vector<std::string> categories_ = {"attention", "transfer"};
   std::vector<std::string> phases_ = {"forward", "backward"};

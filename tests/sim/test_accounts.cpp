@@ -96,6 +96,21 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("How a program is cut into blocks does not matter as long as nothing has to run ahead of the lookahead") {
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    const Cluster cluster = star(4, gigabytes_per_second(20), microseconds(0.3), {16, gigabytes_per_second(50)});
+    const auto whole = simulate(random_program(seed, 4), cluster);
+    const auto in_blocks = simulate(random_program(seed, 4).split(12), cluster);
+    CAPTURE(seed);
+    CHECK(in_blocks.end == whole.end);
+    CHECK(in_blocks.events == whole.events);
+    // Eight ops at a time may take longer, but everything gets done.
+    const auto one_by_one = simulate(random_program(seed, 4).split(1), cluster);
+    check_identities(one_by_one);
+    for (Rank rank = 0; rank < 4; ++rank) CHECK(one_by_one.ranks[rank].sent == whole.ranks[rank].sent);
+  }
+}
+
 TEST_CASE("In a ring that is bound by transfers all but the first tile of compute is waiting") {
   const Ticks tile = us / 4;
   const Rank ranks = 6;

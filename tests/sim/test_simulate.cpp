@@ -254,6 +254,23 @@ TEST_CASE("Of many waiting ops a deadlock names a dozen") {
                         ContainsSubstring("and 8 more"));
 }
 
+TEST_CASE(
+    "Waiting for an op of a block beyond the lookahead is a deadlock that says so; the last one within is reached") {
+  const auto program = [](std::int64_t blocks_later) {
+    ListProgram list(1, {"later"});
+    Op first = transfer_op(Stream::copy_in);
+    first.wait_for({0, 0}, 1);
+    list.add(0, first);
+    for (std::int64_t i = 1; i < blocks_later; ++i) list.add(0, compute_op(10));
+    Op last = compute_op(10);
+    last.finished[0] = {0, 0};
+    return list.add(0, last).split(1);
+  };
+  const Cluster cluster = star(1, gigabytes_per_second(1));
+  CHECK(end_of(program(lookahead_blocks - 1), cluster) == (lookahead_blocks - 1) * 10);
+  CHECK_THROWS_WITH(simulate(program(lookahead_blocks), cluster), ContainsSubstring("8 blocks ahead"));
+}
+
 TEST_CASE("Time beyond 2^63 ticks is an error that names the op") {
   const Cluster cluster = star(2, gigabytes_per_second(1));
   const Ticks half = std::numeric_limits<Ticks>::max() / 2;
