@@ -22,13 +22,13 @@ struct AttentionShape {
   double element_bytes = 2;
 };
 
-/// Forward: QK^T and PV, two FLOPs per multiply-add: 4 * pairs * head_dim * heads. Backward: 2.5 times that (five matrix
-/// products instead of two; the convention of FlashAttention-3, arXiv 2407.08608). Softmax is neglected: its exponentials
-/// run on other units.
+/// Forward: QK^T and PV, two FLOPs per multiply-add: 4 * pairs * head_dim * heads. Backward: 2.5 times that (five
+/// matrix products instead of two; the convention of FlashAttention-3, arXiv 2407.08608). Softmax is neglected: its
+/// exponentials run on other units.
 Flops attention_flops(const AttentionShape& shape, Phase phase);
 
-/// Compulsory HBM traffic: Q, K, V read and O written once; backward Q, K, V, O, dO read, dQ, dK, dV written. Re-reads of
-/// keys by later query tiles are taken to hit the L2 cache.
+/// Compulsory HBM traffic: Q, K, V read and O written once; backward Q, K, V, O, dO read, dQ, dK, dV written. Re-reads
+/// of keys by later query tiles are taken to hit the L2 cache.
 Bytes attention_bytes(const AttentionShape& shape, Phase phase);
 
 /// Peaks of the GPU for the dtype in use.

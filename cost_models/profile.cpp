@@ -17,8 +17,14 @@ std::string_view name_of(Provenance provenance) {
 }
 
 std::vector<const Constant*> Profile::constants() const {
-  return {&attention_forward_efficiency, &attention_backward_efficiency, &dense_efficiency, &hbm_efficiency,
-          &link_efficiency,              &kernel_overhead,               &tile_query,       &tile_key};
+  return {&attention_forward_efficiency,
+          &attention_backward_efficiency,
+          &dense_efficiency,
+          &hbm_efficiency,
+          &link_efficiency,
+          &kernel_overhead,
+          &tile_query,
+          &tile_key};
 }
 
 }  // namespace orrery

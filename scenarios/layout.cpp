@@ -11,8 +11,8 @@ namespace {
 
 void require_divides(Index tokens, Index parts, std::string_view why) {
   if (parts > 0 && tokens % parts == 0) return;
-  throw std::invalid_argument(fmt::format("{} tokens do not divide into {} equal parts ({}), use a multiple of {}", tokens,
-                                          parts, why, parts));
+  throw std::invalid_argument(
+      fmt::format("{} tokens do not divide into {} equal parts ({}), use a multiple of {}", tokens, parts, why, parts));
 }
 
 std::vector<TokenSet> place_contiguous(const LayoutRequest& r) {
@@ -42,8 +42,8 @@ std::vector<TokenSet> place_striped(const LayoutRequest& r) {
   return sets;
 }
 
-// Group g holds the residues [g * period / G, (g + 1) * period / G) modulo the period, so that a skip by a multiple of the
-// period never leaves its group. Written as runs or as progressions, whichever are fewer.
+// Group g holds the residues [g * period / G, (g + 1) * period / G) modulo the period, so that a skip by a multiple of
+// the period never leaves its group. Written as runs or as progressions, whichever are fewer.
 std::vector<TokenSet> place_residue(const LayoutRequest& r) {
   require_divides(r.period, r.groups, "residue layout: the period's residues are dealt to the ranks of the ring");
   require_divides(r.tokens, r.period, "residue layout: whole periods");
@@ -71,6 +71,8 @@ constexpr std::array table = {
 
 }  // namespace
 
-std::span<const Layout> layouts() { return table; }
+std::span<const Layout> layouts() {
+  return table;
+}
 
 }  // namespace orrery

@@ -34,7 +34,9 @@ LagProgression clipped(LagProgression p, Index first, Index last) {
   return p;
 }
 
-bool is_empty(const LagProgression& p) { return p.first > p.last; }
+bool is_empty(const LagProgression& p) {
+  return p.first > p.last;
+}
 
 /// The lags in both progressions (Chinese remainder theorem); empty if there are none.
 LagProgression intersection(const LagProgression& a, const LagProgression& b) {
@@ -54,7 +56,8 @@ LagProgression intersection(const LagProgression& a, const LagProgression& b) {
   return clipped({static_cast<Index>(first), high, static_cast<Index>(step)}, low, high);
 }
 
-/// How queries u = 0..queries-1 and keys v = 0..keys-1 of two ranges of equal stride are related: lag = base + stride*(u-v).
+/// How queries u = 0..queries-1 and keys v = 0..keys-1 of two ranges of equal stride are related: lag = base +
+/// stride*(u-v).
 struct Grid {
   Index base, stride, queries, keys;
 
@@ -87,7 +90,8 @@ Index pairs_over(const Grid& grid, const LagProgression& offsets) {
     if (from > to) continue;
     const Index terms = (to - from) / offsets.step + 1;
     const Index last = from + (terms - 1) * offsets.step;
-    const auto twice = static_cast<std::uint64_t>(terms) * static_cast<std::uint64_t>(grid.pairs_at(from) + grid.pairs_at(last));
+    const auto twice =
+        static_cast<std::uint64_t>(terms) * static_cast<std::uint64_t>(grid.pairs_at(from) + grid.pairs_at(last));
     sum += static_cast<Index>(twice / 2);
     from = last + offsets.step;
   }
@@ -109,8 +113,8 @@ Index band_cover(Index queries, Index keys, Index first, Index last, TileShape s
   return tiles * shape.query * shape.key;
 }
 
-/// A progression of offsets with a step, on the strided view: rows u = a (mod step) meet keys v = u - offset, which is one
-/// residue class of keys, so each class of rows is a dense band of its own. Most classes are alike.
+/// A progression of offsets with a step, on the strided view: rows u = a (mod step) meet keys v = u - offset, which is
+/// one residue class of keys, so each class of rows is a dense band of its own. Most classes are alike.
 Index strided_cover(const Grid& grid, const LagProgression& offsets, TileShape shape) {
   Index sum = 0, cover = 0;
   std::tuple<Index, Index, Index> alike{-1, -1, -1};
@@ -138,10 +142,12 @@ Index executed_over(const Grid& grid, const LagProgression& offsets, Index lag_s
 
 using Intervals = std::vector<std::pair<Index, Index>>;  // [first, past)
 
-/// Rows [first, past) of one side that some row of the other side meets at one of the offsets. `shift` is the offset seen
-/// from the wanted side: row = other + shift.
+/// Rows [first, past) of one side that some row of the other side meets at one of the offsets. `shift` is the offset
+/// seen from the wanted side: row = other + shift.
 void add_touched(Intervals& intervals, Index wanted, Index others, const LagProgression& shifts) {
-  const auto add = [&](Index low, Index high) { intervals.emplace_back(std::max<Index>(0, low), std::min(wanted, high)); };
+  const auto add = [&](Index low, Index high) {
+    intervals.emplace_back(std::max<Index>(0, low), std::min(wanted, high));
+  };
   if (shifts.step <= others) {
     add(shifts.first, shifts.last + others);
   } else {
@@ -303,7 +309,9 @@ TokenSet Mask::touched(const TokenSet& queries, const TokenSet& keys, bool want_
   return TokenSet(std::move(out));
 }
 
-TokenSet Mask::keys_needed(const TokenSet& queries, const TokenSet& keys) const { return touched(queries, keys, true); }
+TokenSet Mask::keys_needed(const TokenSet& queries, const TokenSet& keys) const {
+  return touched(queries, keys, true);
+}
 
 TokenSet Mask::queries_served(const TokenSet& queries, const TokenSet& keys) const {
   return touched(queries, keys, false);

@@ -23,9 +23,9 @@ struct TileShape {
 
 class Mask {
  public:
-  /// `documents` are the lengths of packed documents and add up to `tokens` (empty: one document). A query sees the keys
-  /// of its own document at any lag of `lags`, and the first `sink` tokens of its document. Causal: no negative lags.
-  /// The lags may overlap; no pair is counted twice. Preconditions: tokens in [1, 2^31], steps >= 1.
+  /// `documents` are the lengths of packed documents and add up to `tokens` (empty: one document). A query sees the
+  /// keys of its own document at any lag of `lags`, and the first `sink` tokens of its document. Causal: no negative
+  /// lags. The lags may overlap; no pair is counted twice. Preconditions: tokens in [1, 2^31], steps >= 1.
   Mask(Index tokens, bool causal, std::vector<LagProgression> lags, Index sink, const std::vector<Index>& documents);
 
   /// The definition: does the query at position q score the key at position k?
@@ -35,12 +35,12 @@ class Mask {
   Index pairs(const TokenSet& queries, const TokenSet& keys) const;
 
   /// Pairs a tiled kernel computes: every tile of `shape` that holds an allowed pair counts whole. Tiles are laid over
-  /// each pair of ranges. A progression of several lags with a step is computed on the strided view (one residue class of
-  /// rows at a time); a single lag is no tile work and counts its pairs.
+  /// each pair of ranges. A progression of several lags with a step is computed on the strided view (one residue class
+  /// of rows at a time); a single lag is no tile work and counts its pairs.
   Index executed_pairs(const TokenSet& queries, const TokenSet& keys, TileShape shape) const;
 
-  /// The keys that at least one of the queries scores, and the queries that score at least one of the keys; in the order
-  /// of the set they are taken from.
+  /// The keys that at least one of the queries scores, and the queries that score at least one of the keys; in the
+  /// order of the set they are taken from.
   TokenSet keys_needed(const TokenSet& queries, const TokenSet& keys) const;
   TokenSet queries_served(const TokenSet& queries, const TokenSet& keys) const;
 

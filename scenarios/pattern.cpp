@@ -55,13 +55,18 @@ void check(const Primitive& primitive, int layers) {
   const auto require = [](bool holds, const std::string& message) {
     if (!holds) throw std::invalid_argument(message);
   };
-  require(primitive.left >= 0, fmt::format("left = {} is negative (it counts earlier tokens), write 0 or more", primitive.left));
-  require(primitive.right >= 0, fmt::format("right = {} is negative (it counts later tokens), write 0 or more", primitive.right));
-  require(primitive.period >= 1, fmt::format("period = {} is not positive (a skip must leave its token), write 1 or more", primitive.period));
+  require(primitive.left >= 0,
+          fmt::format("left = {} is negative (it counts earlier tokens), write 0 or more", primitive.left));
+  require(primitive.right >= 0,
+          fmt::format("right = {} is negative (it counts later tokens), write 0 or more", primitive.right));
+  require(primitive.period >= 1,
+          fmt::format("period = {} is not positive (a skip must leave its token), write 1 or more", primitive.period));
   require(primitive.count >= 0, fmt::format("count = {} is negative, write 1 or more, or \"all\"", primitive.count));
-  require(primitive.first >= 0, fmt::format("first = {} is negative (it counts sink tokens), write 1 or more", primitive.first));
+  require(primitive.first >= 0,
+          fmt::format("first = {} is negative (it counts sink tokens), write 1 or more", primitive.first));
   for (const int layer : primitive.layers) {
-    require(layer >= 1 && layer <= layers, fmt::format("layer {} does not exist (the model has layers 1 to {}), write one of them", layer, layers));
+    require(layer >= 1 && layer <= layers,
+            fmt::format("layer {} does not exist (the model has layers 1 to {}), write one of them", layer, layers));
   }
 }
 
@@ -73,7 +78,8 @@ Pattern::Pattern(std::vector<Primitive> primitives, int layers) : primitives_(st
     }
     if (active.empty()) {
       throw std::invalid_argument(fmt::format(
-          "layer {} attends to nothing (no pattern is active in it), add a pattern without \"layers\", e.g. a window", layer + 1));
+          "layer {} attends to nothing (no pattern is active in it), add a pattern without \"layers\", e.g. a window",
+          layer + 1));
     }
     auto known = std::find(active_.begin(), active_.end(), active);
     if (known == active_.end()) known = active_.insert(active_.end(), active);

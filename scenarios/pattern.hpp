@@ -19,7 +19,7 @@ struct Primitive {
   Index left = 0, right = 0;
   Index period = 1, count = 0;
   Index first = 0;
-  std::vector<int> layers;  // 1-based; empty: every layer
+  std::vector<int> layers{};  // 1-based; empty: every layer
 };
 
 /// Throws std::invalid_argument ("window.left is negative ...") if a number of `primitive` makes no sense.

@@ -1,0 +1,277 @@
+// All-gather context parallelism: every rank collects the KV of the whole sequence, then attends (Llama 3,
+// arXiv 2407.21783). The gather is the ring algorithm: groups - 1 hops, each passing on what came last. Optionally some
+// KV heads at a time, the next gather under the attention of the last. Backward gathers again, then reduce-scatters the
+// gradients, or sends them round a ring.
+//
+// Buffers: gathers alternate between two slots that hold the whole sequence.
+#include <algorithm>
+
+#include "scenarios/gradient_ring.hpp"
+
+namespace orrery {
+namespace {
+
+class AllGather : public Schedule {
+ public:
+  explicit AllGather(const ScheduleInput& input)
+      : geometry_(input.geometry), implementation_(input.implementation), hops_(input.geometry.groups - 1) {
+    if (per_rank()) tiles_ = tile_tables(input);
+    for (const Mask& mask : input.masks) {
+      std::vector<TileWork>& works = whole_.emplace_back();
+      for (const TokenSet& queries : geometry_.group_tokens) {
+        works.push_back(measure(mask, queries, geometry_.all_tokens, input.tile));
+      }
+    }
+  }
+
+  int steps(const Visit&) const override { return per_rank() ? geometry_.groups : gathers(); }
+
+  std::vector<std::string> extra_signals() const override { return {"own rows copied"}; }
+
+  SignalCounts raises(const Visit& visit) const override {
+    SignalCounts raised(1);
+    raised.counts[signal_count] = hops_ > 0 ? gathers() : 0;
+    raised[Signal::computed] = steps(visit);
+    raised[Signal::kv_arrived] = raised[Signal::kv_sent] = raised[Signal::kv_posted] = gathers() * hops_;
+    raised[Signal::kv_consumed] = hops_ > 0 ? gathers() : 0;
+    if (visit.phase == Phase::forward || hops_ == 0) return raised;
+    const bool ring = gradients_ring();
+    const int sent = ring ? hops_ + 1 : gathers() * hops_;
+    raised[Signal::grad_sent] = raised[Signal::grad_posted] = sent;
+    raised[Signal::grad_arrived] = ring ? hops_ : sent;
+    raised[Signal::grad_consumed] = ring ? hops_ : gathers();
+    raised[Signal::grad_home] = ring ? 1 : 0;
+    return raised;
+  }
+
+  void write_step(Rank rank, const Visit& visit, int step, BlockWriter& writer) const override {
+    if (step == 0) write_gather(rank, visit, 0, writer);
+    if (!per_rank() && step + 1 < gathers()) write_gather(rank, visit, step + 1, writer);
+    if (visit.phase == Phase::backward && gradients_ring()) {
+      write_backward_ring(rank, visit, step, writer);
+    } else if (visit.phase == Phase::backward) {
+      write_backward_scatter(rank, visit, step, writer);
+    } else {
+      write_forward(rank, visit, step, writer);
+    }
+  }
+
+  void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {
+    if (raises(visit)[Signal::grad_home] > 0) {
+      op.wait_for(at(rank, Signal::grad_home), visit.before[Signal::grad_home] + 1);
+    }
+  }
+
+ private:
+  bool nccl() const { return implementation_.transport == Transport::nccl; }
+  bool per_rank() const { return implementation_.gather_attention == GatherAttention::per_rank && hops_ > 0; }
+  bool gradients_ring() const { return per_rank() && implementation_.gather_gradients == GatherGradients::ring; }
+
+  HeadRange kv_heads(Rank rank) const { return geometry_.kv_heads_of(geometry_.member_of(rank)); }
+  int gathers() const {
+    const int heads = kv_heads(0).count, at_a_time = implementation_.gather_kv_heads;
+    return at_a_time == 0 || per_rank() ? 1 : std::max(1, heads / at_a_time);
+  }
+  HeadRange kv_heads_of_gather(Rank rank, int gather) const {
+    const HeadRange all = kv_heads(rank);
+    const int share = all.count / gathers();
+    return {all.first + gather * share, share};
+  }
+  HeadRange query_heads_of_gather(Rank rank, int gather) const {
+    const HeadRange all = geometry_.query_heads(geometry_.member_of(rank));
+    const int share = all.count / gathers();
+    return {all.first + gather * share, share};
+  }
+
+  static std::int64_t gather_number(const Visit& visit, int gather) {
+    return visit.before[Signal::kv_consumed] + gather;
+  }
+  Buffer gathered(const Visit& visit, int gather) const {
+    return hops_ == 0 ? Buffer{BufferKind::kv}
+                      : Buffer{BufferKind::kv_slot, static_cast<int>(gather_number(visit, gather) % 2)};
+  }
+
+  void write_gather(Rank rank, const Visit& visit, int gather, BlockWriter& writer) const {
+    const Rank to = geometry_.neighbour(rank, 1);
+    const Buffer slot = gathered(visit, gather);
+    const std::int64_t number = gather_number(visit, gather);
+    for (int hop = 0; hop < hops_; ++hop) {
+      const std::int64_t ordinal = visit.before[Signal::kv_sent] + gather * hops_ + hop;
+      const TokenSet& rows = geometry_.tokens_of(geometry_.neighbour(rank, -hop));
+      Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = gather};
+      Op op;
+      if (hop == 0) {
+        // The rank's own rows go into its slot too.
+        action.messages.push_back({rank,
+                                   rank,
+                                   {BufferKind::kv},
+                                   slot,
+                                   &rows,
+                                   kv_heads_of_gather(rank, gather),
+                                   false,
+                                   extra_signal(rank, 0)});
+        wait_to_begin(rank, to, visit, gather, number, op);
+      } else if (!nccl()) {
+        op.wait_for(at(rank, Signal::kv_arrived), ordinal);
+      }
+      action.messages.push_back({rank, to, hop == 0 ? Buffer{BufferKind::kv} : slot, slot, &rows,
+                                 kv_heads_of_gather(rank, gather), false, at(to, Signal::kv_arrived)});
+      op.finished[0] = at(rank, Signal::kv_sent);
+      if (nccl()) {
+        rendezvous(op, rank, to, Signal::kv_posted, ordinal);
+        op.wait_for(at(rank, Signal::kv_arrived), ordinal + 1, WaitStage::finish);
+      }
+      writer.transfer(action, Category::kv_transfer, implementation_.kv_messages, op);
+    }
+  }
+
+  void wait_to_begin(Rank rank, Rank to, const Visit& visit, int gather, std::int64_t number, Op& op) const {
+    op.wait_for(at(rank, Signal::inputs_ready), visit.before[Signal::inputs_ready] + 1);
+    op.wait_for(at(rank, Signal::kv_consumed), number - 1);
+    if (!nccl()) {
+      op.wait_for(at(to, Signal::kv_consumed), number - 1);
+      op.wait_for(at(to, Signal::kv_sent), (number - 1) * hops_);
+    }
+    if (implementation_.transfer_order == TransferOrder::data) return;
+    const int done = implementation_.transfer_order == TransferOrder::same_step_compute ? gather : gather - 1;
+    op.wait_for(at(rank, Signal::computed), visit.before[Signal::computed] + std::max(done, 0));
+  }
+
+  void wait_for_gather(Rank rank, const Visit& visit, int gather, Op& op) const {
+    if (hops_ == 0) return;
+    const Signal arrival = nccl() ? Signal::kv_sent : Signal::kv_arrived;
+    op.wait_for(at(rank, arrival), visit.before[arrival] + (gather + 1) * hops_);
+    op.wait_for(extra_signal(rank, 0), visit.before.counts[signal_count] + gather + 1);
+  }
+
+  /// The attention of a step: the whole sequence for some heads, or the block of one group.
+  Action attention(Rank rank, const Visit& visit, int step) const {
+    const bool local = per_rank() && step == 0;
+    const TokenSet& keys = per_rank() ? geometry_.tokens_of(geometry_.neighbour(rank, -step)) : geometry_.all_tokens;
+    Action action = attention_action(geometry_, rank, visit, keys,
+                                     local ? Buffer{BufferKind::kv} : gathered(visit, per_rank() ? 0 : step));
+    action.first = step == 0;
+    action.step = step;
+    if (!per_rank()) {
+      action.query_heads = query_heads_of_gather(rank, step);
+      action.kv_heads = kv_heads_of_gather(rank, step);
+      action.first = true;  // of these heads
+    }
+    return action;
+  }
+
+  const TileWork& work(Rank rank, const Visit& visit, int step) const {
+    const auto pattern_class = static_cast<std::size_t>(visit.pattern_class);
+    const int group = geometry_.group_of(rank);
+    if (!per_rank()) return whole_[pattern_class][static_cast<std::size_t>(group)];
+    return tiles_[pattern_class].at(group, geometry_.group_of(geometry_.neighbour(rank, -step)));
+  }
+
+  /// The last attention that reads a gathered slot frees it.
+  SignalRef consumed(Rank rank, const Visit& visit, int step) const {
+    const bool frees = hops_ > 0 && (!per_rank() || step + 1 == steps(visit));
+    return frees ? at(rank, Signal::kv_consumed) : SignalRef{};
+  }
+
+  Op waiting_op(Rank rank, const Visit& visit, int step) const {
+    Op op;
+    if (!per_rank()) {
+      wait_for_gather(rank, visit, step, op);
+    } else if (step > 0) {
+      wait_for_gather(rank, visit, 0, op);
+    }
+    return op;
+  }
+
+  void write_forward(Rank rank, const Visit& visit, int step, BlockWriter& writer) const {
+    write_attention(writer, implementation_, rank, attention(rank, visit, step), work(rank, visit, step),
+                    waiting_op(rank, visit, step), consumed(rank, visit, step));
+  }
+
+  void write_backward_ring(Rank rank, const Visit& visit, int step, BlockWriter& writer) const {
+    const Signal arrival = nccl() ? Signal::grad_sent : Signal::grad_arrived;
+    const GradientStep position{.hop = visit.before[Signal::grad_sent] + step,
+                                .slot = visit.before[Signal::grad_consumed] + step,
+                                .receives = step > 0,
+                                .arrived = visit.before[arrival] + step};
+    Action action = attention(rank, visit, step);
+    action.into = gradient_work_slot(position.hop);
+    Op op = waiting_op(rank, visit, step);
+    op.wait_for(at(rank, Signal::grad_sent), position.hop - 1);
+    write_gradient(writer, implementation_, rank, position, action, work(rank, visit, step), op,
+                   consumed(rank, visit, step));
+    const bool goes_home = step == hops_;
+    const GradientTarget target{
+        .to = geometry_.neighbour(rank, 1),
+        .goes_home = goes_home,
+        .home = {BufferKind::d_kv},
+        .arrivals = goes_home ? visit.before[Signal::grad_home] + 1 : visit.before[Signal::grad_arrived] + step + 1};
+    write_gradient_hop(writer, implementation_, rank, visit.layer, step, position,
+                       visit.before[Signal::computed] + step + 1, target, *action.rows, kv_heads(rank));
+  }
+
+  // --- Backward with a reduce-scatter of the gradients of the whole sequence: hop j passes on the sum for the group
+  // that is j + 1 places upstream, and the receiver's contribution is in the buffer the sum is added to. ---
+
+  void write_backward_scatter(Rank rank, const Visit& visit, int step, BlockWriter& writer) const {
+    const bool last_of_gather = !per_rank() || step + 1 == steps(visit);
+    const int gather = per_rank() ? 0 : step;
+    const std::int64_t number = visit.before[Signal::grad_consumed] + gather;
+    Action action = attention(rank, visit, step);
+    action.into = hops_ == 0 ? Buffer{BufferKind::d_kv} : Buffer{BufferKind::d_kv_work, static_cast<int>(number % 2)};
+    Op op = waiting_op(rank, visit, step);
+    if (hops_ > 0) op.wait_for(at(rank, Signal::grad_sent), (number - 1) * hops_);
+    op.finished = {consumed(rank, visit, step), at(rank, Signal::computed)};
+    writer.attention(action, work(rank, visit, step), op);
+    if (hops_ == 0 || !last_of_gather) return;
+    for (int hop = 0; hop < hops_; ++hop) write_scatter_hop(rank, visit, gather, hop, step, action, writer);
+
+    const std::int64_t arrivals = visit.before[Signal::grad_arrived] + (gather + 1) * hops_;
+    Op sum;
+    sum.wait_for(at(rank, Signal::grad_arrived), arrivals);
+    sum.finished[0] = at(rank, Signal::grad_consumed);
+    writer.marker({.kind = ActionKind::accumulate,
+                   .layer = visit.layer,
+                   .rows = &geometry_.tokens_of(rank),
+                   .kv_heads = action.kv_heads,
+                   .from = action.into,
+                   .into = {BufferKind::d_kv},
+                   .step = step},
+                  sum);
+  }
+
+  void write_scatter_hop(Rank rank, const Visit& visit, int gather, int hop, int step, const Action& attention,
+                         BlockWriter& writer) const {
+    const Rank to = geometry_.neighbour(rank, 1);
+    const std::int64_t ordinal = visit.before[Signal::grad_sent] + gather * hops_ + hop;
+    const TokenSet& rows = geometry_.tokens_of(geometry_.neighbour(rank, -hop - 1));
+    Op op;
+    // Both sides have their own contributions ready before sums are added.
+    op.wait_for(at(rank, Signal::computed), visit.before[Signal::computed] + step + 1);
+    if (!nccl()) op.wait_for(at(to, Signal::computed), visit.before[Signal::computed] + step + 1);
+    if (hop > 0) op.wait_for(at(rank, Signal::grad_arrived), ordinal);
+    op.finished[0] = at(rank, Signal::grad_sent);
+    if (nccl()) {
+      rendezvous(op, rank, to, Signal::grad_posted, ordinal);
+      op.wait_for(at(rank, Signal::grad_arrived), ordinal + 1, WaitStage::finish);
+    }
+    Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = step};
+    action.messages = {
+        {rank, to, attention.into, attention.into, &rows, attention.kv_heads, true, at(to, Signal::grad_arrived)}};
+    writer.transfer(action, Category::gradient_transfer, implementation_.kv_messages, op);
+  }
+
+  const Geometry& geometry_;
+  const Implementation& implementation_;
+  int hops_;
+  std::vector<TileTable> tiles_;
+  std::vector<std::vector<TileWork>> whole_;  // by pattern class and group
+};
+
+}  // namespace
+
+std::unique_ptr<Schedule> make_all_gather(const ScheduleInput& input) {
+  return std::make_unique<AllGather>(input);
+}
+
+}  // namespace orrery

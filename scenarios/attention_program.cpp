@@ -1,0 +1,225 @@
+#include "scenarios/attention_program.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <utility>
+
+namespace orrery {
+
+AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::move(input)) {
+  cost_ = {.geometry = &input_.geometry,
+           .implementation = &input_.implementation,
+           .profile = &input_.profile,
+           .peaks = input_.peaks,
+           .element_bytes = input_.element_bytes,
+           .dense_flops = input_.dense_flops,
+           .dense_bytes = input_.dense_bytes};
+  const TileShape tile{static_cast<Index>(input_.profile.tile_query.value),
+                       static_cast<Index>(input_.profile.tile_key.value)};
+  schedule_ = input_.schedule->make({input_.geometry, input_.implementation, input_.masks, tile, input_.inner_ring});
+
+  const int layers = static_cast<int>(input_.class_of_layer.size());
+  signals_.assign(signal_names().begin(), signal_names().end());
+  for (std::string& name : schedule_->extra_signals()) signals_.push_back(std::move(name));
+  Visit visit;
+  visit.before = SignalCounts(signals_.size() - signal_count);
+  block_of_visit_.push_back(0);
+  const auto add = [&](int layer, Phase phase) {
+    visit.layer = layer;
+    visit.phase = phase;
+    visit.pattern_class = input_.class_of_layer[static_cast<std::size_t>(layer)];
+    visits_.push_back(visit);
+    const SignalCounts raised = raises(visit);
+    for (std::size_t s = 0; s < raised.counts.size(); ++s) visit.before.counts[s] += raised.counts[s];
+    ++visit.number;
+    block_of_visit_.push_back(block_of_visit_.back() + schedule_->steps(visits_.back()) + 2);
+  };
+  for (int layer = 0; layer < layers; ++layer) add(layer, Phase::forward);
+  for (int layer = layers - 1; input_.backward && layer >= 0; --layer) add(layer, Phase::backward);
+}
+
+std::span<const std::string> AttentionProgram::phases() const {
+  static const std::array<std::string, 2> names = {"forward", "backward"};
+  return names;
+}
+
+SignalCounts AttentionProgram::raises(const Visit& visit) const {
+  SignalCounts raised = schedule_->raises(visit);
+  raised[Signal::qkv_ready] = raised[Signal::inputs_ready] = 1;
+  const int members = input_.geometry.members;
+  if (members > 1) {
+    raised[Signal::exchange_posted] = 2 * members;
+    raised[Signal::exchange_in_arrived] = exchange_messages(visit.phase, true);
+    raised[Signal::exchange_out_arrived] = exchange_messages(visit.phase, false);
+  }
+  return raised;
+}
+
+/// Messages that reach a rank in one head exchange, its own included: forward Q and KV in, O out; backward dO in, dQ
+/// and dKV out.
+int AttentionProgram::exchange_messages(Phase phase, bool into_heads) const {
+  const int tensors = (phase == Phase::forward) == into_heads ? 2 : 1;
+  return tensors * input_.geometry.members;
+}
+
+const Visit& AttentionProgram::visit_of(std::int64_t block) const {
+  const auto next = std::upper_bound(block_of_visit_.begin(), block_of_visit_.end(), block);
+  return visits_[static_cast<std::size_t>(next - block_of_visit_.begin() - 1)];
+}
+
+void AttentionProgram::generate(Rank rank, std::int64_t block, OpBuffer& buffer) const {
+  const Visit& visit = visit_of(block);
+  buffer.begin(block);
+  BlockWriter writer(cost_, visit.phase, buffer);
+  write(rank, block, writer, visit, static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]));
+}
+
+std::vector<Action> AttentionProgram::actions(Rank rank, std::int64_t block, OpBuffer& buffer,
+                                              WorkTotals* totals) const {
+  const Visit& visit = visit_of(block);
+  std::vector<Action> actions;
+  buffer.begin(block);
+  BlockWriter writer(cost_, visit.phase, buffer);
+  writer.record(&actions, totals);
+  write(rank, block, writer, visit, static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]));
+  return actions;
+}
+
+void AttentionProgram::write(Rank rank, std::int64_t, BlockWriter& writer, const Visit& visit,
+                             int block_in_visit) const {
+  const int steps = schedule_->steps(visit);
+  if (block_in_visit == 0) {
+    write_begin(rank, visit, writer);
+  } else if (block_in_visit <= steps) {
+    schedule_->write_step(rank, visit, block_in_visit - 1, writer);
+  } else {
+    write_end(rank, visit, writer);
+  }
+}
+
+// Half of a layer's dense work (projections of Q, K, V and what else precedes attention) could stand before attention
+// and half after; all of it stands before, since attention alone communicates and in-order streams make the sum the
+// same.
+void AttentionProgram::write_begin(Rank rank, const Visit& visit, BlockWriter& writer) const {
+  const bool exchanges = input_.geometry.members > 1;
+  Op projections;
+  projections.finished[0] = at(rank, exchanges ? Signal::qkv_ready : Signal::inputs_ready);
+  writer.dense({.kind = ActionKind::dense, .layer = visit.layer}, projections);
+  if (!exchanges) return;
+  write_exchange(rank, visit, true, writer);
+  Op ready;
+  ready.wait_for(at(rank, Signal::exchange_in_arrived),
+                 visit.before[Signal::exchange_in_arrived] + exchange_messages(visit.phase, true));
+  ready.finished[0] = at(rank, Signal::inputs_ready);
+  writer.marker({.kind = ActionKind::marker, .layer = visit.layer}, ready);
+}
+
+void AttentionProgram::write_end(Rank rank, const Visit& visit, BlockWriter& writer) const {
+  const bool exchanges = input_.geometry.members > 1;
+  if (exchanges) write_exchange(rank, visit, false, writer);
+  Op done;
+  schedule_->wait_for_end(rank, visit, done);
+  if (exchanges) {
+    done.wait_for(at(rank, Signal::exchange_out_arrived),
+                  visit.before[Signal::exchange_out_arrived] + exchange_messages(visit.phase, false));
+  }
+  if (done.wait_count > 0) writer.marker({.kind = ActionKind::marker, .layer = visit.layer}, done);
+}
+
+// Every member sends each other member of its group the rows it owns of the heads the other attends (into_heads), or
+// the rows the other owns of the heads it attended itself (back). DeepSpeed-Ulysses, arXiv 2309.14509; under GQA with
+// fewer KV heads than members, KV heads are replicated on the way in and their gradients summed on the way back.
+void AttentionProgram::write_exchange(Rank rank, const Visit& visit, bool into_heads, BlockWriter& writer) const {
+  const Geometry& g = input_.geometry;
+  const Rank first_of_group = g.group_of(rank) * g.members;
+  const int member = g.member_of(rank);
+  struct Tensor {
+    BufferKind own, shared;
+    bool keys;
+  };
+  std::vector<Tensor> tensors;
+  if (visit.phase == Phase::forward && into_heads) {
+    tensors = {{BufferKind::own_query, BufferKind::query, false}, {BufferKind::own_kv, BufferKind::kv, true}};
+  } else if (visit.phase == Phase::forward) {
+    tensors = {{BufferKind::own_output, BufferKind::output, false}};
+  } else if (into_heads) {
+    tensors = {{BufferKind::own_d_output, BufferKind::d_output, false}};
+  } else {
+    tensors = {{BufferKind::own_d_query, BufferKind::d_query, false}, {BufferKind::own_d_kv, BufferKind::d_kv, true}};
+  }
+
+  const Signal arrived = into_heads ? Signal::exchange_in_arrived : Signal::exchange_out_arrived;
+  Action action{.kind = ActionKind::transfer, .layer = visit.layer};
+  for (int distance = 0; distance < g.members; ++distance) {
+    const int peer = (member + distance) % g.members;
+    const Rank to = first_of_group + peer;
+    const int heads_of = into_heads ? peer : member;
+    const Rank rows_of = into_heads ? rank : to;
+    for (const Tensor& tensor : tensors) {
+      const HeadRange heads = tensor.keys ? g.kv_heads_of(heads_of) : g.query_heads(heads_of);
+      action.messages.push_back({rank,
+                                 to,
+                                 {into_heads ? tensor.own : tensor.shared},
+                                 {into_heads ? tensor.shared : tensor.own},
+                                 &g.rank_tokens[static_cast<std::size_t>(rows_of)],
+                                 heads,
+                                 !into_heads && tensor.keys,
+                                 at(to, arrived)});
+    }
+  }
+  Op op;
+  if (into_heads) {
+    op.wait_for(at(rank, Signal::qkv_ready), visit.before[Signal::qkv_ready] + 1);
+  } else {
+    op.wait_for(at(rank, Signal::computed),
+                visit.before[Signal::computed] + schedule_->raises(visit)[Signal::computed]);
+    schedule_->wait_for_end(rank, visit, op);
+  }
+  if (input_.implementation.transport == Transport::nccl) {
+    const int exchange = into_heads ? 0 : 1;
+    op.started = at(first_of_group, Signal::exchange_posted);
+    op.wait_for(at(first_of_group, Signal::exchange_posted),
+                visit.before[Signal::exchange_posted] + (exchange + 1) * g.members, WaitStage::transfer);
+    op.wait_for(at(rank, arrived), visit.before[arrived] + exchange_messages(visit.phase, into_heads),
+                WaitStage::finish);
+  }
+  const int startups = tensors.size() > 1 ? input_.implementation.qkv_messages : 1;
+  writer.transfer(action, Category::head_exchange, startups, op);
+}
+
+std::string AttentionProgram::describe(Rank rank, std::int64_t block, std::int32_t index) const {
+  OpBuffer buffer;
+  const std::vector<Action> all = actions(rank, block, buffer);
+  const Action& action = all[static_cast<std::size_t>(index)];
+  const Op& op = buffer.ops()[static_cast<std::size_t>(index)];
+  return fmt::format("layer {} {} step {} {}", action.layer + 1, phases()[op.phase], action.step,
+                     category_names()[op.category]);
+}
+
+WorkTotals AttentionProgram::work_of(Rank rank) const {
+  // Visits of one phase and class do the same work.
+  std::map<std::pair<Phase, int>, std::pair<int, const Visit*>> kinds;
+  for (const Visit& visit : visits_) {
+    auto& [count, example] = kinds[{visit.phase, visit.pattern_class}];
+    ++count;
+    example = &visit;
+  }
+  WorkTotals sum;
+  OpBuffer buffer;
+  for (const auto& [kind, entry] : kinds) {
+    const auto number = static_cast<std::size_t>(entry.second->number);
+    WorkTotals once;
+    for (std::int64_t block = block_of_visit_[number]; block < block_of_visit_[number + 1]; ++block) {
+      actions(rank, block, buffer, &once);
+    }
+    sum.useful += once.useful * entry.first;
+    sum.executed += once.executed * entry.first;
+    sum.sent += once.sent * entry.first;
+  }
+  return sum;
+}
+
+}  // namespace orrery

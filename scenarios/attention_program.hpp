@@ -1,0 +1,72 @@
+// The program of a training step or a forward pass: schedule, head exchange and dense work of all layers, generated
+// block by block. A visit of a layer is a begin block, one block per step of the schedule, and an end block.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "scenarios/block_writer.hpp"
+#include "scenarios/geometry.hpp"
+#include "scenarios/implementation.hpp"
+#include "scenarios/pattern.hpp"
+#include "scenarios/schedule.hpp"
+#include "sim/program.hpp"
+
+namespace orrery {
+
+struct AttentionProgramInput {
+  Geometry geometry;
+  Implementation implementation;
+  Profile profile;
+  GpuPeaks peaks;
+  double element_bytes = 2;
+  Flops dense_flops;  // per rank and layer, forward
+  Bytes dense_bytes;
+  std::vector<Mask> masks;          // by pattern class
+  std::vector<int> class_of_layer;  // one entry per layer
+  const ScheduleKind* schedule = nullptr;
+  int inner_ring = 1;
+  bool backward = false;
+};
+
+class AttentionProgram final : public Program {
+ public:
+  explicit AttentionProgram(AttentionProgramInput input);
+
+  Rank ranks() const override { return input_.geometry.ranks(); }
+  std::int64_t blocks() const override { return block_of_visit_.back(); }
+  std::span<const std::string> signals() const override { return signals_; }
+  std::span<const std::string> categories() const override { return category_names(); }
+  std::span<const std::string> phases() const override;
+  void generate(Rank rank, std::int64_t block, OpBuffer& buffer) const override;
+  std::string describe(Rank rank, std::int64_t block, std::int32_t index) const override;
+
+  /// The actions behind the ops of a block, in the same order; optionally adds up their work.
+  std::vector<Action> actions(Rank rank, std::int64_t block, OpBuffer& buffer, WorkTotals* totals = nullptr) const;
+
+  /// Work of one rank over the whole program.
+  WorkTotals work_of(Rank rank) const;
+
+  const AttentionProgramInput& input() const { return input_; }
+  std::span<const Visit> visits() const { return visits_; }
+
+ private:
+  void write(Rank rank, std::int64_t block, BlockWriter& writer, const Visit& visit, int block_in_visit) const;
+  void write_begin(Rank rank, const Visit& visit, BlockWriter& writer) const;
+  void write_end(Rank rank, const Visit& visit, BlockWriter& writer) const;
+  void write_exchange(Rank rank, const Visit& visit, bool into_heads, BlockWriter& writer) const;
+  SignalCounts raises(const Visit& visit) const;
+  int exchange_messages(Phase phase, bool into_heads) const;
+  const Visit& visit_of(std::int64_t block) const;
+
+  AttentionProgramInput input_;
+  CostContext cost_;
+  std::unique_ptr<Schedule> schedule_;
+  std::vector<std::string> signals_;
+  std::vector<Visit> visits_;
+  std::vector<std::int64_t> block_of_visit_;  // first block of each visit, and the number of blocks
+};
+
+}  // namespace orrery

@@ -1,0 +1,145 @@
+#include "scenarios/block_writer.hpp"
+
+#include <array>
+#include <string>
+
+namespace orrery {
+namespace {
+
+bool holds_keys(BufferKind kind) {
+  switch (kind) {
+    case BufferKind::own_query:
+    case BufferKind::own_output:
+    case BufferKind::own_d_output:
+    case BufferKind::own_d_query:
+    case BufferKind::query:
+    case BufferKind::output:
+    case BufferKind::d_output:
+    case BufferKind::d_query:
+      return false;
+    default:
+      return true;
+  }
+}
+
+/// Gradients that travel round a ring or back from a halo, which libraries often keep in fp32.
+bool is_travelling_gradient(BufferKind kind) {
+  return kind == BufferKind::d_kv_work || kind == BufferKind::outer_d_kv_work;
+}
+
+}  // namespace
+
+std::span<const std::string> category_names() {
+  static const std::array<std::string, category_count> names = {
+      "attention", "merge", "dense", "kv_transfer", "gradient_transfer", "head_exchange", "marker"};
+  return names;
+}
+
+void BlockWriter::record(std::vector<Action>* actions, WorkTotals* totals) {
+  actions_ = actions;
+  totals_ = totals;
+}
+
+void BlockWriter::add(const Action& action, Category category, Op op, std::span<const Message> messages) {
+  op.category = static_cast<std::uint8_t>(category);
+  op.phase = static_cast<std::uint8_t>(phase_);
+  ops_.add(op, messages);
+  if (actions_ != nullptr) actions_->push_back(action);
+}
+
+void BlockWriter::compute(const Action& action, Category category, const KernelCost& cost, Op op) {
+  op.stream = Stream::compute;
+  op.duration = to_ticks(cost.duration);
+  op.hbm_traffic = cost.hbm_traffic;
+  op.launch = to_ticks(Seconds::from_si(context_.implementation->launch.value));
+  add(action, category, op);
+}
+
+void BlockWriter::attention(const Action& action, const TileWork& work, Op op) {
+  if (work.useful == 0) {
+    add(action, Category::attention, op);
+    return;
+  }
+  const Geometry& g = *context_.geometry;
+  AttentionShape shape{.pairs = static_cast<double>(work.executed),
+                       .query_rows = static_cast<double>(work.query_rows),
+                       .key_rows = static_cast<double>(action.rows->size()),
+                       .heads = static_cast<double>(action.query_heads.count),
+                       .kv_heads = static_cast<double>(action.kv_heads.count),
+                       .head_dim = static_cast<double>(g.head_dim),
+                       .batch = static_cast<double>(g.batch),
+                       .element_bytes = context_.element_bytes};
+  const KernelCost cost = attention_cost(shape, phase_, context_.peaks, *context_.profile);
+  compute(action, Category::attention, cost, op);
+  if (totals_ == nullptr) return;
+  totals_->executed += cost.flops;
+  shape.pairs = static_cast<double>(work.useful);
+  totals_->useful += attention_flops(shape, phase_);
+}
+
+void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
+  const Geometry& g = *context_.geometry;
+  const double elements =
+      static_cast<double>(query_rows) * action.query_heads.count * g.head_dim * static_cast<double>(g.batch);
+  const Bytes bytes = Bytes::from_si(elements * context_.implementation->merge_bytes_per_element);
+  compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile), op);
+}
+
+void BlockWriter::accumulate(const Action& action, Op op) {
+  const Geometry& g = *context_.geometry;
+  const double element = context_.implementation->gradients_in_fp32 ? 4.0 : context_.element_bytes;
+  const double elements = 2.0 * static_cast<double>(action.rows->size() * g.batch) * action.kv_heads.count * g.head_dim;
+  // Two reads and one write.
+  const Bytes bytes = Bytes::from_si(3.0 * elements * element);
+  compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile), op);
+}
+
+void BlockWriter::dense(const Action& action, Op op) {
+  // Backward: gradients of the inputs and of the weights, two products for each of the forward pass.
+  const double passes = phase_ == Phase::forward ? 1.0 : 2.0;
+  const Flops flops = context_.dense_flops * passes;
+  if (!(flops > Flops())) {
+    marker(action, op);
+    return;
+  }
+  compute(action, Category::dense, dense_cost(flops, context_.dense_bytes * passes, context_.peaks, *context_.profile),
+          op);
+  if (totals_ == nullptr) return;
+  totals_->useful += flops;
+  totals_->executed += flops;
+}
+
+void BlockWriter::marker(const Action& action, Op op) {
+  op.stream = Stream::compute;
+  add(action, Category::marker, op);
+}
+
+Bytes BlockWriter::size_of(const MessageAction& message) const {
+  const Geometry& g = *context_.geometry;
+  const bool keys = holds_keys(message.from.kind);
+  const bool fp32 = is_travelling_gradient(message.from.kind) && context_.implementation->gradients_in_fp32;
+  const double elements = static_cast<double>(message.rows->size() * g.batch) * message.heads.count * g.head_dim;
+  return Bytes::from_si(elements * (keys ? 2.0 : 1.0) * (fp32 ? 4.0 : context_.element_bytes));
+}
+
+void BlockWriter::transfer(const Action& action, Category category, int startups, Op op, Path path) {
+  const Implementation& implementation = *context_.implementation;
+  messages_.clear();
+  bool sends = false;
+  for (const MessageAction& m : action.messages) {
+    const Bytes size = size_of(m);
+    sends = sends || (size > Bytes() && m.source != m.destination);
+    messages_.push_back({m.source, m.destination, size, m.delivered});
+    if (totals_ != nullptr && m.source != m.destination) totals_->sent += size;
+  }
+  const bool nccl = implementation.transport == Transport::nccl;
+  op.stream = path == Path::network ? Stream::network : nccl ? Stream::collective : Stream::copy_out;
+  if (sends) {
+    op.duration = to_ticks(Seconds::from_si(implementation.message_startup.value * startups));
+    op.launch = to_ticks(Seconds::from_si(implementation.launch.value));
+    op.sms = implementation.sms.value;
+  }
+  add(action, category, op, messages_);
+}
+
+}  // namespace orrery

@@ -1,0 +1,77 @@
+// Turns actions into ops: adds the durations, bytes and demands that follow from what an action does.
+#pragma once
+
+#include <vector>
+
+#include "cost_models/kernel_cost.hpp"
+#include "scenarios/action.hpp"
+#include "scenarios/geometry.hpp"
+#include "scenarios/implementation.hpp"
+#include "sim/program.hpp"
+
+namespace orrery {
+
+/// Pairs and rows of one attention kernel, per head and sequence.
+struct TileWork {
+  Index useful = 0;      // unmasked pairs
+  Index executed = 0;    // pairs in the tiles the kernel computes
+  Index query_rows = 0;  // queries with at least one key here
+};
+
+/// What ops are accounted under.
+enum class Category : std::uint8_t { attention, merge, dense, kv_transfer, gradient_transfer, head_exchange, marker };
+inline constexpr int category_count = static_cast<int>(Category::marker) + 1;
+std::span<const std::string> category_names();
+
+struct CostContext {
+  const Geometry* geometry = nullptr;
+  const Implementation* implementation = nullptr;
+  const Profile* profile = nullptr;
+  GpuPeaks peaks;
+  double element_bytes = 2;
+  /// Projections and MLP of one layer on one rank, forward; zero if the scenario simulates attention alone.
+  Flops dense_flops;
+  Bytes dense_bytes;
+};
+
+/// Sums over the ops written.
+struct WorkTotals {
+  Flops useful;
+  Flops executed;
+  Bytes sent;  // to other ranks
+};
+
+class BlockWriter {
+ public:
+  BlockWriter(const CostContext& context, Phase phase, OpBuffer& ops) : context_(context), phase_(phase), ops_(ops) {}
+  /// Also keep the actions, op by op, and sum up their work.
+  void record(std::vector<Action>* actions, WorkTotals* totals);
+
+  /// `op` carries stream, waits and signals; the writer adds cost and accounting.
+  void attention(const Action& action, const TileWork& work, Op op);
+  void merge(const Action& action, Index query_rows, Op op);
+  void accumulate(const Action& action, Op op);
+  void dense(const Action& action, Op op);
+  void marker(const Action& action, Op op);
+  /// On the transport's stream, or on `network` for the outer ring of a hierarchical schedule.
+  enum class Path { transport, network };
+  /// `startups`: how many messages of the library one message here stands for (K and V apart).
+  void transfer(const Action& action, Category category, int startups, Op op, Path path = Path::transport);
+
+  Phase phase() const { return phase_; }
+  const CostContext& context() const { return context_; }
+
+ private:
+  void add(const Action& action, Category category, Op op, std::span<const Message> messages = {});
+  void compute(const Action& action, Category category, const KernelCost& cost, Op op);
+  Bytes size_of(const MessageAction& message) const;
+
+  const CostContext& context_;
+  Phase phase_;
+  OpBuffer& ops_;
+  std::vector<Action>* actions_ = nullptr;
+  WorkTotals* totals_ = nullptr;
+  std::vector<Message> messages_;
+};
+
+}  // namespace orrery

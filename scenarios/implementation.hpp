@@ -1,0 +1,66 @@
+// How a library runs a schedule: what it sends, in which type, on what engine and in which order. Presets are data
+// (scenarios/implementations/*.toml).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cost_models/profile.hpp"
+#include "sim/units.hpp"
+
+namespace orrery {
+
+/// copy_engine: DMA copies on the copy_out stream, no SMs. nccl: kernels on the collective stream that hold SMs, start
+/// only when the peer's kernel runs too, and end when both their send and their receive are done.
+enum class Transport { copy_engine, nccl };
+
+/// What a transfer waits for besides its data and its buffer.
+///   data               nothing
+///   previous_compute   the compute issued before it: frameworks order a communication stream after the compute stream
+///                      at the moment of the call
+///   same_step_compute  also the compute of its own step: no overlap
+enum class TransferOrder { data, previous_compute, same_step_compute };
+
+/// Where a ring's backward pass starts.
+///   own            with the rank's own block; the gradient needs one hop more than the block to come home
+///   last_received  with the block that came last in the forward pass, in the opposite direction; key, value and their
+///                  gradients travel in one message and end at home
+enum class RingBackward { own, last_received };
+
+/// fused: the attention kernel folds its result into the running one. kernel: a kernel of its own.
+enum class Merge { fused, kernel };
+
+/// How gathered keys are attended.
+///   together   the whole sequence in one kernel, after the gather
+///   per_rank   the local block at once, the others one kernel each after the gather
+enum class GatherAttention { together, per_rank };
+
+enum class GatherGradients { reduce_scatter, ring };
+
+struct Implementation {
+  std::string name;
+  std::string description;
+  std::vector<std::string> schedules;  // it runs these
+  std::vector<std::string> layouts;    // with these layouts
+  bool sparse = true;                  // runs patterns other than full attention
+
+  Transport transport = Transport::copy_engine;
+  Constant sms;              // held by a transfer
+  Constant message_startup;  // seconds per message before the first byte leaves
+  Constant launch;           // host seconds to issue one op
+
+  TransferOrder transfer_order = TransferOrder::data;
+  Merge merge = Merge::fused;
+  double merge_bytes_per_element = 0;  // HBM bytes per element of O
+
+  int kv_messages = 1;          // 1: K and V together, 2: one message each
+  int qkv_messages = 1;         // head exchange: 1 or 3
+  bool extra_ring_hop = false;  // the block goes once round the ring, although the last hop brings nothing new
+  RingBackward ring_backward = RingBackward::own;
+  bool gradients_in_fp32 = false;  // dK and dV on the wire
+  GatherAttention gather_attention = GatherAttention::together;
+  GatherGradients gather_gradients = GatherGradients::reduce_scatter;
+  int gather_kv_heads = 0;  // KV heads gathered at a time; 0: all
+};
+
+}  // namespace orrery

@@ -1,0 +1,117 @@
+#include "scenarios/schedule.hpp"
+
+#include <array>
+
+namespace orrery {
+
+std::span<const std::string> signal_names() {
+  static const std::array<std::string, signal_count> names = {"qkv_ready",
+                                                              "inputs_ready",
+                                                              "exchange_posted",
+                                                              "exchange_in_arrived",
+                                                              "exchange_out_arrived",
+                                                              "computed",
+                                                              "kv_arrived",
+                                                              "kv_consumed",
+                                                              "kv_sent",
+                                                              "kv_posted",
+                                                              "kv_returned",
+                                                              "grad_arrived",
+                                                              "grad_consumed",
+                                                              "grad_sent",
+                                                              "grad_posted",
+                                                              "grad_home",
+                                                              "outer_kv_arrived",
+                                                              "outer_kv_consumed",
+                                                              "outer_kv_sent",
+                                                              "outer_kv_posted",
+                                                              "outer_grad_arrived",
+                                                              "outer_grad_consumed",
+                                                              "outer_grad_sent",
+                                                              "outer_grad_posted",
+                                                              "ring_summed"};
+  return names;
+}
+
+void Schedule::wait_for_end(Rank, const Visit&, Op&) const {}
+
+std::span<const ScheduleKind> schedules() {
+  using HeadExchange = ScheduleKind::HeadExchange;
+  static constexpr std::array table = {
+      ScheduleKind{"ring", "KV blocks go round a ring until every rank has seen all (Ring Attention, arXiv 2310.01889)",
+                   make_ring, HeadExchange::none},
+      ScheduleKind{
+          "double_ring",
+          "rings within rings: inner_ring ranks rotate, then whole rings pass on (LoongTrain, arXiv 2406.18485)",
+          make_double_ring, HeadExchange::none, true},
+      ScheduleKind{"all_gather", "every rank gathers all KV, then attends (Llama 3, arXiv 2407.21783)", make_all_gather,
+                   HeadExchange::none},
+      ScheduleKind{"ulysses", "all-to-all trades tokens for heads before and after attention (arXiv 2309.14509)",
+                   make_ring, HeadExchange::all_ranks},
+      ScheduleKind{"usp", "head exchange among ulysses_degree ranks, ring across the groups (arXiv 2405.07719)",
+                   make_ring, HeadExchange::stated},
+      ScheduleKind{"halo", "fetch only the KV rows the pattern needs, from whichever ranks hold them", make_halo,
+                   HeadExchange::none},
+  };
+  return table;
+}
+
+TileWork measure(const Mask& mask, const TokenSet& queries, const TokenSet& keys, TileShape tile) {
+  TileWork work;
+  work.useful = mask.pairs(queries, keys);
+  if (work.useful == 0) return work;
+  work.executed = mask.executed_pairs(queries, keys, tile);
+  work.query_rows = mask.queries_served(queries, keys).size();
+  return work;
+}
+
+TileTable::TileTable(const Geometry& geometry, const Mask& mask, TileShape tile) : groups_(geometry.groups) {
+  for (int q = 0; q < groups_; ++q) {
+    for (int k = 0; k < groups_; ++k) {
+      work_.push_back(measure(mask, geometry.group_tokens[static_cast<std::size_t>(q)],
+                              geometry.group_tokens[static_cast<std::size_t>(k)], tile));
+      const int distance = (q - k + groups_) % groups_;
+      if (work_.back().useful > 0 && distance > reach_) reach_ = distance;
+    }
+  }
+}
+
+const TileWork& TileTable::at(int query_group, int key_group) const {
+  return work_[static_cast<std::size_t>(query_group) * static_cast<std::size_t>(groups_) +
+               static_cast<std::size_t>(key_group)];
+}
+
+std::vector<TileTable> tile_tables(const ScheduleInput& input) {
+  std::vector<TileTable> tables;
+  for (const Mask& mask : input.masks) tables.emplace_back(input.geometry, mask, input.tile);
+  return tables;
+}
+
+Action attention_action(const Geometry& geometry, Rank rank, const Visit& visit, const TokenSet& keys, Buffer from) {
+  Action action;
+  action.kind = visit.phase == Phase::forward ? ActionKind::attend : ActionKind::attend_backward;
+  action.layer = visit.layer;
+  action.queries = &geometry.tokens_of(rank);
+  action.rows = &keys;
+  action.query_heads = geometry.query_heads(geometry.member_of(rank));
+  action.kv_heads = geometry.kv_heads_of(geometry.member_of(rank));
+  action.from = from;
+  return action;
+}
+
+void write_attention(BlockWriter& writer, const Implementation& implementation, Rank rank, Action action,
+                     const TileWork& work, Op op, SignalRef consumed) {
+  const bool merges_apart =
+      action.kind == ActionKind::attend && implementation.merge == Merge::kernel && !action.first && work.useful > 0;
+  action.merges = !merges_apart;
+  op.finished[0] = consumed;
+  if (!merges_apart) op.finished[1] = at(rank, Signal::computed);
+  writer.attention(action, work, op);
+  if (!merges_apart) return;
+  Op merge;
+  merge.finished[0] = at(rank, Signal::computed);
+  action.kind = ActionKind::merge;
+  writer.merge(action, work.query_rows, merge);
+}
+
+}  // namespace orrery

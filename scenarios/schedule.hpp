@@ -1,0 +1,142 @@
+// A schedule says, for every rank, layer and step, which block is attended and which rows travel where. It writes ops
+// and their signals; what they cost is none of its business.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cost_models/kernel_cost.hpp"
+#include "scenarios/block_writer.hpp"
+#include "scenarios/geometry.hpp"
+#include "scenarios/implementation.hpp"
+#include "scenarios/mask.hpp"
+
+namespace orrery {
+
+/// Signals of a rank. Each is raised the same number of times on every rank during a visit of a layer, so the count to
+/// wait for follows from (visit, step).
+enum class Signal : std::uint8_t {
+  qkv_ready,             // this layer's projections are done
+  inputs_ready,          // Q, K, V (dO) are in the form the schedule needs
+  exchange_posted,       // head exchange: raised at the first rank of the group when a member's kernel runs
+  exchange_in_arrived,   // head exchange before attention: rows from one peer are here
+  exchange_out_arrived,  // and after attention
+  computed,              // the last compute op of a step is done
+  kv_arrived,
+  kv_consumed,
+  kv_sent,
+  kv_posted,
+  kv_returned,  // ring, last received first: a block arrived from downstream
+  grad_arrived,
+  grad_consumed,
+  grad_sent,
+  grad_posted,
+  grad_home,
+  outer_kv_arrived,
+  outer_kv_consumed,
+  outer_kv_sent,
+  outer_kv_posted,
+  outer_grad_arrived,
+  outer_grad_consumed,
+  outer_grad_sent,
+  outer_grad_posted,
+  ring_summed,  // double_ring: the gradient of an inner ring is complete
+};
+inline constexpr int signal_count = static_cast<int>(Signal::ring_summed) + 1;
+std::span<const std::string> signal_names();
+
+/// A count may mix only signals that come in order: all from one sender, or held apart by other waits. So a schedule
+/// with several senders has a signal for each of them, after the fixed ones.
+struct SignalCounts {
+  explicit SignalCounts(std::size_t extra_signals = 0) : counts(signal_count + extra_signals) {}
+  std::vector<std::int64_t> counts;
+  std::int64_t& operator[](Signal s) { return counts[static_cast<std::size_t>(s)]; }
+  std::int64_t operator[](Signal s) const { return counts[static_cast<std::size_t>(s)]; }
+};
+
+/// One pass over one layer. A program is a sequence of visits: layers 0..L-1 forward, then L-1..0 backward.
+struct Visit {
+  int number = 0;
+  int layer = 0;
+  Phase phase = Phase::forward;
+  int pattern_class = 0;
+  SignalCounts before;  // raises of every signal on a rank in all earlier visits
+};
+
+/// What a schedule is made from. Everything outlives it.
+struct ScheduleInput {
+  const Geometry& geometry;
+  const Implementation& implementation;
+  const std::vector<Mask>& masks;  // by pattern class
+  TileShape tile;
+  int inner_ring = 1;  // double_ring: members of an inner ring
+};
+
+class Schedule {
+ public:
+  virtual ~Schedule() = default;
+  virtual int steps(const Visit& visit) const = 0;
+  /// Names of the signals a schedule has beyond the fixed ones.
+  virtual std::vector<std::string> extra_signals() const { return {}; }
+  /// Raises of each signal on a rank in one visit; Visit::before is not read.
+  virtual SignalCounts raises(const Visit& visit) const = 0;
+  virtual void write_step(Rank rank, const Visit& visit, int step, BlockWriter& writer) const = 0;
+  /// What the rank's compute stream must wait for before the layer counts as done.
+  virtual void wait_for_end(Rank rank, const Visit& visit, Op& op) const;
+};
+
+/// A row of the table of schedules. `needs_members` / `needs_inner`: the scenario states the degree.
+struct ScheduleKind {
+  std::string_view name;
+  std::string_view description;
+  std::unique_ptr<Schedule> (*make)(const ScheduleInput&);
+  enum class HeadExchange { none, all_ranks, stated } head_exchange;
+  bool needs_inner_ring = false;
+};
+std::span<const ScheduleKind> schedules();
+
+std::unique_ptr<Schedule> make_ring(const ScheduleInput&);
+std::unique_ptr<Schedule> make_double_ring(const ScheduleInput&);
+std::unique_ptr<Schedule> make_all_gather(const ScheduleInput&);
+std::unique_ptr<Schedule> make_halo(const ScheduleInput&);
+
+// --- For the files of the schedules ---
+
+inline SignalRef extra_signal(Rank rank, std::size_t which) {
+  return {rank, static_cast<std::int32_t>(signal_count + which)};
+}
+inline SignalRef at(Rank rank, Signal signal) {
+  return {rank, static_cast<std::int32_t>(signal)};
+}
+
+TileWork measure(const Mask& mask, const TokenSet& queries, const TokenSet& keys, TileShape tile);
+
+/// Work of every (query group, key group) pair of a ring.
+class TileTable {
+ public:
+  TileTable(const Geometry& geometry, const Mask& mask, TileShape tile);
+  const TileWork& at(int query_group, int key_group) const;
+  /// The largest distance round the ring, in hops, at which any group finds work.
+  int reach() const { return reach_; }
+
+ private:
+  int groups_;
+  int reach_ = 0;
+  std::vector<TileWork> work_;
+};
+
+std::vector<TileTable> tile_tables(const ScheduleInput& input);
+
+/// attend / attend_backward of the rank's queries against `keys` in `from`.
+Action attention_action(const Geometry& geometry, Rank rank, const Visit& visit, const TokenSet& keys, Buffer from);
+
+/// Writes an attend or attend_backward and, if the implementation merges in a kernel of its own and this is not the
+/// layer's first block, the merge. `op` carries the waits; the last of the ops raises `computed`, the attention itself
+/// `consumed`, if given.
+void write_attention(BlockWriter& writer, const Implementation& implementation, Rank rank, Action action,
+                     const TileWork& work, Op op, SignalRef consumed);
+
+}  // namespace orrery
