@@ -58,7 +58,9 @@ class ComputeRate {
   // Communication cannot take a compute op's last SM or the last hundredth of HBM: slow, but never stuck.
   static constexpr double least_hbm_share = 0.01;
 
-  static std::int64_t fixed(double rate) { return std::llround(rate * 256.0); }
+  // Links given as practically infinite must not overflow the sum; the cap is far above any HBM.
+  static constexpr double most_traffic = 1e14;
+  static std::int64_t fixed(double rate) { return std::llround(std::min(rate, most_traffic) * 256.0); }
   double work_left() const { return left_ >= 0 ? static_cast<double>(left_) : left_work_; }
 
   double speed(const GpuResources& gpu) const {
