@@ -199,6 +199,16 @@ std::string AttentionProgram::describe(Rank rank, std::int64_t block, std::int32
                      category_names()[op.category]);
 }
 
+WorkTotals AttentionProgram::work_of_visit(Rank rank, const Visit& visit) const {
+  WorkTotals totals;
+  OpBuffer buffer;
+  const auto number = static_cast<std::size_t>(visit.number);
+  for (std::int64_t block = block_of_visit_[number]; block < block_of_visit_[number + 1]; ++block) {
+    actions(rank, block, buffer, &totals);
+  }
+  return totals;
+}
+
 WorkTotals AttentionProgram::work_of(Rank rank) const {
   // Visits of one phase and class do the same work.
   std::map<std::pair<Phase, int>, std::pair<int, const Visit*>> kinds;
@@ -208,16 +218,13 @@ WorkTotals AttentionProgram::work_of(Rank rank) const {
     example = &visit;
   }
   WorkTotals sum;
-  OpBuffer buffer;
   for (const auto& [kind, entry] : kinds) {
-    const auto number = static_cast<std::size_t>(entry.second->number);
-    WorkTotals once;
-    for (std::int64_t block = block_of_visit_[number]; block < block_of_visit_[number + 1]; ++block) {
-      actions(rank, block, buffer, &once);
-    }
+    const WorkTotals once = work_of_visit(rank, *entry.second);
     sum.useful += once.useful * entry.first;
     sum.executed += once.executed * entry.first;
+    sum.attention_executed += once.attention_executed * entry.first;
     sum.sent += once.sent * entry.first;
+    sum.kv_sent += once.kv_sent * entry.first;
   }
   return sum;
 }

@@ -46,8 +46,9 @@ class AttentionProgram final : public Program {
   /// The actions behind the ops of a block, in the same order; optionally adds up their work.
   std::vector<Action> actions(Rank rank, std::int64_t block, OpBuffer& buffer, WorkTotals* totals = nullptr) const;
 
-  /// Work of one rank over the whole program.
+  /// Work of one rank over the whole program, and in one visit of a layer.
   WorkTotals work_of(Rank rank) const;
+  WorkTotals work_of_visit(Rank rank, const Visit& visit) const;
 
   const AttentionProgramInput& input() const { return input_; }
   std::span<const Visit> visits() const { return visits_; }

@@ -73,6 +73,7 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op) {
   compute(action, Category::attention, cost, op);
   if (totals_ == nullptr) return;
   totals_->executed += cost.flops;
+  totals_->attention_executed += cost.flops;
   shape.pairs = static_cast<double>(work.useful);
   totals_->useful += attention_flops(shape, phase_);
 }
@@ -130,7 +131,9 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
     const Bytes size = size_of(m);
     sends = sends || (size > Bytes() && m.source != m.destination);
     messages_.push_back({m.source, m.destination, size, m.delivered});
-    if (totals_ != nullptr && m.source != m.destination) totals_->sent += size;
+    if (totals_ == nullptr || m.source == m.destination) continue;
+    totals_->sent += size;
+    if (category == Category::kv_transfer) totals_->kv_sent += size;
   }
   const bool nccl = implementation.transport == Transport::nccl;
   op.stream = path == Path::network ? Stream::network : nccl ? Stream::collective : Stream::copy_out;

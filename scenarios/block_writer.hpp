@@ -38,7 +38,9 @@ struct CostContext {
 struct WorkTotals {
   Flops useful;
   Flops executed;
-  Bytes sent;  // to other ranks
+  Bytes sent;                // to other ranks
+  Bytes kv_sent;             // of which KV of the context-parallel schedule
+  Flops attention_executed;  // of `executed`
 };
 
 class BlockWriter {

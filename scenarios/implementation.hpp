@@ -61,6 +61,8 @@ struct Implementation {
   GatherAttention gather_attention = GatherAttention::together;
   GatherGradients gather_gradients = GatherGradients::reduce_scatter;
   int gather_kv_heads = 0;  // KV heads gathered at a time; 0: all
+
+  std::vector<const Constant*> constants() const { return {&sms, &message_startup, &launch}; }
 };
 
 }  // namespace orrery

@@ -1,0 +1,116 @@
+#include "scenarios/cluster_reader.hpp"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <stdexcept>
+#include <variant>
+
+#include "sim/topologies.hpp"
+
+namespace orrery {
+namespace {
+
+class ClusterReader {
+ public:
+  ClusterReader(Rank ranks, const Gpu& gpu, double link_efficiency)
+      : ranks_(ranks), resources_{static_cast<double>(gpu.sms), gpu.hbm_bandwidth}, link_efficiency_(link_efficiency) {}
+
+  ClusterDescription read(const Table& table) {
+    std::vector<std::string> names;
+    for (const TopologyInfo& info : topologies()) names.emplace_back(info.name);
+    const std::string topology = table.choice("topology", names);
+    try {
+      Cluster cluster = build(table, topology);
+      if (cluster.ranks() != ranks_) {
+        throw table.error_at("topology",
+                             fmt::format("the cluster has {} GPUs (parallelism.ranks = {}), make the two equal",
+                                         cluster.ranks(), ranks_));
+      }
+      cluster.check_connected();
+      return {topology, std::move(links_), std::move(cluster)};
+    } catch (const InputError&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw table.error_at("topology", error.what());
+    }
+  }
+
+ private:
+  Cluster build(const Table& table, const std::string& topology) {
+    if (topology == "nvswitch") return nvswitch(resources_, NvSwitch{ranks_, link(table, "link")});
+    if (topology == "full_mesh") return full_mesh(resources_, FullMesh{ranks_, link(table, "link")});
+    if (topology == "pcie_tree") return pcie_tree(resources_, pcie(table, ranks_));
+    if (topology == "torus") {
+      Torus parameters{.gpus = ranks_, .shape = {}, .link = link(table, "link")};
+      for (const std::int64_t side : table.counts("shape"))
+        parameters.shape.push_back(count_to_rank(table, "shape", side));
+      return torus(resources_, parameters);
+    }
+    FatTree parameters;
+    parameters.nodes = rank_count(table, "nodes");
+    parameters.network = link(table, "network");
+    parameters.nodes_per_pod = rank_count(table, "nodes_per_pod");
+    parameters.oversubscription = table.number("oversubscription");
+    parameters.uplink_latency = table.seconds("uplink_latency");
+    const Table node = table.table("node");
+    const Rank gpus = rank_count(node, "gpus");
+    if (node.choice("topology", {"nvswitch", "pcie_tree"}) == "nvswitch") {
+      parameters.node = NvSwitch{gpus, link(node, "link")};
+    } else {
+      parameters.node = pcie(node, gpus);
+    }
+    return fat_tree(resources_, parameters);
+  }
+
+  PcieTree pcie(const Table& table, Rank gpus) {
+    PcieTree parameters;
+    parameters.gpus = gpus;
+    parameters.gpus_per_switch = rank_count(table, "gpus_per_switch");
+    parameters.gpu_link = link(table, "link");
+    parameters.uplink = link(table, "uplink");
+    parameters.sockets = rank_count(table, "sockets");
+    if (parameters.sockets == 2) parameters.inter_socket = link(table, "inter_socket");
+    return parameters;
+  }
+
+  LinkSpec link(const Table& table, std::string_view key) {
+    const std::string name = table.string(key);
+    try {
+      LinkType type = load_link(name, table.file());
+      const LinkSpec spec{type.bandwidth * link_efficiency_, type.latency};
+      links_.push_back({std::string(key), std::move(type)});
+      return spec;
+    } catch (const InputError& error) {
+      // A file that is wrong inside says where; a name that is unknown gets the place where it stands.
+      if (name.find('/') != std::string::npos || name.ends_with(".toml")) throw;
+      for (const std::string& known : known_names("hardware")) {
+        if (known == name) throw;
+      }
+      throw table.error_at(key, error.what());
+    }
+  }
+
+  static Rank count_to_rank(const Table& table, std::string_view key, std::int64_t value) {
+    constexpr std::int64_t most = 1 << 20;
+    if (value < 1 || value > most)
+      throw table.error_at(key, fmt::format("{} = {} is not in 1 to {}", key, value, most));
+    return static_cast<Rank>(value);
+  }
+  static Rank rank_count(const Table& table, std::string_view key) {
+    return count_to_rank(table, key, table.count(key));
+  }
+
+  Rank ranks_;
+  GpuResources resources_;
+  double link_efficiency_;
+  std::vector<ClusterLink> links_;
+};
+
+}  // namespace
+
+ClusterDescription read_cluster(const Table& table, Rank ranks, const Gpu& gpu, double link_efficiency) {
+  return ClusterReader(ranks, gpu, link_efficiency).read(table);
+}
+
+}  // namespace orrery

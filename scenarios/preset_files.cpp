@@ -1,0 +1,174 @@
+#include "scenarios/preset_files.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "scenarios/layout.hpp"
+#include "scenarios/reader.hpp"
+#include "scenarios/schedule.hpp"
+
+namespace orrery {
+namespace {
+
+Provenance provenance_named(const std::string& name) {
+  for (const Provenance p : {Provenance::measured, Provenance::fitted, Provenance::datasheet}) {
+    if (name_of(p) == name) return p;
+  }
+  return Provenance::assumed;
+}
+
+enum class Unit { one, seconds };
+
+/// key = {value = ..., provenance = "...", source = "..."}
+Constant constant(const Table& parent, std::string_view key, Unit unit) {
+  const Table table = parent.table(key);
+  Constant c;
+  c.name = key;
+  c.unit = unit == Unit::seconds ? "s" : "1";
+  c.value = unit == Unit::seconds ? table.seconds("value").si() : table.number("value");
+  if (c.value < 0) throw table.error_at("value", fmt::format("{} = {} is negative, write 0 or more", key, c.value));
+  c.provenance = provenance_named(table.choice("provenance", {"measured", "fitted", "datasheet", "assumed"}));
+  c.source = table.string("source");
+  return c;
+}
+
+Constant fraction(const Table& parent, std::string_view key) {
+  Constant c = constant(parent, key, Unit::one);
+  if (!(c.value > 0 && c.value <= 1)) {
+    throw parent.table(key).error_at(
+        "value", fmt::format("{} = {} is not in (0, 1] (it is a fraction of a peak), write e.g. 0.7", key, c.value));
+  }
+  return c;
+}
+
+Constant tile_side(const Table& parent, std::string_view key) {
+  Constant c = constant(parent, key, Unit::one);
+  if (!(c.value >= 1 && c.value <= 65536 && c.value == static_cast<double>(static_cast<int>(c.value)))) {
+    throw parent.table(key).error_at(
+        "value", fmt::format("{} = {} is not a whole number from 1 to 65536, write e.g. 128", key, c.value));
+  }
+  return c;
+}
+
+/// Names from a table; "any" stands for all of them.
+template <class Row>
+std::vector<std::string> names(const Table& table, std::string_view key, std::span<const Row> known) {
+  std::vector<std::string> all;
+  for (const Row& row : known) all.emplace_back(row.name);
+  if (table.is_string(key)) {
+    table.choice(key, {"any"});
+    return all;
+  }
+  const std::vector<std::string> chosen = table.strings(key);
+  for (const std::string& name : chosen) {
+    if (std::find(all.begin(), all.end(), name) == all.end()) {
+      throw table.error_at(key, fmt::format("\"{}\" is unknown, known: {}", name, fmt::join(all, ", ")));
+    }
+  }
+  return chosen;
+}
+
+int one_of(const Table& table, std::string_view key, int a, int b) {
+  const std::int64_t value = table.count(key);
+  if (value != a && value != b)
+    throw table.error_at(key, fmt::format("{} = {} is neither {} nor {}", key, value, a, b));
+  return static_cast<int>(value);
+}
+
+void read_ring(const Table& table, Implementation& i) {
+  i.extra_ring_hop = table.choice("hops", {"P-1", "P"}) == "P";
+  i.ring_backward = table.choice("backward_starts_with", {"own_block", "last_received_block"}) == "own_block"
+                        ? RingBackward::own
+                        : RingBackward::last_received;
+  if (i.extra_ring_hop && i.ring_backward == RingBackward::last_received) {
+    throw table.error_at("hops",
+                         "hops = \"P\" contradicts backward_starts_with = \"last_received_block\" (after P hops the "
+                         "last block is the rank's own), write \"P-1\"");
+  }
+}
+
+void read_gather(const Table& table, Implementation& i) {
+  i.gather_attention = table.choice("attention", {"together", "per_rank"}) == "together" ? GatherAttention::together
+                                                                                         : GatherAttention::per_rank;
+  i.gather_gradients = table.choice("gradients", {"reduce_scatter", "ring"}) == "ring"
+                           ? GatherGradients::ring
+                           : GatherGradients::reduce_scatter;
+  if (table.is_string("kv_heads_at_a_time")) {
+    table.choice("kv_heads_at_a_time", {"all"});
+  } else {
+    i.gather_kv_heads = static_cast<int>(std::max<std::int64_t>(1, table.count("kv_heads_at_a_time")));
+  }
+  if (i.gather_gradients == GatherGradients::ring && i.gather_attention == GatherAttention::together) {
+    throw table.error_at("gradients",
+                         "gradients = \"ring\" needs attention = \"per_rank\" (gradients travel block by block)");
+  }
+}
+
+bool runs(const Implementation& i, std::initializer_list<const char*> schedules) {
+  return std::any_of(i.schedules.begin(), i.schedules.end(), [&](const std::string& name) {
+    return std::find(schedules.begin(), schedules.end(), name) != schedules.end();
+  });
+}
+
+}  // namespace
+
+Profile load_profile(std::string_view name, std::string_view gpu, const std::filesystem::path& mentioned_in) {
+  const Table table = Table::parse_file(resolve(name, "profiles", mentioned_in));
+  table.choice("kind", {"profile"});
+  table.string("description");
+  const std::string made_for = table.string("gpu");
+  if (made_for != "any" && made_for != gpu) {
+    throw table.error_at(
+        "gpu", fmt::format("this profile is of a {} (the scenario's GPU is {}), use a profile of that GPU or \"peak\"",
+                           made_for, gpu));
+  }
+  Profile profile;
+  profile.name = table.file().stem().string();
+  profile.attention_forward_efficiency = fraction(table, "attention_forward_efficiency");
+  profile.attention_backward_efficiency = fraction(table, "attention_backward_efficiency");
+  profile.dense_efficiency = fraction(table, "dense_efficiency");
+  profile.hbm_efficiency = fraction(table, "hbm_efficiency");
+  profile.link_efficiency = fraction(table, "link_efficiency");
+  profile.kernel_overhead = constant(table, "kernel_overhead", Unit::seconds);
+  profile.tile_query = tile_side(table, "tile_query");
+  profile.tile_key = tile_side(table, "tile_key");
+  table.finish();
+  return profile;
+}
+
+Implementation load_implementation(std::string_view name, const std::filesystem::path& mentioned_in) {
+  const Table table = Table::parse_file(resolve(name, "implementations", mentioned_in));
+  table.choice("kind", {"implementation"});
+  Implementation i;
+  i.name = table.file().stem().string();
+  i.description = table.string("description");
+  table.string("source");
+  i.schedules = names(table, "schedules", schedules());
+  i.layouts = names(table, "layouts", layouts());
+  i.sparse = table.choice("patterns", {"full", "any"}) == "any";
+  i.transport = table.choice("transport", {"copy_engine", "nccl"}) == "nccl" ? Transport::nccl : Transport::copy_engine;
+  i.sms = constant(table, "sms", Unit::one);
+  i.message_startup = constant(table, "message_startup", Unit::seconds);
+  i.launch = constant(table, "launch", Unit::seconds);
+  const std::string order = table.choice("transfers_wait_for", {"data", "previous_compute", "same_step_compute"});
+  i.transfer_order = order == "data"               ? TransferOrder::data
+                     : order == "previous_compute" ? TransferOrder::previous_compute
+                                                   : TransferOrder::same_step_compute;
+  i.merge = table.choice("merge", {"fused", "kernel"}) == "kernel" ? Merge::kernel : Merge::fused;
+  if (i.merge == Merge::kernel) {
+    const Constant bytes = constant(table, "merge_bytes_per_element", Unit::one);
+    i.merge_bytes_per_element = bytes.value;
+  }
+  i.kv_messages = one_of(table, "kv_messages", 1, 2);
+  i.gradients_in_fp32 = table.choice("gradient_dtype", {"model", "fp32"}) == "fp32";
+  if (runs(i, {"ring", "usp"})) read_ring(table.table("ring"), i);
+  if (runs(i, {"all_gather"})) read_gather(table.table("gather"), i);
+  if (runs(i, {"ulysses", "usp"})) i.qkv_messages = one_of(table.table("head_exchange"), "qkv_messages", 1, 3);
+  table.finish();
+  return i;
+}
+
+}  // namespace orrery

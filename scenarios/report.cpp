@@ -1,0 +1,152 @@
+#include "scenarios/report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+namespace orrery {
+namespace {
+
+BytesPerSecond narrowest(const Cluster& cluster, Rank from, Rank to) {
+  BytesPerSecond least = BytesPerSecond::from_si(std::numeric_limits<double>::infinity());
+  for (const LinkId link : cluster.route(from, to).links) {
+    least = std::min(least, cluster.links()[static_cast<std::size_t>(link)].bandwidth);
+  }
+  return least;
+}
+
+std::optional<Intensity> intensity_of(const Scenario& s, const AttentionProgram& program) {
+  if (s.groups == 1) return std::nullopt;
+  const Geometry& g = program.input().geometry;
+  const Rank rank = g.ranks() - 1;  // under a causal mask the busiest one, whatever the layout
+  const WorkTotals work = program.work_of_visit(rank, program.visits().front());
+  if (!(work.kv_sent > Bytes()) || !(work.attention_executed > Flops())) return std::nullopt;
+  Intensity i;
+  i.tokens = static_cast<double>(g.tokens_of(rank).size());
+  i.compute_rate = program.input().peaks.matrix * s.profile.attention_forward_efficiency.value;
+  i.link_rate = narrowest(s.cluster, rank, g.neighbour(rank, 1));
+  // P blocks are attended while P - 1 travel: compare one step with one hop.
+  const Seconds step = work.attention_executed / static_cast<double>(s.groups) / i.compute_rate;
+  const Seconds hop = work.kv_sent / static_cast<double>(s.groups - 1) / i.link_rate;
+  i.needed_tokens = i.tokens * (hop / step);
+  return i;
+}
+
+std::vector<Share> critical_path_of(const SimulationResult& result, const Program& program) {
+  std::vector<Share> shares;
+  const auto add = [&](std::string name, Ticks ticks) {
+    if (ticks == 0) return;
+    shares.push_back(
+        {std::move(name), to_seconds(ticks), static_cast<double>(ticks) / static_cast<double>(result.end)});
+  };
+  for (std::size_t c = 0; c < program.categories().size(); ++c)
+    add(program.categories()[c], result.critical_path.by_category[c]);
+  add("contention", result.critical_path.contention);
+  add("launch", result.critical_path.launch);
+  return shares;
+}
+
+std::vector<LinkReport> links_of(const SimulationResult& result, const Cluster& cluster) {
+  std::vector<LinkReport> links;
+  for (std::size_t i = 0; i < result.links.size(); ++i) {
+    const LinkTotals& totals = result.links[i];
+    if (!(totals.bytes > Bytes())) continue;
+    const Link& link = cluster.links()[i];
+    links.push_back(
+        {link.name, totals.bytes, to_seconds(totals.busy), totals.bytes / (link.bandwidth * to_seconds(result.end))});
+  }
+  return links;
+}
+
+class ConstantList {
+ public:
+  explicit ConstantList(const Scenario& s) {
+    add("gpu." + s.dtype + "_peak", format(s.gpu.peak(s.dtype)), "datasheet", s.gpu.source);
+    add("gpu.hbm_bandwidth", format(s.gpu.hbm_bandwidth), "datasheet", s.gpu.source);
+    for (const ClusterLink& link : s.links) {
+      add(link.role + ".bandwidth", format(link.type.bandwidth), "datasheet", link.type.source);
+      add(link.role + ".latency", format(link.type.latency), link.type.latency_provenance,
+          "scenarios/hardware/" + link.type.name + ".toml");
+    }
+    for (const Constant* constant : s.profile.constants()) add_constant(s.profile.name, *constant);
+    for (const Constant* constant : s.implementation.constants()) add_constant(s.implementation.name, *constant);
+  }
+
+  std::vector<ConstantReport> take() { return std::move(list_); }
+
+ private:
+  void add(std::string name, std::string value, std::string provenance, std::string source) {
+    list_.push_back({std::move(name), std::move(value), std::move(provenance), std::move(source)});
+  }
+  void add_constant(const std::string& owner, const Constant& c) {
+    add(owner + "." + c.name, c.unit == "s" ? format(Seconds::from_si(c.value)) : fmt::format("{:.4g}", c.value),
+        std::string(name_of(c.provenance)), c.source);
+  }
+  std::vector<ConstantReport> list_;
+};
+
+std::vector<std::string> left_out_of(const Scenario& s) {
+  std::vector<std::string> list;
+  if (s.whole_layers) {
+    list.emplace_back(
+        "embeddings, output head, norms, optimizer, and the collectives of data, tensor and pipeline parallelism");
+    if (s.backward) list.emplace_back("recomputation of activations");
+  } else {
+    list.emplace_back("everything but attention: projections, MLP, embeddings, optimizer");
+  }
+  list.emplace_back("the softmax's own arithmetic, gates of pi-attention, clock changes under load");
+  return list;
+}
+
+}  // namespace
+
+Report summarize(const Scenario& s, const AttentionProgram& program, const SimulationResult& result, double wall_s) {
+  Report report;
+  const auto ranks = static_cast<double>(result.ranks.size());
+  Seconds busiest;
+  for (std::size_t r = 0; r < result.ranks.size(); ++r) {
+    const RankTotals& totals = result.ranks[r];
+    const WorkTotals work = program.work_of(static_cast<Rank>(r));
+    RankReport rank{to_seconds(totals.compute),
+                    to_seconds(totals.comm),
+                    to_seconds(totals.exposed_comm),
+                    to_seconds(totals.idle),
+                    totals.sent,
+                    totals.received,
+                    work.useful,
+                    work.executed,
+                    {}};
+    for (const Ticks busy : totals.stream_busy) rank.stream_busy.push_back(to_seconds(busy));
+    report.compute += rank.compute / ranks;
+    report.comm += rank.comm / ranks;
+    report.exposed_comm += rank.exposed_comm / ranks;
+    report.idle += rank.idle / ranks;
+    report.sent_by_busiest_rank = std::max(report.sent_by_busiest_rank, rank.sent);
+    report.sent_in_all += rank.sent;
+    report.useful += rank.useful;
+    report.executed += rank.executed;
+    busiest = std::max(busiest, rank.compute);
+    report.ranks.push_back(std::move(rank));
+  }
+  report.step_time = to_seconds(result.end);
+  if (report.comm > Seconds()) report.overlap_fraction = 1.0 - report.exposed_comm / report.comm;
+  if (report.compute > Seconds()) report.imbalance = busiest / report.compute;
+  if (result.end > 0) report.mfu = report.useful / (program.input().peaks.matrix * report.step_time * ranks);
+  report.intensity = intensity_of(s, program);
+  for (std::size_t p = 0; p < result.phases.size(); ++p) {
+    const PhaseTotals& totals = result.phases[p];
+    if (totals.end == 0) continue;
+    report.phases.push_back({program.phases()[p], to_seconds(totals.start), to_seconds(totals.end),
+                             to_seconds(totals.compute_busy) / ranks, to_seconds(totals.comm_busy) / ranks});
+  }
+  report.critical_path = critical_path_of(result, program);
+  report.links = links_of(result, s.cluster);
+  report.constants = ConstantList(s).take();
+  report.left_out = left_out_of(s);
+  report.events = result.events;
+  report.wall_s = wall_s;
+  return report;
+}
+
+}  // namespace orrery

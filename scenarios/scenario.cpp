@@ -1,0 +1,276 @@
+#include "scenarios/scenario.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <stdexcept>
+
+#include "scenarios/cluster_reader.hpp"
+#include "scenarios/preset_files.hpp"
+#include "scenarios/reader.hpp"
+
+namespace orrery {
+namespace {
+
+constexpr Index most_tokens = Index{1} << 31;  // pair counts stay below 2^63
+
+/// Loads a file that a key names; a message without a position gets that of the key.
+template <class Load>
+auto load_named(const Table& table, std::string_view key, const char* folder, Load load) {
+  const std::string name = table.string(key);
+  const bool is_path = name.find('/') != std::string::npos || name.ends_with(".toml") || name.ends_with(".json");
+  if (!is_path) {
+    const std::vector<std::string> known = known_names(folder);
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      try {
+        resolve(name, folder, table.file());
+      } catch (const InputError& error) {
+        throw table.error_at(key, error.what());
+      }
+    }
+  }
+  return load(name);
+}
+
+Index bounded(const Table& table, std::string_view key, Index least, Index most) {
+  const Index value = table.count(key);
+  if (value < least || value > most) {
+    throw table.error_at(key, fmt::format("{} = {} is not in {} to {}", key, value, least, most));
+  }
+  return value;
+}
+
+void read_workload(const Table& table, Scenario& s) {
+  s.model =
+      load_named(table, "model", "models", [&](const std::string& name) { return load_model(name, table.file()); });
+  s.tokens = bounded(table, "tokens", 1, most_tokens);
+  s.batch = bounded(table, "batch", 1, 1 << 20);
+  s.dtype = table.choice("dtype", {"bf16", "fp16", "fp32"});
+  s.backward = table.choice("pass", {"forward", "training_step"}) == "training_step";
+  s.whole_layers = table.choice("scope", {"attention", "layers"}) == "layers";
+  s.layers = static_cast<int>(s.model.layers);
+  if (table.has("layers")) s.layers = static_cast<int>(bounded(table, "layers", 1, s.model.layers));
+}
+
+std::vector<int> read_layers(const Table& table, int layers) {
+  std::vector<int> chosen;
+  if (!table.has("layers")) return chosen;
+  if (table.is_table("layers")) {
+    const Table every = table.table("layers");
+    const auto step = static_cast<int>(bounded(every, "every", 1, layers));
+    for (int layer = step; layer <= layers; layer += step) chosen.push_back(layer);
+    return chosen;
+  }
+  for (const Index layer : table.counts("layers")) chosen.push_back(static_cast<int>(std::min<Index>(layer, 1 << 30)));
+  if (chosen.empty())
+    throw table.error_at(
+        "layers", "layers is an empty list (the pattern would never be used), name a layer or leave the key out");
+  return chosen;
+}
+
+/// A lag or count that may be negative in the file, so that the message can say what is wrong with that.
+Index signed_count(const Table& table, std::string_view key) {
+  if (table.is_string(key)) return table.count(key);
+  const double value = table.number(key);
+  if (value != static_cast<double>(static_cast<Index>(value)))
+    throw table.error_at(key, fmt::format("{} = {} is not a whole number", key, value));
+  return static_cast<Index>(value);
+}
+
+Primitive read_primitive(const Table& table, bool causal, int layers) {
+  Primitive p;
+  const std::string kind = table.choice("kind", {"full", "window", "stride", "sink"});
+  std::string number = "kind";
+  if (kind == "window") {
+    p.kind = Primitive::Kind::window;
+    p.left = signed_count(table, number = "left");
+    if (!causal) {
+      p.right = signed_count(table, "right");
+    } else if (table.has("right") && signed_count(table, "right") != 0) {
+      throw table.error_at(
+          "right",
+          "right is not 0, but attention is causal (no later tokens are seen), write right = 0 or causal = false");
+    }
+    if (p.left >= 0) number = "right";
+  } else if (kind == "stride") {
+    p.kind = Primitive::Kind::stride;
+    p.period = signed_count(table, number = "period");
+    const bool all = table.is_string("count") && table.string("count") == "all";
+    p.count = all ? 0 : signed_count(table, "count");
+    if (!all && p.count == 0) throw table.error_at("count", "count = 0 skips nothing, write 1 or more, or \"all\"");
+    if (p.period >= 1) number = "count";
+  } else if (kind == "sink") {
+    p.kind = Primitive::Kind::sink;
+    p.first = signed_count(table, number = "first");
+  }
+  p.layers = read_layers(table, layers);
+  try {
+    check(p, layers);
+  } catch (const std::invalid_argument& error) {
+    throw table.error_at(p.layers.empty() ? number : "layers", error.what());
+  }
+  return p;
+}
+
+void read_attention(const Table& table, Scenario& s) {
+  s.causal = table.boolean("causal");
+  if (table.has("documents")) {
+    s.documents = table.counts("documents");
+    const Index sum = std::accumulate(s.documents.begin(), s.documents.end(), Index{0});
+    const bool positive = std::all_of(s.documents.begin(), s.documents.end(), [](Index length) { return length > 0; });
+    if (sum != s.tokens || !positive) {
+      throw table.error_at(
+          "documents",
+          fmt::format("the documents have {} tokens in all (workload.tokens = {}), make positive lengths add up to it",
+                      sum, s.tokens));
+    }
+  }
+  for (const Table& primitive : table.tables("pattern"))
+    s.primitives.push_back(read_primitive(primitive, s.causal, s.layers));
+  try {
+    s.pattern();
+  } catch (const std::invalid_argument& error) {
+    throw table.error_at("pattern", error.what());
+  }
+}
+
+template <class Row>
+const Row& chosen_row(const Table& table, std::string_view key, std::span<const Row> rows) {
+  std::vector<std::string> names;
+  for (const Row& row : rows) names.emplace_back(row.name);
+  const std::string name = table.choice(key, names);
+  return rows[static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin())];
+}
+
+void check_implementation(const Table& table, const Scenario& s) {
+  const Implementation& i = s.implementation;
+  const auto knows = [](const std::vector<std::string>& names, std::string_view name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  if (!knows(i.schedules, s.schedule->name)) {
+    throw table.error_at(
+        "implementation",
+        fmt::format("{} does not run schedule {} (it runs {}), choose one of these or another implementation", i.name,
+                    s.schedule->name, fmt::join(i.schedules, ", ")));
+  }
+  if (!knows(i.layouts, s.layout)) {
+    throw table.error_at(
+        "implementation",
+        fmt::format("{} does not use layout {} (it uses {}), choose one of these or another implementation", i.name,
+                    s.layout, fmt::join(i.layouts, ", ")));
+  }
+  const bool full = std::all_of(s.primitives.begin(), s.primitives.end(),
+                                [](const Primitive& p) { return p.kind == Primitive::Kind::full; });
+  if (!full && !i.sparse) {
+    throw table.error_at(
+        "implementation",
+        fmt::format("{} runs full attention only (the pattern is sparse), choose another implementation", i.name));
+  }
+}
+
+int degree(const Table& table, std::string_view key, Rank ranks) {
+  const Index value = bounded(table, key, 1, ranks);
+  if (ranks % value != 0) {
+    throw table.error_at(key, fmt::format("{} = {} does not divide ranks = {}, use a divisor", key, value, ranks));
+  }
+  return static_cast<int>(value);
+}
+
+void read_parallelism(const Table& table, Scenario& s) {
+  const auto ranks = static_cast<Rank>(bounded(table, "ranks", 1, 65536));
+  s.schedule = &chosen_row(table, "schedule", schedules());
+  const Layout& layout = chosen_row(table, "layout", layouts());
+  s.layout = layout.name;
+  if (s.layout == "residue") s.residue_period = bounded(table, "residue_period", 1, most_tokens);
+  s.implementation = load_named(table, "implementation", "implementations",
+                                [&](const std::string& name) { return load_implementation(name, table.file()); });
+  check_implementation(table, s);
+  using HeadExchange = ScheduleKind::HeadExchange;
+  if (s.schedule->head_exchange == HeadExchange::all_ranks) s.members = ranks;
+  if (s.schedule->head_exchange == HeadExchange::stated) s.members = degree(table, "ulysses_degree", ranks);
+  s.groups = ranks / s.members;
+  if (s.schedule->needs_inner_ring) s.inner_ring = degree(table, "inner_ring", s.groups);
+  try {
+    make_geometry(layout, s.tokens, s.residue_period, s.groups, s.members, static_cast<int>(s.model.heads),
+                  static_cast<int>(s.model.kv_heads), static_cast<int>(s.model.head_dim), s.batch);
+  } catch (const std::invalid_argument& error) {
+    throw table.error_at("ranks", error.what());
+  }
+  const int kv_share = std::max(1, static_cast<int>(s.model.kv_heads) / s.members);
+  if (s.implementation.gather_kv_heads > 0 && kv_share % s.implementation.gather_kv_heads != 0) {
+    throw table.error_at("implementation",
+                         fmt::format("{} gathers {} KV heads at a time, which does not divide the model's {} KV heads",
+                                     s.implementation.name, s.implementation.gather_kv_heads, kv_share));
+  }
+}
+
+void read_cluster_table(const Table& table, Scenario& s) {
+  s.gpu = load_named(table, "gpu", "hardware", [&](const std::string& name) { return load_gpu(name, table.file()); });
+  if (!s.gpu.peaks.contains(s.dtype)) {
+    throw table.error_at("gpu",
+                         fmt::format("{} has no {} peak in its file, use another dtype or GPU", s.gpu.name, s.dtype));
+  }
+  s.profile = load_named(table, "profile", "profiles",
+                         [&](const std::string& name) { return load_profile(name, s.gpu.name, table.file()); });
+  ClusterDescription description = read_cluster(table, s.ranks(), s.gpu, s.profile.link_efficiency.value);
+  s.topology = std::move(description.topology);
+  s.links = std::move(description.links);
+  s.cluster = std::move(description.cluster);
+  if (s.gpu.sms > 0 && s.implementation.sms.value >= static_cast<double>(s.gpu.sms)) {
+    throw table.error_at("gpu",
+                         fmt::format("{} transfers hold {} SMs, but a {} has {}; nothing would be left to compute",
+                                     s.implementation.name, s.implementation.sms.value, s.gpu.name, s.gpu.sms));
+  }
+}
+
+}  // namespace
+
+double bytes_per_element(std::string_view dtype) {
+  return dtype == "fp32" ? 4.0 : 2.0;
+}
+
+Scenario load_scenario(const std::filesystem::path& file) {
+  const Table table = Table::parse_file(file);
+  Scenario s;
+  s.file = file;
+  s.name = file.stem().string();
+  s.description = table.string("description");
+  read_workload(table.table("workload"), s);
+  read_attention(table.table("attention"), s);
+  read_parallelism(table.table("parallelism"), s);
+  read_cluster_table(table.table("cluster"), s);
+  table.finish();
+  return s;
+}
+
+AttentionProgram build_program(const Scenario& s) {
+  AttentionProgramInput input;
+  const auto layout =
+      std::find_if(layouts().begin(), layouts().end(), [&](const Layout& l) { return l.name == s.layout; });
+  input.geometry =
+      make_geometry(*layout, s.tokens, s.residue_period, s.groups, s.members, static_cast<int>(s.model.heads),
+                    static_cast<int>(s.model.kv_heads), static_cast<int>(s.model.head_dim), s.batch);
+  input.implementation = s.implementation;
+  input.profile = s.profile;
+  input.peaks = {s.gpu.peak(s.dtype), s.gpu.hbm_bandwidth};
+  input.element_bytes = bytes_per_element(s.dtype);
+  if (s.whole_layers) {
+    // Two FLOPs per weight and token. Bytes: the weights once, and the activations in and out of the matrix products.
+    const double parameters = s.model.attention_parameters() + s.model.ffn_parameters();
+    const double rows = static_cast<double>(s.tokens) / s.ranks() * static_cast<double>(s.batch);
+    const double width = static_cast<double>(4 * s.model.hidden + 3 * s.model.ffn_hidden);
+    input.dense_flops = Flops::from_si(2.0 * parameters * rows);
+    input.dense_bytes = Bytes::from_si(input.element_bytes * (parameters + rows * width));
+  }
+  const Pattern pattern = s.pattern();
+  for (int c = 0; c < pattern.classes(); ++c) input.masks.push_back(pattern.mask(c, s.tokens, s.causal, s.documents));
+  for (int layer = 0; layer < s.layers; ++layer) input.class_of_layer.push_back(pattern.class_of_layer(layer));
+  input.schedule = s.schedule;
+  input.inner_ring = s.inner_ring;
+  input.backward = s.backward;
+  return AttentionProgram(std::move(input));
+}
+
+}  // namespace orrery

@@ -1,0 +1,65 @@
+// A scenario: a workload, a way to spread it over ranks, and a cluster, read from one TOML file.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "cost_models/profile.hpp"
+#include "scenarios/attention_program.hpp"
+#include "scenarios/hardware.hpp"
+#include "scenarios/implementation.hpp"
+#include "scenarios/model.hpp"
+#include "scenarios/pattern.hpp"
+#include "sim/cluster.hpp"
+
+namespace orrery {
+
+/// A link type as it is used in the cluster.
+struct ClusterLink {
+  std::string role;  // "link", "uplink", "network", ...
+  LinkType type;
+};
+
+struct Scenario {
+  std::filesystem::path file;
+  std::string name;  // the file's
+  std::string description;
+
+  ModelShape model;
+  Index tokens = 0;
+  Index batch = 1;
+  std::string dtype;
+  bool backward = false;      // a training step; otherwise the forward pass
+  bool whole_layers = false;  // with projections and MLP; otherwise attention alone
+  int layers = 0;
+
+  bool causal = true;
+  std::vector<Primitive> primitives;
+  std::vector<Index> documents;  // lengths; empty: one document
+
+  const ScheduleKind* schedule = nullptr;
+  std::string layout;
+  Index residue_period = 1;
+  int groups = 1, members = 1, inner_ring = 1;
+  Implementation implementation;
+
+  Gpu gpu;
+  Profile profile;
+  std::string topology;
+  std::vector<ClusterLink> links;
+  Cluster cluster{GpuResources{}};
+
+  Rank ranks() const { return groups * members; }
+  /// Throws std::invalid_argument if a layer has no pattern; load_scenario has checked that.
+  Pattern pattern() const { return Pattern(primitives, layers); }
+};
+
+/// Reads and checks everything, so that what it returns can be simulated. Throws InputError.
+Scenario load_scenario(const std::filesystem::path& file);
+
+AttentionProgram build_program(const Scenario& scenario);
+
+double bytes_per_element(std::string_view dtype);
+
+}  // namespace orrery
