@@ -1,0 +1,165 @@
+#include "kernels/measure.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace orrery {
+
+std::atomic<bool> interrupted{false};
+
+namespace {
+
+std::string bus_id(int device) {
+  char text[32] = "";
+  ORRERY_CUDA(cudaDeviceGetPCIBusId(text, sizeof text, device));
+  return text;
+}
+int select(int device) {
+  ORRERY_CUDA(cudaSetDevice(device));
+  return device;
+}
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+class Graph {
+ public:
+  Graph(cudaStream_t stream, const Work& work, int repeats) {
+    cudaGraph_t graph = nullptr;
+    ORRERY_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    try {
+      for (int i = 0; i < repeats; ++i) work.launch(stream, i % work.sets);
+    } catch (...) {
+      cudaStreamEndCapture(stream, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      cudaGetLastError();
+      throw;
+    }
+    ORRERY_CUDA(cudaStreamEndCapture(stream, &graph));
+    const cudaError_t status = cudaGraphInstantiate(&exec_, graph, 0);
+    cudaGraphDestroy(graph);
+    ORRERY_CUDA(status);
+    ORRERY_CUDA(cudaGraphUpload(exec_, stream));
+  }
+  ~Graph() { cudaGraphExecDestroy(exec_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void launch(cudaStream_t stream) const { ORRERY_CUDA(cudaGraphLaunch(exec_, stream)); }
+
+ private:
+  cudaGraphExec_t exec_ = nullptr;
+};
+
+}  // namespace
+
+Session::Session(int device_index) : device(select(device_index)), monitor(new NvmlMonitor(bus_id(device_index))) {
+  ORRERY_CUDA(cudaGetDeviceProperties(&properties, device));
+  flush = DeviceBuffer(static_cast<size_t>(properties.l2CacheSize) * 2);
+}
+
+int rotation_sets(const Session& session, double footprint_bytes) {
+  const double wanted = 3.0 * session.properties.l2CacheSize / std::max(1.0, footprint_bytes);
+  return static_cast<int>(std::min(64.0, std::max(1.0, std::ceil(wanted))));
+}
+
+Measurement measure(Session& session, const Work& work) {
+  const cudaStream_t stream = session.stream;
+  const MeasureOptions& options = session.options;
+  Measurement out;
+
+  // Twice: the first launch of a kernel also loads it.
+  work.launch(stream, 0);
+  session.stream.sync();
+  Event probe_start, probe_end;
+  probe_start.record(stream);
+  for (int i = 0; i < 3; ++i) work.launch(stream, i % work.sets);
+  probe_end.record(stream);
+  session.stream.sync();
+  const double estimate = elapsed_us(probe_start, probe_end) / 3;
+
+  out.repeats = estimate < 200 ? static_cast<int>(std::min(64.0, std::ceil(400 / std::max(1.0, estimate)))) : 1;
+  std::unique_ptr<Graph> graph;
+  if (out.repeats > 1) graph.reset(new Graph(stream, work, out.repeats));
+  const bool flush = out.repeats == 1 && !work.warm;
+  out.cache = work.warm ? "warm" : flush ? "flushed" : work.sets > 1 ? "rotated" : "flushed_per_sample";
+  int next_set = 0;
+  auto run = [&] {
+    if (graph) {
+      graph->launch(stream);
+    } else {
+      work.launch(stream, next_set);
+      next_set = (next_set + 1) % work.sets;
+    }
+  };
+
+  const Clock::time_point warm = Clock::now();
+  for (int i = 0; i < 2 || seconds_since(warm) < options.warmup_s; ++i) {
+    run();
+    session.stream.sync();
+  }
+
+  const double sample_us = estimate * out.repeats + 50;
+  const int batch = static_cast<int>(std::min(10.0, std::max(1.0, 50e3 / sample_us)));
+  std::vector<Event> starts, ends;
+  for (int i = 0; i < batch; ++i) {
+    starts.emplace_back();
+    ends.emplace_back();
+  }
+  DeviceBuffer stamps(static_cast<size_t>(2 * batch) * sizeof(ClockStamp));
+  std::vector<ClockStamp> host(static_cast<size_t>(2 * batch));
+  std::vector<double> samples;
+  double cycles = 0, nanoseconds = 0;
+
+  if (session.monitor->available()) session.monitor->begin();
+  const Clock::time_point begin = Clock::now();
+  while (true) {
+    for (int i = 0; i < batch; ++i) {
+      if (flush || (!work.warm && work.sets == 1)) flush_l2(session.flush, stream);
+      stamp_clock(stamps.as<ClockStamp>() + 2 * i, stream);
+      starts[i].record(stream);
+      run();
+      ends[i].record(stream);
+      stamp_clock(stamps.as<ClockStamp>() + 2 * i + 1, stream);
+    }
+    session.stream.sync();
+    ORRERY_CUDA(cudaMemcpy(host.data(), stamps.get(), stamps.bytes(), cudaMemcpyDeviceToHost));
+    for (int i = 0; i < batch; ++i) {
+      samples.push_back(elapsed_us(starts[i], ends[i]) / out.repeats);
+      const ClockStamp &a = host[2 * i], &b = host[2 * i + 1];
+      if (a.sm == b.sm && b.nanoseconds > a.nanoseconds && b.cycles > a.cycles) {
+        cycles += static_cast<double>(b.cycles - a.cycles);
+        nanoseconds += static_cast<double>(b.nanoseconds - a.nanoseconds);
+      }
+    }
+    if (interrupted) throw Interrupted{};
+    if (samples.size() < options.min_samples) continue;
+    out.us = summarize(samples);
+    if (out.us.ci95_rel < options.target_ci || seconds_since(begin) > options.cap_s) break;
+  }
+  out.state = session.monitor->end();
+  out.sm_clock_mhz = nanoseconds > 0 ? 1e3 * cycles / nanoseconds : out.state.sm_clock_mhz;
+  return out;
+}
+
+Measurement measure_samples(Session& session, const std::function<double()>& once, double cap_s) {
+  Measurement out;
+  out.cache = "as_is";
+  for (int i = 0; i < 2; ++i) once();
+  std::vector<double> samples;
+  if (session.monitor->available()) session.monitor->begin();
+  const Clock::time_point begin = Clock::now();
+  do {
+    for (int i = 0; i < 5; ++i) samples.push_back(once());
+    if (interrupted) throw Interrupted{};
+    out.us = summarize(samples);
+  } while (samples.size() < session.options.min_samples ||
+           (out.us.ci95_rel >= session.options.target_ci && seconds_since(begin) < cap_s));
+  out.state = session.monitor->end();
+  out.sm_clock_mhz = out.state.sm_clock_mhz;
+  return out;
+}
+
+}  // namespace orrery

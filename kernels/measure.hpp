@@ -1,0 +1,61 @@
+// How a row is timed. The method is written down in validate/measured/README.md.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "kernels/device.hpp"
+#include "kernels/nvml.hpp"
+#include "kernels/stats.hpp"
+
+namespace orrery {
+
+struct MeasureOptions {
+  size_t min_samples = 20;
+  double target_ci = 0.005;  // stop when half the 95 % interval of the median is below this
+  double cap_s = 0.35;       // ... or after this long, once min_samples are taken
+  double warmup_s = 0.04;
+};
+
+// What one GPU needs for measuring.
+class Session {
+ public:
+  explicit Session(int device);
+  int device;
+  cudaDeviceProp properties{};
+  Stream stream;
+  DeviceBuffer flush;  // twice L2
+  std::unique_ptr<NvmlMonitor> monitor;
+  MeasureOptions options;
+  StartGate gate;
+};
+
+// Set by Ctrl-C: the row in progress is given up, the rows before it are kept.
+extern std::atomic<bool> interrupted;
+struct Interrupted {};
+
+struct Work {
+  std::function<void(cudaStream_t, int set)> launch;
+  int sets = 1;       // independent sets of buffers to rotate through
+  bool warm = false;  // leave L2 as the last launch left it
+};
+// So many sets that together they are three times L2, so each launch finds its inputs cold.
+int rotation_sets(const Session& session, double footprint_bytes);
+
+struct Measurement {
+  Summary us;
+  double sm_clock_mhz = 0;  // from clock stamps in the stream, mean over the samples
+  GpuState state;           // NVML over the same time
+  std::string cache;        // flushed, rotated or warm
+  int repeats = 1;          // launches per sample
+};
+
+// Kernels under 200 us are captured as many as fill 400 us into one graph that rotates through the sets, so that
+// neither the launch nor the resolution of events counts; longer ones are launched one at a time behind an L2 flush.
+Measurement measure(Session& session, const Work& work);
+
+// The same stopping rule for anything that times itself: `once` returns microseconds. Two calls are not counted.
+Measurement measure_samples(Session& session, const std::function<double()>& once, double cap_s = 0.2);
+
+}  // namespace orrery

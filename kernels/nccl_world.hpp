@@ -1,0 +1,38 @@
+// One NCCL communicator per GPU of this machine, all of one process. Compiled only where NCCL was found.
+#pragma once
+#include <nccl.h>
+
+#include <memory>
+#include <vector>
+
+#include "kernels/cluster.hpp"
+
+namespace orrery {
+
+inline void check_nccl(ncclResult_t status, const char* call, const char* file, int line) {
+  if (status == ncclSuccess) return;
+  throw BenchError(std::string(call) + ": " + ncclGetErrorString(status) + " (" + file + ":" + std::to_string(line) +
+                   ")");
+}
+#define ORRERY_NCCL(call) ::orrery::check_nccl((call), #call, __FILE__, __LINE__)
+
+class NcclWorld {
+ public:
+  // `channels`: how many thread blocks a collective may take; 0 leaves the choice to NCCL.
+  explicit NcclWorld(int channels);
+  ~NcclWorld();
+  NcclWorld(const NcclWorld&) = delete;
+  NcclWorld& operator=(const NcclWorld&) = delete;
+
+  int size() const { return static_cast<int>(comms_.size()); }
+  ncclComm_t comm(int rank) const { return comms_[static_cast<size_t>(rank)]; }
+
+  // Worlds are expensive to make, so they live until the program ends. Operations of one world run in order, so what
+  // shall run at the same time takes worlds of different `lane`.
+  static NcclWorld& with_channels(int channels, int lane = 0);
+
+ private:
+  std::vector<ncclComm_t> comms_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,53 @@
+// pi-Attention over ranks: a causal window, a gated skip of one key (i - period), and the rows of the previous rank
+// that both need (the halo), exchanged before the rank computes. Forward.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "kernels/ring.hpp"
+
+namespace orrery {
+
+struct PiShape {
+  int ranks = 2;
+  int64_t n = 4096;  // tokens of one rank
+  int64_t heads = 32, kv_heads = 32, head_dim = 128;
+  int64_t window = 1024;  // keys a query sees, itself included
+  int64_t period = 2048;
+  Transport transport = Transport::copy_engine;
+  int channels = 0;
+
+  // Rows of keys taken from the previous rank (one more than needed, a whole number of tiles), and of values.
+  int64_t key_halo() const { return window; }
+  int64_t value_halo() const { return std::max(window, period); }
+  AttentionShape attention(bool first_rank) const;
+};
+
+class PiHalo {
+ public:
+  explicit PiHalo(const PiShape& shape);
+  ~PiHalo();
+  PiHalo(const PiHalo&) = delete;
+  PiHalo& operator=(const PiHalo&) = delete;
+
+  void fill_random(uint64_t seed);
+  void upload(int rank, const std::vector<uint16_t>& q, const std::vector<uint16_t>& k, const std::vector<uint16_t>& v,
+              const std::vector<float>& gate);
+  std::vector<double> download(int rank);
+  double run(std::vector<RingSpan>* spans = nullptr);  // as Ring::run
+  void warm_up();
+
+ private:
+  struct Rank;
+  double execute(bool hold, std::vector<RingSpan>* spans);
+  void queue(int rank, bool hold, bool stamp);
+  void make_rank(int rank);
+
+  PiShape shape_;
+  Ranks devices_;
+  StartGate start_;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+  RankPool pool_;
+};
+
+}  // namespace orrery

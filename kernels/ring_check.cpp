@@ -1,0 +1,152 @@
+#include "kernels/ring_check.hpp"
+
+#include <cstring>
+#include <random>
+
+#include "kernels/attention_check.hpp"
+
+namespace orrery {
+namespace {
+
+uint16_t to_bits(double x) {
+  const auto value = static_cast<float>(x);
+  uint32_t word;
+  std::memcpy(&word, &value, sizeof word);
+  return static_cast<uint16_t>((word + 0x7fff + ((word >> 16) & 1)) >> 16);
+}
+double from_bits(uint16_t bits) {
+  const uint32_t word = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+// A tensor over the whole sequence: bits for the GPU, doubles for the reference.
+struct Tensor {
+  std::vector<uint16_t> bits;
+  Doubles values;
+  int64_t row;
+  Tensor(int64_t tokens, int64_t row_size, uint64_t seed) : row(row_size) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<double> normal;
+    for (int64_t i = 0; i < tokens * row; ++i) {
+      bits.push_back(to_bits(normal(random)));
+      values.push_back(from_bits(bits.back()));
+    }
+  }
+  template <class Token>
+  std::vector<uint16_t> shard(int64_t n, Token&& token) const {
+    std::vector<uint16_t> out;
+    for (int64_t i = 0; i < n; ++i) {
+      const auto at = bits.begin() + token(i) * row;
+      out.insert(out.end(), at, at + row);
+    }
+    return out;
+  }
+};
+
+void place(Doubles& whole, const Doubles& part, int64_t row, int64_t i, int64_t token) {
+  std::copy(part.begin() + i * row, part.begin() + (i + 1) * row, whole.begin() + token * row);
+}
+
+}  // namespace
+
+RingShape small(RingShape s) {
+  s.n = 128;
+  s.heads = 2;
+  s.kv_heads = 1;
+  return s;
+}
+
+PiShape small(PiShape s) {
+  s.n = 256;
+  s.heads = 2;
+  s.kv_heads = 1;
+  s.window = 64;
+  s.period = 192;
+  return s;
+}
+
+Difference check_ring(RingShape shape, bool backward) {
+  const RingShape s = small(shape);
+  const int64_t total = s.n * s.ranks, row = s.heads * s.head_dim, kv_row = s.kv_heads * s.head_dim;
+  const Tensor q(total, row, 1), k(total, kv_row, 2), v(total, kv_row, 3), d_o(total, row, 4);
+  AttentionShape a;
+  a.n_q = a.n_k = total;
+  a.heads = s.heads;
+  a.kv_heads = s.kv_heads;
+  a.head_dim = s.head_dim;
+  a.mask = s.causal ? Mask::causal : Mask::full;
+  const ReferenceForward expected = reference_forward(a, q.values, k.values, v.values);
+
+  Ring ring(s, backward);
+  for (int r = 0; r < s.ranks; ++r) {
+    auto token = [&](int64_t i) { return global_token(s, r, i); };
+    ring.upload(r, q.shard(s.n, token), k.shard(s.n, token), v.shard(s.n, token), d_o.shard(s.n, token));
+  }
+  ring.warm_up(true, backward);
+  ring.run(true, backward);  // twice: the second run meets the first one's buffers
+  Doubles o(q.values.size()), dq = o, dk(k.values.size()), dv = dk, lse(expected.lse.size());
+  for (int r = 0; r < s.ranks; ++r) {
+    const Ring::Result got = ring.download(r, backward);
+    for (int64_t i = 0; i < s.n; ++i) {
+      const int64_t token = global_token(s, r, i);
+      place(o, got.o, row, i, token);
+      for (int64_t h = 0; h < s.heads; ++h) lse[h * total + token] = got.lse[h * s.n + i];
+      if (!backward) continue;
+      place(dq, got.dq, row, i, token);
+      place(dk, got.dk, kv_row, i, token);
+      place(dv, got.dv, kv_row, i, token);
+    }
+  }
+  Difference result = worst(difference(o, expected.o, s.head_dim), difference(lse, expected.lse, total));
+  if (backward) {
+    const ReferenceBackward gradient =
+        reference_backward(a, q.values, k.values, v.values, expected.o, d_o.values, expected.lse);
+    result = worst(result, difference(dq, gradient.dq, s.head_dim));
+    result = worst(result, difference(dk, gradient.dk, s.head_dim));
+    result = worst(result, difference(dv, gradient.dv, s.head_dim));
+  }
+  return result;
+}
+
+Difference check_pi(PiShape shape) {
+  const PiShape s = small(shape);
+  const int64_t total = s.n * s.ranks, row = s.heads * s.head_dim, kv_row = s.kv_heads * s.head_dim;
+  const Tensor q(total, row, 1), k(total, kv_row, 2), v(total, kv_row, 3);
+  AttentionShape a = s.attention(true);
+  a.n_q = a.n_k = total;
+  Doubles expected = reference_forward(a, q.values, k.values, v.values).o;
+  std::mt19937_64 random(5);
+  std::uniform_real_distribution<float> uniform;
+  std::vector<float> gate(static_cast<size_t>(s.heads * total));
+  for (float& g : gate) g = uniform(random);
+  for (int64_t t = s.period; t < total; ++t) {
+    for (int64_t h = 0; h < s.heads; ++h) {
+      const double g = gate[h * total + t];
+      for (int64_t c = 0; c < s.head_dim; ++c) {
+        double& x = expected[t * row + h * s.head_dim + c];
+        x = g * x + (1 - g) * v.values[(t - s.period) * kv_row + (h * s.kv_heads / s.heads) * s.head_dim + c];
+      }
+    }
+  }
+  PiHalo pi(s);
+  for (int r = 0; r < s.ranks; ++r) {
+    auto token = [&](int64_t i) { return r * s.n + i; };
+    std::vector<float> part;
+    for (int64_t h = 0; h < s.heads; ++h) {
+      part.insert(part.end(), gate.begin() + h * total + r * s.n, gate.begin() + h * total + (r + 1) * s.n);
+    }
+    pi.upload(r, q.shard(s.n, token), k.shard(s.n, token), v.shard(s.n, token), part);
+  }
+  pi.warm_up();
+  pi.run();
+  Doubles got(expected.size());
+  for (int r = 0; r < s.ranks; ++r) {
+    const Doubles part = pi.download(r);
+    for (int64_t i = 0; i < s.n; ++i) place(got, part, row, i, r * s.n + i);
+  }
+  return difference(got, expected, s.head_dim);
+}
+
+}  // namespace orrery

@@ -1,0 +1,217 @@
+// Group `attention`: blocks as a ring step sees them, through cuDNN. The columns are those of a run that
+// `orrery validate` reads, with schedule = kernel.
+#include "kernels/table.hpp"
+
+#if ORRERY_HAVE_CUDNN
+#include "kernels/attention_check.hpp"
+#include "kernels/attention_op.hpp"
+#endif
+
+namespace orrery {
+namespace {
+
+std::vector<std::string> attention_columns() {
+  std::vector<std::string> columns = {"implementation", "backend",  "gpu",      "link",   "n_gpu",  "seq_len",
+                                      "heads",          "kv_heads", "head_dim", "causal", "layout", "schedule",
+                                      "pass",           "time_ms",  "n_q",      "n_k",    "mask",   "window"};
+  for (const std::string& c : result_columns("ms")) {
+    if (c != "time_ms") columns.push_back(c);
+  }
+  return columns;
+}
+
+#if ORRERY_HAVE_CUDNN
+
+struct Buffers {
+  DeviceBuffer q, k, v, o, lse, d_o, dq, dk, dv;
+
+  Buffers(const AttentionShape& s, bool backward, uint64_t seed, cudaStream_t stream) {
+    const auto q_count = static_cast<size_t>(s.n_q * s.heads * s.head_dim);
+    const auto k_count = static_cast<size_t>(s.n_k * s.kv_heads * s.head_dim);
+    auto random = [&](DeviceBuffer& b, size_t count, uint64_t salt) {
+      b = DeviceBuffer(count * 2);
+      fill_normal_bf16(b.get(), count, seed * 16 + salt, stream);
+    };
+    auto empty = [&](DeviceBuffer& b, size_t bytes) {
+      b = DeviceBuffer(bytes);
+      poison(b.get(), bytes, stream);
+    };
+    random(q, q_count, 1);
+    random(k, k_count, 2);
+    random(v, k_count, 3);
+    empty(o, q_count * 2);
+    empty(lse, static_cast<size_t>(s.n_q * s.heads) * 4);
+    if (!backward) return;
+    random(d_o, q_count, 4);
+    empty(dq, q_count * 2);
+    empty(dk, k_count * 2);
+    empty(dv, k_count * 2);
+  }
+};
+
+Outcome run_attention(Session& session, const AttentionShape& s, Pass pass) {
+  const bool backward = pass == Pass::backward;
+  const double footprint = backward ? s.backward_bytes() : s.forward_bytes();
+  const int sets = rotation_sets(session, footprint);
+  std::vector<std::unique_ptr<Buffers>> data;
+  std::vector<std::unique_ptr<AttentionForward>> forward;
+  std::vector<std::unique_ptr<AttentionBackward>> gradient;
+  for (int i = 0; i < sets; ++i) {
+    data.emplace_back(new Buffers(s, backward, static_cast<uint64_t>(i) + 1, session.stream));
+    Buffers& b = *data.back();
+    forward.emplace_back(
+        new AttentionForward(s, session.device, b.q.get(), b.k.get(), b.v.get(), b.lse.get(), b.o.get()));
+    forward.back()->run(session.stream);
+    if (!backward) continue;
+    gradient.emplace_back(new AttentionBackward(s, session.device, b.q.get(), b.k.get(), b.v.get(), b.o.get(),
+                                                b.d_o.get(), b.lse.get(), b.dq.get(), b.dk.get(), b.dv.get()));
+    gradient.back()->run(session.stream);
+  }
+  session.stream.sync();
+  const Buffers& b = *data.front();
+  Difference error = check_forward(s, b.q.get(), b.k.get(), b.v.get(), b.o.get(), b.lse.get());
+  const auto q_count = static_cast<size_t>(s.n_q * s.heads * s.head_dim);
+  const auto k_count = static_cast<size_t>(s.n_k * s.kv_heads * s.head_dim);
+  size_t unwritten = count_nonfinite_bf16(b.o.get(), q_count, session.stream) +
+                     count_nonfinite_f32(b.lse.get(), static_cast<size_t>(s.n_q * s.heads), session.stream);
+  if (backward) {
+    error = worst(error, check_backward(s, b.q.get(), b.k.get(), b.v.get(), b.o.get(), b.d_o.get(), b.lse.get(),
+                                        b.dq.get(), b.dk.get(), b.dv.get()));
+    unwritten += count_nonfinite_bf16(b.dq.get(), q_count, session.stream) +
+                 count_nonfinite_bf16(b.dk.get(), k_count, session.stream) +
+                 count_nonfinite_bf16(b.dv.get(), k_count, session.stream);
+  }
+  if (unwritten) throw BenchError(std::to_string(unwritten) + " outputs were not written or are not finite");
+  Outcome out;
+  out.values = checked(error, kBf16Tolerance);
+
+  Work work;
+  work.sets = sets;
+  work.launch = [&](cudaStream_t stream, int set) {
+    if (backward) {
+      gradient[static_cast<size_t>(set)]->run(stream);
+    } else {
+      forward[static_cast<size_t>(set)]->run(stream);
+    }
+  };
+  const Measurement m = measure(session, work);
+  for (auto& f : result_fields(m, "ms")) out.values.push_back(f);
+  out.headline = (backward ? s.backward_flops() : s.forward_flops()) / m.us.median * 1e-6;
+  out.headline_unit = "TFLOP/s";
+  return out;
+}
+
+void add(Table& table, const AttentionShape& s, Pass pass, bool quick) {
+  const bool backward = pass == Pass::backward;
+  Row row;
+  row.group = "attention";
+  row.name = std::string("attention/") + (backward ? "backward/" : "forward/") + to_string(s.mask) + "/h" +
+             std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "/d" + std::to_string(s.head_dim) + "/q" +
+             std::to_string(s.n_q) + "/k" + std::to_string(s.n_k) +
+             (s.mask == Mask::window ? "/w" + std::to_string(s.window) : "");
+  for (const Row& other : table.rows) {
+    if (other.name == row.name) return;  // several lists of shapes below may name one
+  }
+  row.what = backward ? "gradients of one block from O, dO and LSE, bf16" : "one block with log-sum-exp, bf16";
+  row.flops = backward ? s.backward_flops() : s.forward_flops();
+  row.bytes = backward ? s.backward_bytes() : s.forward_bytes();
+  row.quick = quick;
+  row.expected_s = 0.5 + 25 * row.flops / 5e14;
+  row.keys = {{"implementation", "orrery_bench"},
+              {"backend", "cudnn"},
+              {"gpu", table.gpu},
+              {"link", "none"},
+              {"n_gpu", "1"},
+              {"seq_len", std::to_string(s.n_k)},
+              {"heads", std::to_string(s.heads)},
+              {"kv_heads", std::to_string(s.kv_heads)},
+              {"head_dim", std::to_string(s.head_dim)},
+              {"causal", s.mask == Mask::full ? "false" : "true"},
+              {"layout", "contiguous"},
+              {"schedule", "kernel"},
+              {"pass", backward ? "backward" : "forward"},
+              {"n_q", std::to_string(s.n_q)},
+              {"n_k", std::to_string(s.n_k)},
+              {"mask", to_string(s.mask)},
+              {"window", s.mask == Mask::window ? std::to_string(s.window) : ""}};
+  row.run = [s, pass](Session& session) { return run_attention(session, s, pass); };
+  row.prepare = [s, pass](int device) {
+    attention_plan({s, Pass::forward}, device);
+    if (pass == Pass::backward) attention_plan({s, pass}, device);
+  };
+  table.rows.push_back(std::move(row));
+}
+
+AttentionShape shape(int64_t n_q, int64_t n_k, int64_t heads, int64_t kv_heads, int64_t d, Mask mask,
+                     int64_t window = 0) {
+  AttentionShape s;
+  s.n_q = n_q;
+  s.n_k = n_k;
+  s.heads = heads;
+  s.kv_heads = kv_heads;
+  s.head_dim = d;
+  s.mask = mask;
+  s.window = window;
+  return s;
+}
+
+void add_shapes(Table& table) {
+  constexpr int64_t K = 1024;
+  auto both = [&](const AttentionShape& s, bool quick = false) {
+    add(table, s, Pass::forward, quick);
+    add(table, s, Pass::backward, quick);
+  };
+  // Square blocks: the ring step of a layer with 32 heads of 128 (LLaMA-2 7B), and its diagonal.
+  for (int64_t n : {K / 2, K, 2 * K, 4 * K, 8 * K, 16 * K, 32 * K}) {
+    for (Mask mask : {Mask::full, Mask::causal}) both(shape(n, n, 32, 32, 128, mask), n == 2 * K || n == 8 * K);
+  }
+  // The shapes of the public cuDNN 9.19 runs on H200 (64 query heads, 8 key heads), for comparison.
+  for (int64_t n : {2 * K, 4 * K, 8 * K, 16 * K, 32 * K}) {
+    for (Mask mask : {Mask::full, Mask::causal}) both(shape(n, n, 64, 8, 128, mask), n == 8 * K);
+  }
+  // The FlashAttention-3 paper's 16K-token rows (hidden size 2048).
+  for (Mask mask : {Mask::full, Mask::causal}) {
+    both(shape(16 * K, 16 * K, 16, 16, 128, mask));
+    both(shape(16 * K, 16 * K, 32, 32, 64, mask));
+  }
+  // Rectangular blocks of a grouped-query layer (Llama-3 8B), and the half blocks of the zigzag layout.
+  for (int64_t n_q : {K / 2, 2 * K, 8 * K, 32 * K}) {
+    for (int64_t n_k : {K / 2, 2 * K, 8 * K, 32 * K})
+      both(shape(n_q, n_k, 32, 8, 128, Mask::full), n_q == 2 * K && n_k == 8 * K);
+  }
+  for (int64_t n : {2 * K, 8 * K}) both(shape(n, n, 32, 8, 128, Mask::causal));
+  for (int64_t n : {K, 4 * K, 16 * K}) {
+    both(shape(n, n / 2, 32, 32, 128, Mask::full));
+    both(shape(n / 2, n, 32, 32, 128, Mask::full));
+  }
+  // Whole waves of 128-row tiles on 132 SMs (33 heads of 2K tokens are 4 x 132), and one wave more.
+  for (int64_t heads : {33, 34}) {
+    for (int64_t n_k : {K / 2, 2 * K, 8 * K}) both(shape(2 * K, n_k, heads, heads, 128, Mask::full));
+  }
+  // d = 64.
+  for (int64_t n : {K, 4 * K}) {
+    for (Mask mask : {Mask::full, Mask::causal}) both(shape(n, n, 32, 32, 64, mask), n == 4 * K);
+  }
+  both(shape(2 * K, 8 * K, 32, 8, 64, Mask::full));
+  // Windows: three radii, the public rows (window 1024; 64:8 heads), and with a halo (n_k = n_q + window).
+  for (int64_t k : {256, 1024, 4096}) both(shape(16 * K, 16 * K, 32, 32, 128, Mask::window, k), k == 1024);
+  both(shape(32 * K, 32 * K, 64, 8, 128, Mask::window, 1024));
+  both(shape(32 * K, 32 * K, 128, 16, 64, Mask::window, 1024));
+  both(shape(8 * K, 9 * K, 32, 32, 128, Mask::window, 1024));
+  both(shape(128 * K, 128 * K, 32, 32, 128, Mask::window, 1024));
+}
+#endif
+
+}  // namespace
+
+void add_attention_rows(Table& table) {
+  Group group{"attention", "attention blocks through cuDNN", attention_columns(), ""};
+#if ORRERY_HAVE_CUDNN
+  add_shapes(table);
+#else
+  group.missing = "built without cuDNN";
+#endif
+  table.groups.push_back(std::move(group));
+}
+
+}  // namespace orrery

@@ -1,0 +1,145 @@
+// Group `gemm`: projections, MLP and logits of the shipped models through cuBLASLt, bf16.
+#include "kernels/gemm.hpp"
+#include "kernels/table.hpp"
+
+namespace orrery {
+namespace {
+
+Outcome run_gemm(Session& session, const GemmShape& s, bool zeros) {
+  const int sets = rotation_sets(session, s.bytes());
+  struct Operands {
+    DeviceBuffer a, b, c;
+  };
+  std::vector<Operands> data(static_cast<size_t>(sets));
+  uint64_t seed = 900;
+  for (Operands& o : data) {
+    o.a = DeviceBuffer(static_cast<size_t>(s.a_count()) * 2);
+    o.b = DeviceBuffer(static_cast<size_t>(s.b_count()) * 2);
+    o.c = DeviceBuffer(static_cast<size_t>(s.c_count()) * 2);
+    fill_normal_bf16(o.a.get(), static_cast<size_t>(s.a_count()), ++seed, session.stream);
+    fill_normal_bf16(o.b.get(), static_cast<size_t>(s.b_count()), ++seed, session.stream);
+    poison(o.c.get(), o.c.bytes(), session.stream);
+  }
+  const Gemm gemm(s);
+  const Operands& first = data.front();
+  gemm.run(first.a.get(), first.b.get(), first.c.get(), session.stream);
+  session.stream.sync();
+  if (count_nonfinite_bf16(first.c.get(), static_cast<size_t>(s.c_count()), session.stream)) {
+    throw BenchError("outputs were not written or are not finite");
+  }
+  // 6 x 6 entries spread over the result, each a whole dot product. Strided operands come one row or column at a time.
+  auto gather = [](const DeviceBuffer& from, int64_t start, int64_t step, int64_t count) {
+    std::vector<uint16_t> raw(static_cast<size_t>(count));
+    ORRERY_CUDA(cudaMemcpy2D(raw.data(), 2, from.as<char>() + start * 2, static_cast<size_t>(step) * 2, 2,
+                             static_cast<size_t>(count), cudaMemcpyDeviceToHost));
+    Doubles out;
+    for (uint16_t bits : raw) {
+      const uint32_t word = static_cast<uint32_t>(bits) << 16;
+      float value;
+      static_assert(sizeof value == sizeof word);
+      __builtin_memcpy(&value, &word, sizeof value);
+      out.push_back(value);
+    }
+    return out;
+  };
+  Doubles expected, got;
+  std::vector<Doubles> rows, columns;
+  auto at = [](int64_t count, int64_t i) { return i * (count - 1) / 5; };
+  for (int64_t i = 0; i < 6; ++i) {
+    const int64_t r = at(s.rows(), i), c = at(s.columns(), i);
+    rows.push_back(gather(first.a, s.a_at(r, 0), s.a_at(r, 1) - s.a_at(r, 0), s.inner()));
+    columns.push_back(gather(first.b, s.b_at(0, c), s.b_at(1, c) - s.b_at(0, c), s.inner()));
+  }
+  for (int64_t i = 0; i < 6; ++i) {
+    for (int64_t j = 0; j < 6; ++j) {
+      double sum = 0;
+      for (int64_t x = 0; x < s.inner(); ++x) sum += rows[i][x] * columns[j][x];
+      expected.push_back(sum);
+      got.push_back(gather(first.c, at(s.rows(), i) * s.columns() + at(s.columns(), j), 1, 1)[0]);
+    }
+  }
+  Outcome out;
+  out.values = checked(difference(got, expected, 6), kBf16Tolerance);
+  if (zeros) {  // the one row that shows what zeros would have done
+    for (Operands& o : data) {
+      ORRERY_CUDA(cudaMemsetAsync(o.a.get(), 0, o.a.bytes(), session.stream));
+      ORRERY_CUDA(cudaMemsetAsync(o.b.get(), 0, o.b.bytes(), session.stream));
+    }
+  }
+  Work work;
+  work.sets = sets;
+  work.launch = [&](cudaStream_t stream, int set) {
+    const Operands& o = data[static_cast<size_t>(set)];
+    gemm.run(o.a.get(), o.b.get(), o.c.get(), stream);
+  };
+  const Measurement m = measure(session, work);
+  for (auto& f : result_fields(m, "us")) out.values.push_back(f);
+  out.headline = s.flops() / m.us.median * 1e-6;
+  out.headline_unit = "TFLOP/s";
+  return out;
+}
+
+void add(Table& table, const std::string& model, const std::string& layer, const GemmShape& s, bool quick = false,
+         bool zeros = false) {
+  Row row;
+  row.group = "gemm";
+  row.name = "gemm/" + model + "/" + layer + "/" + to_string(s.pass) + "/t" + std::to_string(s.tokens) +
+             (zeros ? "/zeros" : "");
+  row.what = "bf16 product " + std::to_string(s.tokens) + " x " + std::to_string(s.in) + " -> " + std::to_string(s.out);
+  row.flops = s.flops();
+  row.bytes = s.bytes();
+  row.quick = quick;
+  row.expected_s = 0.4;
+  row.keys = {{"gpu", table.gpu},
+              {"model", model},
+              {"layer", layer},
+              {"pass", to_string(s.pass)},
+              {"tokens", std::to_string(s.tokens)},
+              {"in", std::to_string(s.in)},
+              {"out", std::to_string(s.out)},
+              {"data", zeros ? "zeros" : "normal"}};
+  row.run = [s, zeros](Session& session) { return run_gemm(session, s, zeros); };
+  table.rows.push_back(std::move(row));
+}
+
+struct Model {
+  const char* name;
+  int64_t hidden, kv, inner, vocabulary;
+};
+
+}  // namespace
+
+void add_gemm_rows(Table& table) {
+  std::vector<std::string> columns{"gpu", "model", "layer", "pass", "tokens", "in", "out", "data"};
+  for (const std::string& c : result_columns("us")) columns.push_back(c);
+  table.groups.push_back({"gemm", "projections, MLP and logits through cuBLASLt", columns, ""});
+
+  add(table, "reference", "square", {8192, 8192, 8192, GemmPass::forward}, true);
+  add(table, "reference", "square", {8192, 8192, 8192, GemmPass::forward}, true, true);
+  const Model models[] = {{"llama2_7b", 4096, 4096, 11008, 32000},
+                          {"llama2_13b", 5120, 5120, 13824, 32000},
+                          {"llama3_8b", 4096, 1024, 14336, 128256},
+                          {"llama3_70b", 8192, 1024, 28672, 128256}};
+  for (const Model& m : models) {
+    const bool is_8b = std::string(m.name) == "llama3_8b";
+    std::vector<int64_t> tokens{1024, 8192};
+    if (is_8b) tokens.insert(tokens.end(), {256, 2048, 32768});
+    for (int64_t t : tokens) {
+      add(table, m.name, "qkv", {t, m.hidden, m.hidden + 2 * m.kv});
+      add(table, m.name, "attention_out", {t, m.hidden, m.hidden});
+      add(table, m.name, "gate_up", {t, m.hidden, 2 * m.inner}, is_8b && t == 8192);
+      add(table, m.name, "down", {t, m.inner, m.hidden}, is_8b && t == 8192);
+      if (t <= 8192) add(table, m.name, "logits", {t, m.hidden, m.vocabulary});
+    }
+    if (!is_8b) continue;
+    for (GemmPass pass : {GemmPass::input_gradient, GemmPass::weight_gradient}) {
+      add(table, m.name, "qkv", {8192, m.hidden, m.hidden + 2 * m.kv, pass});
+      add(table, m.name, "attention_out", {8192, m.hidden, m.hidden, pass});
+      add(table, m.name, "gate_up", {8192, m.hidden, 2 * m.inner, pass});
+      add(table, m.name, "down", {8192, m.inner, m.hidden, pass});
+      add(table, m.name, "logits", {8192, m.hidden, m.vocabulary, pass});
+    }
+  }
+}
+
+}  // namespace orrery

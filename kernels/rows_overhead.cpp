@@ -1,0 +1,169 @@
+// Group `overhead`: what the host and the dependencies cost, without any work.
+#include <chrono>
+
+#include "kernels/cluster.hpp"
+#include "kernels/table.hpp"
+
+namespace orrery {
+namespace {
+
+constexpr int kCount = 200;  // well under the 1024 launches a stream may have pending
+
+double host_us_per(int count, const std::function<void()>& once) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < count; ++i) once();
+  return 1e6 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / count;
+}
+
+// Time on the GPU of what `queue` puts into the stream, nothing of it started before all is queued.
+double queued_us(Session& session, const std::function<void(cudaStream_t)>& queue) {
+  static Event start, end;
+  session.gate.reset();
+  session.gate.hold(session.stream);
+  start.record(session.stream);
+  queue(session.stream);
+  end.record(session.stream);
+  session.gate.release();
+  session.stream.sync();
+  return elapsed_us(start, end);
+}
+
+cudaGraphExec_t graph_of(cudaStream_t stream, int nodes) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  ORRERY_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < nodes; ++i) empty_kernel(stream);
+  ORRERY_CUDA(cudaStreamEndCapture(stream, &graph));
+  ORRERY_CUDA(cudaGraphInstantiate(&exec, graph, 0));
+  ORRERY_CUDA(cudaGraphDestroy(graph));
+  ORRERY_CUDA(cudaGraphUpload(exec, stream));
+  return exec;
+}
+
+// Hops between two streams: each launch waits for the other stream's last one. Per hop, the kernel included.
+double hops_us(Session& session, cudaStream_t other, int other_device) {
+  static std::vector<Event> events;
+  static int events_device = -1;
+  if (events.empty() || events_device != other_device) {
+    events.clear();
+    for (int i = 0; i < 2 * kCount; ++i) {
+      OnDevice on(i % 2 ? other_device : session.device);
+      events.emplace_back(false);
+    }
+    events_device = other_device;
+  }
+  return queued_us(session,
+                   [&](cudaStream_t stream) {
+                     for (int i = 0; i < kCount; ++i) {
+                       empty_kernel(stream);
+                       events[2 * i].record(stream);
+                       {
+                         OnDevice on(other_device);
+                         ORRERY_CUDA(cudaStreamWaitEvent(other, events[2 * i], 0));
+                         empty_kernel(other);
+                         events[2 * i + 1].record(other);
+                       }
+                       ORRERY_CUDA(cudaStreamWaitEvent(stream, events[2 * i + 1], 0));
+                     }
+                   }) /
+         (2 * kCount);
+}
+
+void add(Table& table, const std::string& name, const std::string& what, std::function<double(Session&)> once) {
+  Row row;
+  row.group = "overhead";
+  row.name = "overhead/" + name;
+  row.what = what;
+  row.quick = true;
+  row.expected_s = 0.4;
+  row.keys = {{"gpu", table.gpu}, {"cost", name}, {"what", what}};
+  row.run = [once](Session& session) {
+    Outcome out;
+    const Measurement m = measure_samples(session, [&] { return once(session); });
+    for (auto& f : result_fields(m, "us")) {
+      if (f.first != "cache") out.values.push_back(f);
+    }
+    out.headline = m.us.median;
+    out.headline_unit = "us";
+    return out;
+  };
+  table.rows.push_back(std::move(row));
+}
+
+}  // namespace
+
+void add_overhead_rows(Table& table) {
+  std::vector<std::string> columns{"gpu", "cost", "what"};
+  for (const std::string& c : result_columns("us")) columns.push_back(c);
+  table.groups.push_back({"overhead", "launch, dependency and gap costs", columns, ""});
+
+  add(table, "launch_host", "host time of one kernel launch into an idle stream", [](Session& s) {
+    const double us = host_us_per(kCount, [&] { empty_kernel(s.stream); });
+    s.stream.sync();
+    return us;
+  });
+  add(table, "launch_to_done", "host time from a launch to the end of the empty kernel (launch, run, synchronize)",
+      [](Session& s) {
+        return host_us_per(20, [&] {
+          empty_kernel(s.stream);
+          s.stream.sync();
+        });
+      });
+  add(table, "gap_in_stream", "an empty kernel behind another in one stream, all queued before", [](Session& s) {
+    return queued_us(s,
+                     [](cudaStream_t stream) {
+                       for (int i = 0; i < kCount; ++i) empty_kernel(stream);
+                     }) /
+           kCount;
+  });
+  add(table, "gap_in_graph", "an empty kernel behind another in one graph", [](Session& s) {
+    static cudaGraphExec_t exec = graph_of(s.stream, kCount);
+    return queued_us(s, [](cudaStream_t stream) { ORRERY_CUDA(cudaGraphLaunch(exec, stream)); }) / kCount;
+  });
+  add(table, "graph_launch_host", "host time to launch a graph of 200 kernels", [](Session& s) {
+    static cudaGraphExec_t exec = graph_of(s.stream, kCount);
+    const double us = host_us_per(1, [&] { ORRERY_CUDA(cudaGraphLaunch(exec, s.stream)); });
+    s.stream.sync();
+    return us;
+  });
+  add(table, "event_pair", "two events with nothing between: the floor of every timing",
+      [](Session& s) { return queued_us(s, [](cudaStream_t) {}); });
+  add(table, "dependency_event", "one hop between two streams of one GPU by an event, the empty kernel included",
+      [](Session& s) {
+        static Stream other;
+        return hops_us(s, other, s.device);
+      });
+  if (table.gpus > 1) {
+    add(table, "dependency_event_peer", "one hop between streams of two GPUs by an event, the empty kernel included",
+        [](Session& s) {
+          static std::unique_ptr<Stream> other;
+          if (!other) {
+            OnDevice on(1);
+            other.reset(new Stream);
+          }
+          return hops_us(s, *other, 1);
+        });
+  }
+  add(table, "event_record_host", "host time of recording an event", [](Session& s) {
+    static Event event(false);
+    const double us = host_us_per(kCount, [&] { event.record(s.stream); });
+    s.stream.sync();
+    return us;
+  });
+  add(table, "stream_wait_host", "host time of making a stream wait for an event", [](Session& s) {
+    static Event event(false);
+    event.record(s.stream);
+    const double us = host_us_per(kCount, [&] { ORRERY_CUDA(cudaStreamWaitEvent(s.stream, event, 0)); });
+    s.stream.sync();
+    return us;
+  });
+  add(table, "copy_host", "host time of queueing one copy of 4 KiB", [](Session& s) {
+    static DeviceBuffer a(4096), b(4096);
+    const double us = host_us_per(
+        kCount, [&] { ORRERY_CUDA(cudaMemcpyAsync(b.get(), a.get(), 4096, cudaMemcpyDeviceToDevice, s.stream)); });
+    s.stream.sync();
+    return us;
+  });
+}
+
+}  // namespace orrery

@@ -1,0 +1,325 @@
+// Group `overlap`: how much a kernel and a transfer slow each other. Each side is timed alone, then inside a run of the
+// other that starts before it and ends after it, so both slow-downs come from an interval that overlaps wholly.
+#include <cmath>
+
+#include "kernels/cluster.hpp"
+#include "kernels/table.hpp"
+#include "kernels/workload.hpp"
+#if ORRERY_HAVE_NCCL
+#include "kernels/nccl_world.hpp"
+#endif
+
+namespace orrery {
+namespace {
+
+// One side of a pair on all ranks: queue() puts one launch (or copy) into every rank's stream.
+struct Side {
+  std::function<void(const std::vector<Stream>&)> queue;
+  std::shared_ptr<void> state;
+  double bytes = 0;
+  bool is_transfer = false;
+};
+
+struct Mechanism {
+  std::string name;  // copy_engine, nccl_send_recv, nccl_all_gather
+  int channels = 0;
+};
+
+Side compute_side(const std::string& kernel, int ranks) {
+  auto workloads = std::make_shared<std::vector<std::shared_ptr<Workload>>>();
+  for (int r = 0; r < ranks; ++r) {
+    OnDevice on(r);
+    Stream setup;
+    workloads->push_back(make_workload(kernel, r, setup));
+    setup.sync();
+  }
+  Side side;
+  side.state = workloads;
+  side.bytes = workloads->front()->bytes;
+  side.queue = [workloads](const std::vector<Stream>& streams) {
+    for (size_t r = 0; r < workloads->size(); ++r) {
+      OnDevice on(static_cast<int>(r));
+      (*workloads)[r]->launch(streams[r]);
+    }
+  };
+  return side;
+}
+
+struct TransferBuffers {
+  std::vector<DeviceBuffer> in, out;
+  void* host = nullptr;
+  ~TransferBuffers() { cudaFreeHost(host); }
+};
+
+Side transfer_side(const Mechanism& mechanism, int ranks) {
+  auto buffers = std::make_shared<TransferBuffers>();
+  const bool host = mechanism.name == "copy_to_host";
+  const size_t bytes = host ? size_t{32} << 20 : size_t{128} << 20;
+  for (int r = 0; r < ranks; ++r) {
+    OnDevice on(r);
+    buffers->in.emplace_back(bytes);
+    buffers->out.emplace_back(mechanism.name == "nccl_all_gather" ? bytes * static_cast<size_t>(ranks) : bytes);
+    fill_normal_bf16(buffers->in.back().get(), bytes / 2, 300 + static_cast<uint64_t>(r), nullptr);
+    ORRERY_CUDA(cudaDeviceSynchronize());
+  }
+  Side side;
+  side.state = buffers;
+  side.is_transfer = true;
+  side.bytes = static_cast<double>(bytes);
+  if (host) ORRERY_CUDA(cudaHostAlloc(&buffers->host, bytes, cudaHostAllocPortable));
+  if (host || mechanism.name == "copy_engine") {
+    enable_peer_access();
+    side.queue = [buffers, ranks, bytes, host](const std::vector<Stream>& streams) {
+      for (int r = 0; r < ranks; ++r) {
+        OnDevice on(r);
+        const int next = (r + 1) % ranks;
+        if (host) {
+          ORRERY_CUDA(cudaMemcpyAsync(buffers->host, buffers->in[r].get(), bytes, cudaMemcpyDeviceToHost, streams[r]));
+        } else if (next == r) {
+          ORRERY_CUDA(cudaMemcpyAsync(buffers->out[r].get(), buffers->in[r].get(), bytes, cudaMemcpyDeviceToDevice,
+                                      streams[r]));
+        } else {
+          ORRERY_CUDA(cudaMemcpyPeerAsync(buffers->out[next].get(), next, buffers->in[r].get(), r, bytes, streams[r]));
+        }
+      }
+    };
+    return side;
+  }
+#if ORRERY_HAVE_NCCL
+  const int channels = mechanism.channels;
+  const bool gather = mechanism.name == "nccl_all_gather";
+  NcclWorld::with_channels(channels);
+  side.queue = [buffers, ranks, bytes, channels, gather](const std::vector<Stream>& streams) {
+    NcclWorld& world = NcclWorld::with_channels(channels);
+    ORRERY_NCCL(ncclGroupStart());
+    for (int r = 0; r < ranks; ++r) {
+      if (gather) {
+        ORRERY_NCCL(ncclAllGather(buffers->in[r].get(), buffers->out[r].get(), bytes / 2, ncclBfloat16, world.comm(r),
+                                  streams[r]));
+        continue;
+      }
+      ORRERY_NCCL(ncclSend(buffers->in[r].get(), bytes / 2, ncclBfloat16, (r + 1) % ranks, world.comm(r), streams[r]));
+      ORRERY_NCCL(
+          ncclRecv(buffers->out[r].get(), bytes / 2, ncclBfloat16, (r + ranks - 1) % ranks, world.comm(r), streams[r]));
+    }
+    ORRERY_NCCL(ncclGroupEnd());
+  };
+#endif
+  return side;
+}
+
+class Pair {
+ public:
+  Pair(int ranks, StartGate& gate) : ranks_(ranks), gate_(gate) {
+    for (int r = 0; r < ranks; ++r) {
+      OnDevice on(r);
+      compute_.emplace_back();
+      transfer_.emplace_back(true);  // the higher priority, or a GPU full of compute starves the transfer's kernels
+      for (auto* events : {&start_, &end_, &outer_end_, &first_done_}) events->emplace_back();
+      stamps_.emplace_back(2 * sizeof(ClockStamp));
+    }
+  }
+
+  struct Time {
+    double us = 0, clock_mhz = 0;
+    bool covered = true;
+  };
+
+  // Per launch of `side`; with `around`, inside a run of it of `around_count` launches.
+  Time run(const Side& side, int count, const Side* around, int around_count) {
+    const std::vector<Stream>&inner_ = side.is_transfer ? transfer_ : compute_,
+          &outer_ = side.is_transfer ? compute_ : transfer_;
+    gate_.reset();
+    for (int r = 0; r < ranks_; ++r) {
+      OnDevice on(r);
+      if (around) gate_.hold(outer_[r]);
+      gate_.hold(inner_[r]);
+    }
+    if (around) {
+      around->queue(outer_);
+      for (int r = 0; r < ranks_; ++r) {
+        OnDevice on(r);
+        first_done_[r].record(outer_[r]);
+        ORRERY_CUDA(cudaStreamWaitEvent(inner_[r], first_done_[r], 0));
+      }
+      for (int i = 1; i < around_count; ++i) around->queue(outer_);
+      for (int r = 0; r < ranks_; ++r) {
+        OnDevice on(r);
+        outer_end_[r].record(outer_[r]);
+      }
+    }
+    for (int r = 0; r < ranks_; ++r) {
+      OnDevice on(r);
+      stamp_clock(stamps_[r].as<ClockStamp>(), inner_[r]);
+      start_[r].record(inner_[r]);
+    }
+    for (int i = 0; i < count; ++i) side.queue(inner_);
+    for (int r = 0; r < ranks_; ++r) {
+      OnDevice on(r);
+      end_[r].record(inner_[r]);
+      stamp_clock(stamps_[r].as<ClockStamp>() + 1, inner_[r]);
+    }
+    gate_.release();
+    Time out;
+    for (int r = 0; r < ranks_; ++r) {
+      OnDevice on(r);
+      inner_[r].sync();
+      outer_[r].sync();
+      out.us = std::max(out.us, elapsed_us(start_[r], end_[r]) / count);
+      if (around && elapsed_us(end_[r], outer_end_[r]) < 0) out.covered = false;
+    }
+    OnDevice on(0);
+    ClockStamp s[2];
+    ORRERY_CUDA(cudaMemcpy(s, stamps_[0].get(), sizeof s, cudaMemcpyDeviceToHost));
+    if (s[0].sm == s[1].sm && s[1].nanoseconds > s[0].nanoseconds) {
+      out.clock_mhz = 1e3 * static_cast<double>(s[1].cycles - s[0].cycles) /
+                      static_cast<double>(s[1].nanoseconds - s[0].nanoseconds);
+    }
+    return out;
+  }
+
+ private:
+  int ranks_;
+  StartGate& gate_;
+  std::vector<Stream> compute_, transfer_;
+  std::vector<Event> start_, end_, outer_end_, first_done_;
+  std::vector<DeviceBuffer> stamps_;
+};
+
+struct SideResult {
+  Summary alone, both;
+  double clock_alone = 0, clock_both = 0;
+};
+
+SideResult slow_down(Session& session, Pair& pair, const Side& side, const Side& around) {
+  pair.run(side, 1, nullptr, 0);
+  pair.run(around, 1, nullptr, 0);
+  const double side_us = pair.run(side, 2, nullptr, 0).us, around_us = pair.run(around, 2, nullptr, 0).us;
+  const int count = static_cast<int>(std::min(50.0, std::max(1.0, std::ceil(3000 / side_us))));
+  double factor = 1.6;
+  SideResult out;
+  std::vector<double> alone, both, clock_alone, clock_both;
+  const size_t wanted = session.options.min_samples;
+  while (both.size() < wanted) {
+    const int cover = static_cast<int>(std::ceil(factor * count * side_us / around_us)) + 2;
+    if (cover > 900) throw BenchError("the transfer is too short to cover the kernel");
+    const Pair::Time b = pair.run(side, count, &around, cover);
+    if (!b.covered) {
+      factor *= 1.5;
+      if (factor > 12) throw BenchError("the two sides do not overlap: one waits for the other");
+      continue;
+    }
+    const Pair::Time a = pair.run(side, count, nullptr, 0);
+    both.push_back(b.us);
+    alone.push_back(a.us);
+    clock_both.push_back(b.clock_mhz);
+    clock_alone.push_back(a.clock_mhz);
+    if (interrupted) throw Interrupted{};
+  }
+  out.alone = summarize(alone);
+  out.both = summarize(both);
+  out.clock_alone = summarize(clock_alone).median;
+  out.clock_both = summarize(clock_both).median;
+  return out;
+}
+
+Outcome run_overlap(Session& session, const std::string& kernel, const Mechanism& mechanism, int ranks) {
+  const Side compute = compute_side(kernel, ranks), transfer = transfer_side(mechanism, ranks);
+  Pair pair(ranks, session.gate);
+  if (session.monitor->available()) session.monitor->begin();
+  const SideResult c = slow_down(session, pair, compute, transfer);
+  const SideResult t = slow_down(session, pair, transfer, compute);
+  const GpuState state = session.monitor->end();
+  Outcome out;
+  out.values = {{"compute_alone_us", format_number(c.alone.median)},
+                {"compute_overlapped_us", format_number(c.both.median)},
+                {"compute_slowdown", format_number(c.both.median / c.alone.median)},
+                {"compute_ci95_rel", format_number(c.both.ci95_rel)},
+                {"compute_clock_alone_mhz", format_number(c.clock_alone)},
+                {"compute_clock_overlapped_mhz", format_number(c.clock_both)},
+                {"transfer_alone_us", format_number(t.alone.median)},
+                {"transfer_overlapped_us", format_number(t.both.median)},
+                {"transfer_slowdown", format_number(t.both.median / t.alone.median)},
+                {"transfer_ci95_rel", format_number(t.both.ci95_rel)},
+                {"transfer_bytes", format_number(transfer.bytes)},
+                {"samples", std::to_string(c.both.samples)}};
+  if (state.samples) {
+    out.values.push_back({"sm_clock_mhz", format_number(state.sm_clock_mhz)});
+    out.values.push_back({"power_w", format_number(state.power_w)});
+    out.values.push_back({"temperature_c", format_number(state.temperature_c)});
+    out.values.push_back({"throttle", describe_reasons(state.reasons)});
+  }
+  out.headline = c.both.median / c.alone.median;
+  out.headline_unit = "x";
+  return out;
+}
+
+}  // namespace
+
+void add_overlap_rows(Table& table) {
+  table.groups.push_back({"overlap",
+                          "kernels and transfers at once: the slow-down of both",
+                          {"gpu",
+                           "link",
+                           "n_gpu",
+                           "kernel",
+                           "mechanism",
+                           "channels",
+                           "compute_alone_us",
+                           "compute_overlapped_us",
+                           "compute_slowdown",
+                           "compute_ci95_rel",
+                           "compute_clock_alone_mhz",
+                           "compute_clock_overlapped_mhz",
+                           "transfer_alone_us",
+                           "transfer_overlapped_us",
+                           "transfer_slowdown",
+                           "transfer_ci95_rel",
+                           "transfer_bytes",
+                           "samples",
+                           "flops",
+                           "bytes",
+                           "sm_clock_mhz",
+                           "power_w",
+                           "temperature_c",
+                           "throttle",
+                           "status",
+                           "reason"},
+                          ""});
+  const bool real = table.gpus > 1;
+  std::vector<Mechanism> mechanisms{{"copy_engine", 0}, {"copy_to_host", 0}};
+#if ORRERY_HAVE_NCCL
+  if (real) {
+    for (int channels : {1, 4, 16, 32}) mechanisms.push_back({"nccl_send_recv", channels});
+    mechanisms.push_back({"nccl_all_gather", 0});
+  }
+#endif
+  for (const std::string& kernel : workload_names()) {
+    for (const Mechanism& m : mechanisms) {
+      if (real && m.name == "copy_to_host") continue;
+      Row row;
+      row.group = "overlap";
+      const std::string channels = m.channels ? std::to_string(m.channels) : "auto";
+      row.name = "overlap/" + kernel + "/" + m.name + (m.name.rfind("nccl", 0) == 0 ? "/c" + channels : "");
+      row.what = "both sides' slow-down inside a run of the other";
+      row.quick = kernel == workload_names().front() && m.name == "copy_engine";
+      row.expected_s = 1.2;
+      const int ranks = real ? table.gpus : 1;
+      row.keys = {{"gpu", table.gpu},
+                  {"link", m.name == "copy_to_host" ? "host"
+                           : real                   ? table.link
+                                                    : "local"},
+                  {"n_gpu", std::to_string(ranks)},
+                  {"kernel", kernel},
+                  {"mechanism", m.name},
+                  {"channels", m.name.rfind("nccl", 0) == 0 ? channels : ""}};
+      row.run = [kernel, m, ranks](Session& session) { return run_overlap(session, kernel, m, ranks); };
+      row.prepare = [kernel, ranks](int) {
+        for (int r = 0; r < ranks; ++r) prepare_workload(kernel, r);
+      };
+      table.rows.push_back(std::move(row));
+    }
+  }
+}
+
+}  // namespace orrery

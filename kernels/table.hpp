@@ -1,0 +1,72 @@
+// The table of the bench: groups (one CSV file each) and rows (what to measure, and the work it counts).
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/csv.hpp"
+#include "kernels/measure.hpp"
+#include "kernels/reference.hpp"
+
+namespace orrery {
+
+struct Outcome {
+  Fields values;  // result columns
+  std::vector<Fields>
+      rows;  // for a row of the table that gives several lines of CSV: fields added to or replacing keys
+  std::vector<Fields> steps;  // lines of <group>_steps.csv: time stamps inside one run
+  double headline = 0;        // shown on the terminal, in `headline_unit`
+  std::string headline_unit;
+};
+
+struct Row {
+  std::string group;
+  std::string name;  // unique in the table; what --only matches
+  std::string what;  // one line, for --list
+  Fields keys;       // the columns that say what was measured
+  double flops = 0, bytes = 0;
+  bool quick = false;       // part of --quick
+  double expected_s = 0.5;  // for the progress bar until measured times correct it
+  std::function<Outcome(Session&)> run;
+  std::function<void(int device)> prepare;  // compiles plans; of many rows at once, before anything is timed
+};
+
+struct Group {
+  std::string name;  // the file is <name>.csv
+  std::string what;
+  std::vector<std::string> columns;
+  std::string missing = {};  // why it has no rows on this machine; empty if it has
+  std::vector<std::string> step_columns = {};
+};
+
+struct Table {
+  std::vector<Group> groups;
+  std::vector<Row> rows;
+  int gpus = 1;
+  std::string gpu;   // for the gpu column: h200_sxm, ...
+  std::string link;  // nvlink4, pcie or none
+};
+
+// Result columns every kernel row has. `unit` is us or ms.
+std::vector<std::string> result_columns(const std::string& unit);
+Fields result_fields(const Measurement& m, const std::string& unit);
+// Throws if the error is above the tolerance, so that a wrong kernel is never timed.
+Fields checked(const Difference& difference, double tolerance);
+constexpr double kBf16Tolerance = 1e-2;
+
+// A folder name for a GPU: "NVIDIA H200" is h200_sxm (the PCIe part is named H200 NVL).
+std::string gpu_key(const std::string& name);
+
+// The files rows_*.cpp add their groups and rows.
+// Cool and short ones first: the power rows heat the GPU.
+void add_attention_rows(Table& table);
+void add_memory_rows(Table& table);
+void add_gemm_rows(Table& table);
+void add_overhead_rows(Table& table);
+void add_link_rows(Table& table);
+void add_nccl_rows(Table& table);
+void add_overlap_rows(Table& table);
+void add_power_rows(Table& table);
+void add_ring_rows(Table& table);
+
+}  // namespace orrery

@@ -1,0 +1,68 @@
+#include "kernels/table.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "../catch.hpp"
+
+using namespace orrery;
+
+namespace {
+Table table_for(int gpus) {
+  Table table;
+  table.gpus = gpus;
+  table.gpu = "test";
+  table.link = gpus > 1 ? "nvlink4" : "none";
+  add_overhead_rows(table);
+  add_attention_rows(table);
+  add_memory_rows(table);
+  add_gemm_rows(table);
+  add_link_rows(table);
+  add_nccl_rows(table);
+  add_overlap_rows(table);
+  add_ring_rows(table);
+  add_power_rows(table);
+  return table;
+}
+}  // namespace
+
+TEST_CASE("every row has a name of its own, a group, and only columns of that group") {
+  for (int gpus : {1, 2, 8}) {
+    const Table table = table_for(gpus);
+    std::set<std::string> names;
+    for (const Row& row : table.rows) {
+      INFO(row.name);
+      CHECK(names.insert(row.name).second);
+      const auto group =
+          std::find_if(table.groups.begin(), table.groups.end(), [&](const Group& g) { return g.name == row.group; });
+      REQUIRE(group != table.groups.end());
+      CHECK(group->missing.empty());
+      for (const auto& [key, value] : row.keys) {
+        CHECK(std::find(group->columns.begin(), group->columns.end(), key) != group->columns.end());
+      }
+      CHECK(row.run);
+      CHECK_FALSE(row.what.empty());
+    }
+    for (const Group& group : table.groups) {
+      const std::set<std::string> unique(group.columns.begin(), group.columns.end());
+      CHECK(unique.size() == group.columns.size());
+    }
+  }
+}
+
+TEST_CASE("the quick set and the full set fit their time on one GPU by the table's own guesses") {
+  double quick = 0, full = 0;
+  const Table table = table_for(1);
+  for (const Row& row : table.rows) {
+    full += row.expected_s;
+    if (row.quick) quick += row.expected_s;
+  }
+  CHECK(quick < 120);
+  CHECK(full < 480);
+}
+
+TEST_CASE("a GPU's key is the name its files go by") {
+  CHECK(gpu_key("NVIDIA H200") == "h200_sxm");
+  CHECK(gpu_key("NVIDIA H100 80GB HBM3") == "h100_sxm");
+  CHECK(gpu_key("NVIDIA A100-SXM4-80GB") == "a100_sxm4_80gb");
+}
