@@ -1,0 +1,11 @@
+// The subcommands. Each adds itself to the program and, when chosen, runs after parsing.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace orrery {
+
+void add_simulate(CLI::App& app);
+void add_list(CLI::App& app);
+
+}  // namespace orrery

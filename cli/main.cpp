@@ -1,0 +1,33 @@
+// orrery: predicts how attention runs on GPU clusters.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "cli/commands.hpp"
+
+namespace {
+constexpr int exit_failure = 2;
+}
+
+int main(int argc, char** argv) {
+  CLI::App app{"Predicts how attention runs on GPU clusters: time, communication, and why.", "orrery"};
+  app.set_version_flag("--version", ORRERY_VERSION);
+  app.require_subcommand(1);
+  orrery::add_simulate(app);
+  orrery::add_list(app);
+  try {
+    app.parse(argc, argv);
+    if (std::fflush(stdout) != 0) throw std::runtime_error("standard output could not be written (is the disk full?)");
+  } catch (const CLI::Success& request) {  // --help, --version
+    return app.exit(request);
+  } catch (const CLI::ParseError& error) {
+    app.exit(error);
+    return exit_failure;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "orrery: {}\n", error.what());
+    return exit_failure;
+  }
+  return 0;
+}

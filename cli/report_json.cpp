@@ -1,0 +1,128 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/report_writers.hpp"
+
+namespace orrery {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json scalars(const Scenario& s, const Report& r) {
+  Json json;
+  json["scenario"] = s.name;
+  json["model"] = s.model.name;
+  json["layers"] = s.layers;
+  json["tokens"] = s.tokens;
+  json["batch"] = s.batch;
+  json["dtype"] = s.dtype;
+  json["pass"] = s.backward ? "training_step" : "forward";
+  json["scope"] = s.whole_layers ? "layers" : "attention";
+  json["causal"] = s.causal;
+  json["pattern"] = s.pattern().describe(0);
+  json["schedule"] = s.schedule->name;
+  json["layout"] = s.layout;
+  json["implementation"] = s.implementation.name;
+  json["profile"] = s.profile.name;
+  json["gpu"] = s.gpu.name;
+  json["topology"] = s.topology;
+  json["ranks_count"] = s.ranks();
+  json["step_time_s"] = r.step_time.si();
+  json["compute_s"] = r.compute.si();
+  json["comm_s"] = r.comm.si();
+  json["exposed_comm_s"] = r.exposed_comm.si();
+  json["idle_s"] = r.idle.si();
+  json["overlap_fraction"] = r.overlap_fraction;
+  json["bytes_sent_per_rank"] = r.sent_by_busiest_rank.si();
+  json["bytes_sent_total"] = r.sent_in_all.si();
+  json["useful_flops"] = r.useful.si();
+  json["executed_flops"] = r.executed.si();
+  json["mfu"] = r.mfu;
+  json["imbalance"] = r.imbalance;
+  json["events"] = r.events;
+  return json;
+}
+
+Json intensity(const Intensity& i) {
+  return {{"tokens_per_group", i.tokens},
+          {"needed_tokens", i.needed_tokens},
+          {"compute_rate_flop_per_s", i.compute_rate.si()},
+          {"link_rate_bytes_per_s", i.link_rate.si()},
+          {"hides_communication", i.holds()}};
+}
+
+Json rank_list(const Report& r) {
+  Json list = Json::array();
+  for (std::size_t rank = 0; rank < r.ranks.size(); ++rank) {
+    const RankReport& x = r.ranks[rank];
+    Json entry = {{"rank", rank},
+                  {"compute_s", x.compute.si()},
+                  {"comm_s", x.comm.si()},
+                  {"exposed_comm_s", x.exposed_comm.si()},
+                  {"idle_s", x.idle.si()},
+                  {"bytes_sent", x.sent.si()},
+                  {"bytes_received", x.received.si()},
+                  {"useful_flops", x.useful.si()},
+                  {"executed_flops", x.executed.si()}};
+    for (std::size_t s = 0; s < x.stream_busy.size(); ++s) {
+      entry[fmt::format("{}_busy_s", name_of(static_cast<Stream>(s)))] = x.stream_busy[s].si();
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+}  // namespace
+
+std::string json_report(const Scenario& s, const Report& r) {
+  Json json = scalars(s, r);
+  json["intensity"] = r.intensity ? intensity(*r.intensity) : Json(nullptr);
+  json["phases"] = Json::array();
+  for (const PhaseReport& p : r.phases) {
+    json["phases"].push_back({{"phase", p.name},
+                              {"start_s", p.start.si()},
+                              {"end_s", p.end.si()},
+                              {"compute_busy_s", p.compute.si()},
+                              {"comm_busy_s", p.comm.si()}});
+  }
+  json["critical_path"] = Json::array();
+  for (const Share& share : r.critical_path) {
+    json["critical_path"].push_back({{"kind", share.name}, {"time_s", share.time.si()}, {"fraction", share.fraction}});
+  }
+  json["links"] = Json::array();
+  for (const LinkReport& link : r.links) {
+    json["links"].push_back({{"link", link.name},
+                             {"bytes", link.bytes.si()},
+                             {"busy_s", link.busy.si()},
+                             {"utilisation", link.utilisation}});
+  }
+  json["ranks"] = rank_list(r);
+  json["constants"] = Json::array();
+  for (const ConstantReport& c : r.constants) {
+    json["constants"].push_back(
+        {{"name", c.name}, {"value", c.value}, {"provenance", c.provenance}, {"source", c.source}});
+  }
+  json["left_out"] = r.left_out;
+  json["wall_s"] = r.wall_s;
+  return json.dump(2) + "\n";
+}
+
+std::string csv_report(const Scenario& s, const Report& r) {
+  Json json = scalars(s, r);
+  json["wall_s"] = r.wall_s;
+  std::string header, row;
+  for (const auto& [key, value] : json.items()) {
+    header += (header.empty() ? "" : ",") + key;
+    std::string cell = value.is_string() ? value.get<std::string>() : value.dump();
+    if (cell.find_first_of(",\"\n") != std::string::npos) {
+      std::string quoted;
+      for (const char c : cell) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+      cell = '"' + quoted + '"';
+    }
+    row += (row.empty() ? "" : ",") + cell;
+  }
+  return header + "\n" + row + "\n";
+}
+
+}  // namespace orrery

@@ -1,0 +1,159 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+
+#include "cli/report_writers.hpp"
+
+namespace orrery {
+namespace {
+
+class Page {
+ public:
+  template <class... Args>
+  void line(fmt::format_string<Args...> format, Args&&... args) {
+    fmt::format_to(std::back_inserter(text_), format, std::forward<Args>(args)...);
+    text_ += '\n';
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  std::string text_;
+};
+
+std::string percent(double fraction) {
+  return fmt::format("{:.1f} %", 100 * fraction);
+}
+
+/// Part of a whole; a dash if there is no whole.
+std::string percent(Seconds part, Seconds whole) {
+  return whole > Seconds() ? percent(part / whole) : "-";
+}
+
+void write_what(Page& page, const Scenario& s) {
+  const Pattern pattern = s.pattern();
+  page.line("{}: {}", s.name, s.description);
+  page.line("");
+  page.line("workload   {} ({} of {} layers, {} heads, {} KV heads, head_dim {}), {} tokens, batch {}, {}",
+            s.model.name, s.layers, s.model.layers, s.model.heads, s.model.kv_heads, s.model.head_dim, s.tokens,
+            s.batch, s.dtype);
+  page.line("           {} of {}", s.backward ? "training step (forward and backward)" : "forward pass",
+            s.whole_layers ? "whole layers (projections, attention, MLP)" : "attention alone");
+  for (int c = 0; c < pattern.classes(); ++c) {
+    int count = 0;
+    for (int layer = 0; layer < s.layers; ++layer) count += pattern.class_of_layer(layer) == c;
+    page.line("{}  {}{}{}{}", c == 0 ? "attention" : "         ", pattern.describe(c), s.causal ? ", causal" : "",
+              s.documents.empty() ? "" : fmt::format(", {} packed documents", s.documents.size()),
+              pattern.classes() == 1 ? "" : fmt::format(" ({} layers)", count));
+  }
+  page.line("spread     {} ranks, schedule {}, layout {}, implementation {}", s.ranks(), s.schedule->name, s.layout,
+            s.implementation.name);
+  if (s.members > 1 && s.groups > 1)
+    page.line("           {} groups in a ring, {} ranks each that exchange heads", s.groups, s.members);
+  if (s.inner_ring > 1) page.line("           inner rings of {}", s.inner_ring);
+  std::string links;
+  for (const ClusterLink& link : s.links) {
+    links +=
+        fmt::format("{}{} {} ({})", links.empty() ? "" : ", ", link.role, link.type.name, format(link.type.bandwidth));
+  }
+  page.line("cluster    {} x {}, {}: {}; profile {}", s.ranks(), s.gpu.name, s.topology, links, s.profile.name);
+  page.line("");
+}
+
+void write_time(Page& page, const Report& r) {
+  page.line("step time          {}", format(r.step_time));
+  if (r.phases.size() > 1) {
+    for (const PhaseReport& p : r.phases) {
+      page.line("  {:<16} {:>10}   compute {} and transfers {} per rank", p.name, format(p.end - p.start),
+                format(p.compute), format(p.comm));
+    }
+  }
+  page.line("");
+  page.line("mean over ranks    {:>10} {:>9}", "time", "of step");
+  const auto row = [&](const char* name, Seconds time, const char* note) {
+    page.line("  {:<16} {:>10} {:>9}   {}", name, format(time), percent(time, r.step_time), note);
+  };
+  row("compute", r.compute, "");
+  row("exposed comm", r.exposed_comm, "messages under way, nothing to compute");
+  row("idle", r.idle, "neither");
+  row("comm", r.comm, "messages under way, hidden or exposed");
+  page.line("  overlap          {:>10}             share of comm that is hidden", percent(r.overlap_fraction));
+  page.line("");
+}
+
+void write_work(Page& page, const Scenario& s, const Report& r) {
+  page.line("useful FLOPs       {:>12}   executed {} ({} more)", format(r.useful), format(r.executed),
+            r.useful > Flops() ? percent(r.executed / r.useful - 1) : "-");
+  page.line("MFU                {:>12}   of the {} peak, useful FLOPs only", percent(r.mfu), s.dtype);
+  page.line("imbalance          {:>12}   compute of the busiest rank over the mean",
+            fmt::format("{:.3f}", r.imbalance));
+  page.line("sent per rank      {:>12}   at most; {} in all", format(r.sent_by_busiest_rank), format(r.sent_in_all));
+  if (r.intensity) {
+    page.line("c >= F/B           {:>12}   c = {:.0f} tokens per block, {:.0f} needed to hide a hop (F = {}, B = {})",
+              r.intensity->holds() ? "yes" : "no", r.intensity->tokens, r.intensity->needed_tokens,
+              format(r.intensity->compute_rate), format(r.intensity->link_rate));
+  }
+  page.line("");
+}
+
+void write_path(Page& page, const Report& r) {
+  page.line("critical path");
+  for (const Share& share : r.critical_path)
+    page.line("  {:<18} {:>10} {:>9}", share.name, format(share.time), percent(share.fraction));
+  page.line("");
+}
+
+void write_ranks(Page& page, const Report& r) {
+  page.line("rank               {:>10} {:>12} {:>10} {:>10}", "compute", "exposed comm", "idle", "sent");
+  const std::size_t count = r.ranks.size();
+  constexpr std::size_t shown = 8;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (count > shown && i == shown / 2) page.line("  ... (all of them with --format json)");
+    if (count > shown && i >= shown / 2 && i < count - shown / 2) continue;
+    const RankReport& x = r.ranks[i];
+    page.line("  {:<16} {:>10} {:>12} {:>10} {:>10}", i, format(x.compute), format(x.exposed_comm), format(x.idle),
+              format(x.sent));
+  }
+  page.line("");
+  if (r.links.empty()) return;
+  std::vector<const LinkReport*> busiest;
+  for (const LinkReport& link : r.links) busiest.push_back(&link);
+  std::stable_sort(busiest.begin(), busiest.end(),
+                   [](const auto* a, const auto* b) { return a->utilisation > b->utilisation; });
+  page.line("busiest links      {:>10} {:>12} {:>10}", "bytes", "in use", "of peak");
+  for (std::size_t i = 0; i < std::min<std::size_t>(4, busiest.size()); ++i) {
+    page.line("  {:<16} {:>10} {:>12} {:>10}", busiest[i]->name, format(busiest[i]->bytes),
+              percent(busiest[i]->busy, r.step_time), percent(busiest[i]->utilisation));
+  }
+  page.line("");
+}
+
+void write_provenance(Page& page, const Report& r) {
+  page.line("this rests on      (sources with --format json)");
+  std::map<std::string, std::string> by_provenance;
+  for (const ConstantReport& c : r.constants) {
+    std::string& list = by_provenance[c.provenance];
+    list += fmt::format("{}{} = {}", list.empty() ? "" : ", ", c.name, c.value);
+  }
+  for (const auto& [provenance, list] : by_provenance) page.line("  {:<10} {}", provenance, list);
+  page.line("left out");
+  for (const std::string& item : r.left_out) page.line("  {}", item);
+  page.line("");
+  page.line("{} events, {}", r.events, format(Seconds::from_si(r.wall_s)));
+}
+
+}  // namespace
+
+std::string text_report(const Scenario& s, const Report& r) {
+  Page page;
+  write_what(page, s);
+  write_time(page, r);
+  write_work(page, s, r);
+  write_path(page, r);
+  write_ranks(page, r);
+  write_provenance(page, r);
+  return page.take();
+}
+
+}  // namespace orrery

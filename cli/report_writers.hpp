@@ -1,0 +1,19 @@
+// A report as text, JSON or CSV.
+#pragma once
+
+#include <string>
+
+#include "scenarios/report.hpp"
+
+namespace orrery {
+
+/// For people: a page.
+std::string text_report(const Scenario& scenario, const Report& report);
+
+/// Stable keys with units; see the README. `wall_s` comes last and is all that differs between runs.
+std::string json_report(const Scenario& scenario, const Report& report);
+
+/// A header and one row: the scalars of the JSON report.
+std::string csv_report(const Scenario& scenario, const Report& report);
+
+}  // namespace orrery
