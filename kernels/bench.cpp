@@ -194,7 +194,7 @@ int measure_rows(const Table& table, const std::vector<const Row*>& rows, const 
   Session session(arguments.device);
   if (!arguments.full) {
     session.options.cap_s = 0.1;
-    session.options.warmup_s = 0.02;
+    session.options.warmup_s = 0.15;
   }
   const std::string folder = arguments.output.empty() ? "validate/measured/" + table.gpu : arguments.output;
   make_folders(folder);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <thread>
 
 namespace orrery {
 
@@ -65,10 +66,12 @@ int rotation_sets(const Session& session, double footprint_bytes) {
   return static_cast<int>(std::min(64.0, std::max(1.0, std::ceil(wanted))));
 }
 
-Measurement measure(Session& session, const Work& work) {
+Measurement measure(Session& session, const Work& work, Regime regime) {
   const cudaStream_t stream = session.stream;
   const MeasureOptions& options = session.options;
+  const bool burst = regime == Regime::burst;
   Measurement out;
+  out.regime = regime;
 
   // Twice: the first launch of a kernel also loads it.
   work.launch(stream, 0);
@@ -95,14 +98,15 @@ Measurement measure(Session& session, const Work& work) {
     }
   };
 
+  const double sample_us = estimate * out.repeats + 50;
+  const int batch = burst ? 1 : static_cast<int>(std::min(10.0, std::max(1.0, 50e3 / sample_us)));
+  const auto rest = std::chrono::microseconds(static_cast<long>(std::max(500.0, 3 * sample_us)));
   const Clock::time_point warm = Clock::now();
-  for (int i = 0; i < 2 || seconds_since(warm) < options.warmup_s; ++i) {
-    run();
+  for (int i = 0; i < 2 || (!burst && seconds_since(warm) < options.warmup_s); i += batch) {
+    for (int b = 0; b < batch; ++b) run();
     session.stream.sync();
   }
-
-  const double sample_us = estimate * out.repeats + 50;
-  const int batch = static_cast<int>(std::min(10.0, std::max(1.0, 50e3 / sample_us)));
+  if (burst) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   std::vector<Event> starts, ends;
   for (int i = 0; i < batch; ++i) {
     starts.emplace_back();
@@ -135,6 +139,7 @@ Measurement measure(Session& session, const Work& work) {
       }
     }
     if (interrupted) throw Interrupted{};
+    if (burst) std::this_thread::sleep_for(rest);
     if (samples.size() < options.min_samples) continue;
     out.us = summarize(samples);
     if (out.us.ci95_rel < options.target_ci || seconds_since(begin) > options.cap_s) break;

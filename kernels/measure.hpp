@@ -15,7 +15,7 @@ struct MeasureOptions {
   size_t min_samples = 20;
   double target_ci = 0.005;  // stop when half the 95 % interval of the median is below this
   double cap_s = 0.35;       // ... or after this long, once min_samples are taken
-  double warmup_s = 0.04;
+  double warmup_s = 0.3;     // of the sustained regime: the clock settles under the power limit within 0.1 s
 };
 
 // What one GPU needs for measuring.
@@ -43,7 +43,12 @@ struct Work {
 // So many sets that together they are three times L2, so each launch finds its inputs cold.
 int rotation_sets(const Session& session, double footprint_bytes);
 
+// A GPU under its power limit has two speeds. Burst: a sample, then a rest of three times its length, so that the mean
+// power stays below the limit. Sustained: samples back to back after a warm-up under the same load.
+enum class Regime { burst, sustained };
+
 struct Measurement {
+  Regime regime = Regime::sustained;
   Summary us;
   double sm_clock_mhz = 0;  // from clock stamps in the stream, mean over the samples
   GpuState state;           // NVML over the same time
@@ -53,7 +58,9 @@ struct Measurement {
 
 // Kernels under 200 us are captured as many as fill 400 us into one graph that rotates through the sets, so that
 // neither the launch nor the resolution of events counts; longer ones are launched one at a time behind an L2 flush.
-Measurement measure(Session& session, const Work& work);
+Measurement measure(Session& session, const Work& work, Regime regime = Regime::sustained);
+// Longer than this a burst is not one: the clock falls within a single launch.
+constexpr double kLongestBurstUs = 12e3;
 
 // The same stopping rule for anything that times itself: `once` returns microseconds. Two calls are not counted.
 Measurement measure_samples(Session& session, const std::function<double()>& once, double cap_s = 0.2);

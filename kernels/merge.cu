@@ -31,38 +31,48 @@ __device__ inline void store8(float* p, const float (&x)[8]) {
 }
 
 // merge_kernel: o, lse (fp32, in place) := merge of them with (o2, lse2), weights exp(lse - max).
-// Shapes: o, o2 [n_q][heads][d]; lse [heads][lse_stride], lse2 [heads][n_q]; d a multiple of 8, 16-byte aligned.
-// Grid: one warp handles 32 / (d / 8) (token, head) rows of 8 numbers a thread; any grid, grid-stride over groups of
-// 8 numbers, two groups in flight. The new LSE is written by the first thread of a row; all threads of a row sit in one
-// warp and have read the old one before (the shuffle orders them), so it can be written in place.
+// Shapes: o, o2 [n_q][heads][d]; lse [heads][lse_stride], lse2 [heads][n_q]; d a power of two from 8 to 256, 16-byte
+// aligned. Grid: each thread takes kUnroll groups of 8 numbers, kThreads groups apart, and has the loads of all of them
+// in flight before the first use; blocks cover kUnroll * kThreads groups. The new LSE is written by the first thread of
+// a row; all threads of a row sit in one warp and have read the old one before, so it can be written in place.
+constexpr int kUnroll = 2;
+
 template <class Block, bool kFirst>
-__global__ void merge_kernel(float* __restrict__ o, float* __restrict__ lse, const Block* __restrict__ o2,
-                             const float* __restrict__ lse2, unsigned rows, unsigned heads, unsigned n_q,
-                             unsigned lse_stride, unsigned per_row_log2) {
-  const unsigned groups = rows << per_row_log2;
-  const unsigned stride = gridDim.x * blockDim.x;
-  for (unsigned g = blockIdx.x * blockDim.x + threadIdx.x; g < groups; g += stride) {
+__global__ void __launch_bounds__(kThreads)
+    merge_kernel(float* __restrict__ o, float* lse, const Block* __restrict__ o2, const float* __restrict__ lse2,
+                 unsigned groups, unsigned heads, unsigned n_q, unsigned lse_stride, unsigned per_row_log2) {
+  const unsigned first_group = blockIdx.x * (kUnroll * kThreads) + threadIdx.x;
+  float x[kUnroll][8], y[kUnroll][8], a[kUnroll], b[kUnroll];
+  float* lse_at[kUnroll];
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    const unsigned g = first_group + u * kThreads;
+    if (g >= groups) continue;
     const unsigned row = g >> per_row_log2, token = row / heads, head = row - token * heads;
-    const size_t at = size_t(g) * 8;
-    float* lse_at = lse + size_t(head) * lse_stride + token;
-    const float b = lse2[size_t(head) * n_q + token];
-    float y[8], x[8];
-    load8(o2 + at, y);
+    load8(o2 + size_t(g) * 8, y[u]);
+    if (!kFirst) load8(o + size_t(g) * 8, x[u]);
+    lse_at[u] = lse + size_t(head) * lse_stride + token;
+    b[u] = lse2[size_t(head) * n_q + token];
+    if (!kFirst) a[u] = *lse_at[u];
+  }
+  __syncwarp();
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    const unsigned g = first_group + u * kThreads;
+    if (g >= groups) continue;
+    const bool writes_lse = (g & ((1u << per_row_log2) - 1)) == 0;
     if (kFirst) {
-      store8(o + at, y);
-      if ((g & ((1u << per_row_log2) - 1)) == 0) *lse_at = b;
+      store8(o + size_t(g) * 8, y[u]);
+      if (writes_lse) *lse_at[u] = b[u];
       continue;
     }
-    const float a = *lse_at;
-    load8(o + at, x);
-    const float top = fmaxf(a, b);
-    const float wa = __expf(a - top), wb = __expf(b - top), sum = wa + wb;
+    const float top = fmaxf(a[u], b[u]);
+    const float wa = __expf(a[u] - top), wb = __expf(b[u] - top), sum = wa + wb;
     const float inverse = __fdividef(1.0f, sum), fa = wa * inverse, fb = wb * inverse;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] = fa * x[i] + fb * y[i];
-    store8(o + at, x);
-    __syncwarp(__activemask());
-    if ((g & ((1u << per_row_log2) - 1)) == 0) *lse_at = top + __logf(sum);
+    for (int i = 0; i < 8; ++i) x[u][i] = fa * x[u][i] + fb * y[u][i];
+    store8(o + size_t(g) * 8, x[u]);
+    if (writes_lse) *lse_at[u] = top + __logf(sum);
   }
 }
 
@@ -78,16 +88,26 @@ __global__ void to_bf16_kernel(__nv_bfloat16* __restrict__ out, const float* __r
   }
 }
 
-// sum (fp32) += part (bf16), or = part. Shapes: count a multiple of 8. Any grid.
+// sum (fp32) += part (bf16), or = part. Shapes: groups of 8 numbers. Grid: as merge_kernel's.
 template <bool kFirst>
-__global__ void accumulate_kernel(float* __restrict__ sum, const __nv_bfloat16* __restrict__ part, size_t groups) {
-  for (size_t g = blockIdx.x * size_t(blockDim.x) + threadIdx.x; g < groups; g += size_t(gridDim.x) * blockDim.x) {
-    float x[8] = {}, y[8];
-    load8(part + g * 8, y);
-    if (!kFirst) load8(sum + g * 8, x);
+__global__ void __launch_bounds__(kThreads)
+    accumulate_kernel(float* __restrict__ sum, const __nv_bfloat16* __restrict__ part, size_t groups) {
+  const size_t first_group = blockIdx.x * size_t(kUnroll * kThreads) + threadIdx.x;
+  float x[kUnroll][8] = {}, y[kUnroll][8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] += y[i];
-    store8(sum + g * 8, x);
+  for (int u = 0; u < kUnroll; ++u) {
+    const size_t g = first_group + u * kThreads;
+    if (g >= groups) continue;
+    load8(part + g * 8, y[u]);
+    if (!kFirst) load8(sum + g * 8, x[u]);
+  }
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u) {
+    const size_t g = first_group + u * kThreads;
+    if (g >= groups) continue;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[u][i] += y[u][i];
+    store8(sum + g * 8, x[u]);
   }
 }
 
@@ -142,11 +162,12 @@ void merge(const MergeShape& s, float* o, float* lse, const Block* o2, const flo
   const auto rows = static_cast<unsigned>(s.n_q * s.heads), heads = static_cast<unsigned>(s.heads);
   const auto n_q = static_cast<unsigned>(s.n_q);
   const auto lse_stride = static_cast<unsigned>(s.lse_stride ? s.lse_stride : s.n_q);
-  const int grid = grid_for(size_t(rows) << log2, 1 << 20);
+  const unsigned groups = rows << log2;
+  const int grid = static_cast<int>((groups + kUnroll * kThreads - 1) / (kUnroll * kThreads));
   if (first) {
-    merge_kernel<Block, true><<<grid, kThreads, 0, stream>>>(o, lse, o2, lse2, rows, heads, n_q, lse_stride, log2);
+    merge_kernel<Block, true><<<grid, kThreads, 0, stream>>>(o, lse, o2, lse2, groups, heads, n_q, lse_stride, log2);
   } else {
-    merge_kernel<Block, false><<<grid, kThreads, 0, stream>>>(o, lse, o2, lse2, rows, heads, n_q, lse_stride, log2);
+    merge_kernel<Block, false><<<grid, kThreads, 0, stream>>>(o, lse, o2, lse2, groups, heads, n_q, lse_stride, log2);
   }
   ORRERY_LAUNCHED();
 }
@@ -170,7 +191,7 @@ void to_bf16(void* out, const float* in, int64_t count, cudaStream_t stream) {
 
 void accumulate(float* sum, const void* part, int64_t count, bool first, cudaStream_t stream) {
   const auto groups = static_cast<size_t>(count / 8);
-  const int grid = grid_for(groups, 1 << 20);
+  const int grid = static_cast<int>((groups + kUnroll * kThreads - 1) / (kUnroll * kThreads));
   const auto* in = static_cast<const __nv_bfloat16*>(part);
   if (first) {
     accumulate_kernel<true><<<grid, kThreads, 0, stream>>>(sum, in, groups);

@@ -209,7 +209,7 @@ void add_merge(Table& table, Variant variant, int64_t n, int64_t heads, int64_t 
   row.bytes = merge_bytes(variant, s);
   row.flops = 4.0 * static_cast<double>(s.elements());
   row.quick = quick;
-  row.expected_s = 0.3;
+  row.expected_s = 0.6;
   row.keys = {{"gpu", table.gpu},
               {"kernel", name_of(variant)},
               {"n_q", std::to_string(n)},
@@ -377,7 +377,7 @@ void add_elementwise(Table& table, Kernel kernel, int64_t tokens, int64_t width,
   row.what = what_of(kernel);
   row.bytes = elementwise_bytes(kernel, tokens, width);
   row.quick = quick;
-  row.expected_s = 0.3;
+  row.expected_s = 0.6;
   row.keys = {{"gpu", table.gpu},
               {"kernel", name_of(kernel)},
               {"tokens", std::to_string(tokens)},

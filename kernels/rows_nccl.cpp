@@ -202,7 +202,7 @@ void add(Table& table, Op op, int64_t bytes, int channels) {
         session, [&] { return collective.run(session.gate, repeats); }, 0.05);
     Outcome out;
     for (auto& f : result_fields(m, "us")) {
-      if (f.first != "launches_per_sample" && f.first != "cache") out.values.push_back(f);
+      if (f.first != "launches_per_sample" && f.first != "cache" && f.first != "regime") out.values.push_back(f);
     }
     out.values.push_back({"launches_per_sample", std::to_string(repeats)});
     const Bandwidth rate = bandwidth(op, static_cast<double>(bytes), m.us.median, gpu_count());

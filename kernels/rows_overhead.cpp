@@ -81,7 +81,7 @@ void add(Table& table, const std::string& name, const std::string& what, std::fu
     Outcome out;
     const Measurement m = measure_samples(session, [&] { return once(session); });
     for (auto& f : result_fields(m, "us")) {
-      if (f.first != "cache") out.values.push_back(f);
+      if (f.first != "cache" && f.first != "regime") out.values.push_back(f);
     }
     out.headline = m.us.median;
     out.headline_unit = "us";

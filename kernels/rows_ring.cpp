@@ -1,6 +1,7 @@
 // Group `ring`: whole runs over ranks, exact ring attention and pi-Attention with a halo. The columns are those of a
 // run that `orrery validate` reads. On one GPU the ranks are virtual: they share it, so their times check the order of
 // things, not a cluster.
+#include <chrono>
 #include <map>
 
 #include "kernels/table.hpp"
@@ -24,6 +25,9 @@ Outcome timed_run(Session& session, const Difference& error, const std::vector<F
                   const std::function<double()>& once, const std::function<double(std::vector<RingSpan>&)>& stamped) {
   Outcome out;
   out.values = checked(error, kBf16Tolerance);
+  const auto warm = std::chrono::steady_clock::now();
+  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - warm).count() < session.options.warmup_s)
+    once();
   const Measurement m = measure_samples(session, once, session.options.cap_s);
   for (auto& f : result_fields(m, "ms")) out.values.push_back(f);
   out.headline = m.us.median * 1e-3;

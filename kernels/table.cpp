@@ -5,9 +5,9 @@
 namespace orrery {
 
 std::vector<std::string> result_columns(const std::string& unit) {
-  return {"time_" + unit, "p5_" + unit, "p95_" + unit,   "samples",      "ci95_rel", "launches_per_sample",
-          "cache",        "flops",      "bytes",         "sm_clock_mhz", "power_w",  "temperature_c",
-          "throttle",     "error_norm", "error_row_max", "status",       "reason"};
+  return {"time_" + unit,  "p5_" + unit, "p95_" + unit, "samples",       "ci95_rel",     "launches_per_sample",
+          "cache",         "regime",     "flops",       "bytes",         "sm_clock_mhz", "power_w",
+          "temperature_c", "throttle",   "error_norm",  "error_row_max", "status",       "reason"};
 }
 
 Fields result_fields(const Measurement& m, const std::string& unit) {
@@ -18,7 +18,8 @@ Fields result_fields(const Measurement& m, const std::string& unit) {
            {"samples", std::to_string(m.us.samples)},
            {"ci95_rel", format_number(m.us.ci95_rel)},
            {"launches_per_sample", std::to_string(m.repeats)},
-           {"cache", m.cache}};
+           {"cache", m.cache},
+           {"regime", m.regime == Regime::burst ? "burst" : "sustained"}};
   if (m.sm_clock_mhz > 0) f.push_back({"sm_clock_mhz", format_number(m.sm_clock_mhz)});
   if (m.state.samples > 0) {
     f.push_back({"power_w", format_number(m.state.power_w)});
@@ -26,6 +27,26 @@ Fields result_fields(const Measurement& m, const std::string& unit) {
     f.push_back({"throttle", describe_reasons(m.state.reasons)});
   }
   return f;
+}
+
+Outcome both_regimes(Session& session, const Work& work, const std::string& unit, const Fields& check,
+                     const std::function<double(double us)>& headline, const std::string& headline_unit) {
+  Event start, end;
+  work.launch(session.stream, 0);
+  start.record(session.stream);
+  work.launch(session.stream, 0);
+  end.record(session.stream);
+  session.stream.sync();
+  Outcome out;
+  out.values = check;
+  for (Regime regime : {Regime::burst, Regime::sustained}) {
+    if (regime == Regime::burst && elapsed_us(start, end) > kLongestBurstUs) continue;
+    const Measurement m = measure(session, work, regime);
+    out.rows.push_back(result_fields(m, unit));
+    if (out.rows.size() == 1) out.headline = headline(m.us.median);
+  }
+  out.headline_unit = headline_unit;
+  return out;
 }
 
 Fields checked(const Difference& difference, double tolerance) {

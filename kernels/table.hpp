@@ -50,6 +50,9 @@ struct Table {
 // Result columns every kernel row has. `unit` is us or ms.
 std::vector<std::string> result_columns(const std::string& unit);
 Fields result_fields(const Measurement& m, const std::string& unit);
+// Measures in both regimes (long kernels only sustained), a line of CSV for each; the headline is that of the first.
+Outcome both_regimes(Session& session, const Work& work, const std::string& unit, const Fields& check,
+                     const std::function<double(double us)>& headline, const std::string& headline_unit);
 // Throws if the error is above the tolerance, so that a wrong kernel is never timed.
 Fields checked(const Difference& difference, double tolerance);
 constexpr double kBf16Tolerance = 1e-2;
