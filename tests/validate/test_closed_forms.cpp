@@ -1,0 +1,411 @@
+// Step times to the picosecond. Every expected value is a formula of validate/closed_form.hpp or stands in the test.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "tests/catch.hpp"
+#include "tests/validate/ideal_runs.hpp"
+#include "validate/closed_form.hpp"
+
+using namespace orrery;
+
+namespace {
+
+constexpr int ring_sizes[] = {1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 32, 64};
+
+/// A ring of `ranks` with 64 tokens each. Its KV hop takes 1 us + 327.68 ns.
+IdealCase ring_case(int ranks, double matrix_peak) {
+  IdealCase c = ideal_case();
+  c.groups = ranks;
+  c.tokens = 64 * ranks;
+  c.matrix_peak = matrix_peak;
+  return c;
+}
+
+struct Times {
+  Ticks tile, kv_hop, gradient_hop, joint_hop, sum;
+};
+
+Times backward_times(const IdealCase& c) {
+  const double gradient_element = c.implementation.gradients_in_fp32 ? 4 : c.element_bytes;
+  const Bytes kv = kv_bytes(c.block(), c.kv_heads, c.head_dim, c.element_bytes);
+  const Bytes gradient = kv_bytes(c.block(), c.kv_heads, c.head_dim, gradient_element);
+  const BytesPerSecond bandwidth = BytesPerSecond::from_si(c.bandwidth);
+  return {attention_ticks(c, c.block() * c.block(), c.heads, Phase::backward),
+          message_time({}, route_latency(c), kv, bandwidth), message_time({}, route_latency(c), gradient, bandwidth),
+          message_time({}, route_latency(c), kv + gradient, bandwidth),
+          to_ticks(3 * gradient / BytesPerSecond::from_si(c.hbm))};
+}
+
+Ticks kv_hop(const IdealCase& c) {
+  return message_time({}, route_latency(c), kv_bytes(c.block(), c.kv_heads, c.head_dim, c.element_bytes),
+                      BytesPerSecond::from_si(c.bandwidth));
+}
+
+/// Time of the backward pass of one layer: the program without it taken away.
+Ticks backward_ticks(IdealCase c) {
+  c.backward = false;
+  const Ticks forward = run(c).end;
+  c.backward = true;
+  return run(c).end - forward;
+}
+
+}  // namespace
+
+TEST_CASE("a forward ring takes the first tile and P - 1 times the longer of tile and hop") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {0.5e12, 1e12, 1.6e12, 2e12, 1e13, 1e15}) {
+      for (const int layers : {1, 3}) {
+        IdealCase c = ring_case(ranks, peak);
+        c.layers = layers;
+        const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+        const Ticks hop = kv_hop(c);
+        INFO(fmt::format("P = {}, {} layers, tile {} ps, hop {} ps", ranks, layers, tile, hop));
+        CHECK(run(c).end == layers * ring_forward(ranks, tile, tile, hop));
+        CHECK(ring_forward(ranks, tile, tile, hop) == tile + (ranks - 1) * std::max(tile, hop));
+      }
+    }
+  }
+}
+
+TEST_CASE("a compute-bound ring exposes no communication and a transfer-bound one all but its tiles") {
+  for (const int ranks : {2, 8, 32}) {
+    const IdealCase slow = ring_case(ranks, 1e12);
+    const Ticks slow_tile = attention_ticks(slow, slow.block() * slow.block(), slow.heads);
+    REQUIRE(slow_tile > kv_hop(slow));
+    for (const RankTotals& rank : run(slow).ranks) {
+      CHECK(rank.exposed_comm == 0);
+      CHECK(rank.compute == ranks * slow_tile);
+    }
+    const IdealCase fast = ring_case(ranks, 1e13);
+    const Ticks tile = attention_ticks(fast, fast.block() * fast.block(), fast.heads);
+    REQUIRE(tile < kv_hop(fast));
+    for (const RankTotals& rank : run(fast).ranks) CHECK(rank.exposed_comm == (ranks - 1) * (kv_hop(fast) - tile));
+  }
+}
+
+TEST_CASE("start-up and launch enter a ring once per hop and once per op") {
+  IdealCase c = ring_case(8, 1e15);
+  c.implementation.message_startup = constant(3e-6);
+  const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+  for (const int messages : {1, 2}) {
+    c.implementation.kv_messages = messages;
+    const Ticks hop = message_time(Seconds::from_si(3e-6 * messages), route_latency(c),
+                                   kv_bytes(c.block(), c.kv_heads, c.head_dim, c.element_bytes),
+                                   BytesPerSecond::from_si(c.bandwidth));
+    CHECK(run(c).end == ring_forward(8, tile, tile, hop));
+  }
+  // The host issues the hop first, then the kernel; launches alone decide if they are long.
+  c.implementation.message_startup = constant(0);
+  c.implementation.launch = constant(1e-3);
+  const Ticks launch = to_ticks(Seconds::from_si(1e-3));
+  CHECK(run(c).end == (7 * 2 + 1) * launch + tile);
+}
+
+TEST_CASE("a block that goes full circle takes P times the longer of tile and hop") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {1e12, 1.6e12, 1e14}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.layers = 2;
+      c.implementation.extra_ring_hop = true;
+      const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+      INFO(fmt::format("P = {}, tile {} ps, hop {} ps", ranks, tile, kv_hop(c)));
+      CHECK(run(c).end == 2 * ring_forward_full_circle(ranks, tile, kv_hop(c)));
+      const Times t = backward_times(c);
+      CHECK(backward_ticks(c) == 2 * ring_backward_full_circle(ranks, t.tile, t.kv_hop, t.gradient_hop));
+    }
+  }
+}
+
+TEST_CASE("a backward ring that sums in its kernel never hides a gradient hop") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {1e12, 2e12, 4e12, 8e12, 1e15}) {
+      for (const bool fp32 : {false, true}) {
+        IdealCase c = ring_case(ranks, peak);
+        c.layers = 2;
+        c.implementation.gradients_in_fp32 = fp32;
+        const Times t = backward_times(c);
+        INFO(fmt::format("P = {}, tile {} ps, KV hop {} ps, gradient hop {} ps", ranks, t.tile, t.kv_hop,
+                         t.gradient_hop));
+        CHECK(backward_ticks(c) == 2 * ring_backward_fused(ranks, t.tile, t.kv_hop, t.gradient_hop));
+      }
+    }
+  }
+}
+
+TEST_CASE("a backward ring that sums apart exposes the gradient's last hop home") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {1e12, 2e12, 4e12, 8e12}) {
+      for (const bool fp32 : {false, true}) {
+        IdealCase c = ring_case(ranks, peak);
+        c.layers = 2;
+        c.hbm = 3e11;
+        c.implementation.gradients_in_fp32 = fp32;
+        c.implementation.merge = Merge::kernel;
+        const Times t = backward_times(c);
+        INFO(fmt::format("P = {}, tile {} ps, KV hop {} ps, gradient hop {} ps, sum {} ps", ranks, t.tile, t.kv_hop,
+                         t.gradient_hop, t.sum));
+        const Ticks expected = ring_backward_summed(ranks, t.tile, t.kv_hop, t.gradient_hop, t.sum);
+        CHECK(backward_ticks(c) == 2 * expected);
+        const bool compute_bound = t.tile + t.sum >= t.gradient_hop + t.kv_hop;
+        if (ranks > 1 && compute_bound) CHECK(expected == ranks * t.tile + (ranks - 1) * t.sum + t.gradient_hop);
+        const bool transfer_bound = t.tile <= std::min(t.kv_hop, t.gradient_hop) && t.sum <= t.kv_hop &&
+                                    t.tile + t.sum <= t.gradient_hop + t.kv_hop;
+        if (ranks > 1 && transfer_bound) {
+          CHECK(expected == (ranks - 1) * t.kv_hop + ranks * t.gradient_hop + t.sum);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a backward ring from the last received block ends at home without another hop") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {1e12, 2e12, 4e12, 8e12}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.layers = 2;
+      c.hbm = 3e11;
+      c.implementation.ring_backward = RingBackward::last_received;
+      const Times t = backward_times(c);
+      INFO(fmt::format("P = {}, tile {} ps, KV hop {} ps, joint hop {} ps", ranks, t.tile, t.kv_hop, t.joint_hop));
+      CHECK(backward_ticks(c) == 2 * ring_backward_to_home_fused(ranks, t.tile, t.kv_hop, t.joint_hop, t.gradient_hop));
+      c.implementation.merge = Merge::kernel;
+      CHECK(backward_ticks(c) ==
+            2 * ring_backward_to_home_summed(ranks, t.tile, t.kv_hop, t.joint_hop, t.gradient_hop, t.sum));
+    }
+  }
+}
+
+TEST_CASE("a causal contiguous ring waits for its last rank") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {0.4e12, 0.1e12, 1.6e12, 1e13}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.causal = true;
+      const Ticks diagonal = attention_ticks(c, causal_pairs(c.block()), c.heads);
+      const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+      // No barrier parts layers: where transfers bound, ranks with less work send the next layer's block early.
+      c.layers = kv_hop(c) <= diagonal ? 2 : 1;
+      REQUIRE((kv_hop(c) <= diagonal || kv_hop(c) >= tile));
+      const SimulationResult result = run(c);
+      INFO(fmt::format("P = {}, tile {} ps, hop {} ps", ranks, tile, kv_hop(c)));
+      CHECK(result.end == c.layers * ring_forward_causal_contiguous(ranks, diagonal, tile, kv_hop(c)));
+      for (Rank r = 0; r < ranks; ++r) CHECK(result.ranks[r].compute == c.layers * (diagonal + r * tile));
+    }
+  }
+}
+
+TEST_CASE("a causal contiguous ring is P / (2P - 1) efficient") {
+  for (const int ranks : ring_sizes) {
+    IdealCase c = ring_case(ranks, 0.1e12);
+    c.causal = true;
+    const AttentionProgram program = program_of(c);
+    const SimulationResult result = simulate(program, one_node(c));
+    double mean = 0;
+    for (Rank r = 0; r < ranks; ++r) mean += program.work_of(r).useful.si() / ranks;
+    const double ideal = mean / c.matrix_peak * ticks_per_second;
+    const double measured = ideal / static_cast<double>(result.end);
+    CHECK_THAT(measured, WithinRel(contiguous_causal_efficiency_in_pairs(ranks, c.block()), 1e-6));
+    // In half blocks: the diagonal counts as half of its c^2 pairs, off by c / 2 of them.
+    CHECK(std::abs(measured - contiguous_causal_efficiency(ranks)) < 1.0 / static_cast<double>(c.block()));
+  }
+  // As printed for the unbalanced ring.
+  const std::vector<std::pair<int, std::string>> printed = {{2, "66.7"},  {4, "57.1"},  {8, "53.3"},
+                                                            {16, "51.6"}, {32, "50.8"}, {64, "50.4"}};
+  for (const auto& [ranks, percent] : printed) {
+    CHECK(fmt::format("{:.1f}", 100 * contiguous_causal_efficiency(ranks)) == percent);
+  }
+}
+
+TEST_CASE("a zigzag ring is balanced exactly") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {0.1e12, 0.4e12, 0.789e12, 1.6e12, 1e13}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.causal = true;
+      c.layers = 2;
+      c.layout = "zigzag";
+      const Ticks first = attention_ticks(c, zigzag_pairs(c.block(), 0), c.heads);
+      const Ticks tile = attention_ticks(c, zigzag_pairs(c.block(), 1), c.heads);
+      const AttentionProgram program = program_of(c);
+      const SimulationResult result = simulate(program, one_node(c));
+      INFO(fmt::format("P = {}, first tile {} ps, tile {} ps, hop {} ps", ranks, first, tile, kv_hop(c)));
+      CHECK(result.end == 2 * ring_forward(ranks, first, tile, kv_hop(c)));
+      for (Rank r = 0; r < ranks; ++r) {
+        CHECK(result.ranks[r].compute == 2 * (first + (ranks - 1) * tile));
+        CHECK(program.work_of(r).useful.si() == program.work_of(0).useful.si());
+      }
+    }
+  }
+}
+
+TEST_CASE("a striped ring is balanced up to the diagonal") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {0.1e12, 0.4e12, 1.6e12, 1e13}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.causal = true;
+      c.layout = "striped";
+      const Ticks with_diagonal = attention_ticks(c, striped_pairs(c.block(), 1, 0), c.heads);
+      const Ticks without = attention_ticks(c, striped_pairs(c.block(), 0, 1), c.heads);
+      c.layers = kv_hop(c) <= without ? 2 : 1;  // as above
+      const SimulationResult result = run(c);
+      INFO(fmt::format("P = {}, tile {} ps, hop {} ps", ranks, with_diagonal, kv_hop(c)));
+      // The last rank has the diagonal in every step; where transfers bound, nobody's tile delays a hop.
+      CHECK(result.end == c.layers * ring_forward(ranks, with_diagonal, with_diagonal, kv_hop(c)));
+      for (Rank r = 0; r < ranks; ++r) {
+        CHECK(result.ranks[r].compute == c.layers * ((r + 1) * with_diagonal + (ranks - 1 - r) * without));
+      }
+    }
+  }
+}
+
+TEST_CASE("an all-gather takes P - 1 hops, then attention") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {1e12, 1e14}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.schedule = "all_gather";
+      c.layers = 2;
+      c.implementation.message_startup = constant(2e-6);
+      const BytesPerSecond bandwidth = BytesPerSecond::from_si(c.bandwidth);
+      const Seconds startup = Seconds::from_si(2e-6);
+      const Bytes block = kv_bytes(c.block(), c.kv_heads, c.head_dim, 2);
+      const Ticks hop = message_time(startup, route_latency(c), block, bandwidth);
+      const Ticks whole = attention_ticks(c, c.block() * c.tokens, c.heads);
+      INFO(fmt::format("P = {}, attention {} ps, hop {} ps", ranks, whole, hop));
+      CHECK(run(c).end == 2 * all_gather_forward(ranks, 1, hop, whole));
+      const Ticks whole_backward = attention_ticks(c, c.block() * c.tokens, c.heads, Phase::backward);
+      CHECK(backward_ticks(c) == 2 * all_gather_backward(ranks, hop, whole_backward, hop));
+      c.implementation.gradients_in_fp32 = true;
+      const Ticks fp32_hop = message_time(startup, route_latency(c), 2 * block, bandwidth);
+      CHECK(backward_ticks(c) == 2 * all_gather_backward(ranks, hop, whole_backward, fp32_hop));
+
+      c.implementation.gather_kv_heads = 1;
+      c.layers = 1;
+      const Ticks part_hop = message_time(startup, route_latency(c), block / c.kv_heads, bandwidth);
+      const Ticks part = attention_ticks(c, c.block() * c.tokens, c.heads / c.kv_heads);
+      CHECK(run(c).end == all_gather_forward(ranks, c.kv_heads, part_hop, part));
+    }
+  }
+}
+
+TEST_CASE("an all-gather that attends blocks apart hides under the local block alone") {
+  for (const int ranks : {2, 3, 4, 7, 8, 16}) {
+    for (const double peak : {0.1e12, 1e12, 4e12, 8e12}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.schedule = "all_gather";
+      c.hbm = 3e11;
+      c.implementation.gather_attention = GatherAttention::per_rank;
+      c.implementation.gather_gradients = GatherGradients::ring;
+      c.implementation.gradients_in_fp32 = true;
+      const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+      const Times t = backward_times(c);
+      CHECK(run(c).end == all_gather_forward_per_rank(ranks, tile, t.kv_hop));
+      CHECK(backward_ticks(c) == all_gather_backward_ring_fused(ranks, t.tile, t.kv_hop, t.gradient_hop));
+      c.implementation.merge = Merge::kernel;
+      CHECK(backward_ticks(c) == all_gather_backward_ring_summed(ranks, t.tile, t.kv_hop, t.gradient_hop, t.sum));
+    }
+  }
+}
+
+namespace {
+
+/// Head exchange among all ranks; a byte takes 10 ps, so that shares of a link are whole ticks.
+IdealCase ulysses_case(int ranks, int kv_heads) {
+  IdealCase c = ideal_case();
+  c.schedule = "ulysses";
+  c.members = ranks;
+  c.tokens = 64 * ranks;
+  c.heads = 64;
+  c.kv_heads = kv_heads;
+  c.matrix_peak = 1e14;
+  c.bandwidth = 1e11;
+  return c;
+}
+
+}  // namespace
+
+TEST_CASE("a head exchange shares the links among P - 1 messages, before and after attention") {
+  for (const int ranks : {1, 2, 4, 8, 16, 32, 64}) {
+    for (const int kv_heads : {64, 8, 2}) {
+      for (const int qkv_messages : {1, 3}) {
+        IdealCase c = ulysses_case(ranks, kv_heads);
+        c.implementation.message_startup = constant(4e-6);
+        c.implementation.qkv_messages = qkv_messages;
+        const BytesPerSecond bandwidth = BytesPerSecond::from_si(c.bandwidth);
+        const Bytes query = Bytes::from_si(2.0 * static_cast<double>(c.block()) * c.heads / ranks * c.head_dim);
+        const Bytes kv = kv_bytes(c.block(), kv_heads_per_member(kv_heads, ranks), c.head_dim, 2);
+        const auto exchange = [&](int startups, Bytes to_each) {
+          if (ranks == 1) return Ticks{0};
+          return shared_link_time(Seconds::from_si(4e-6 * startups), route_latency(c), ranks - 1, to_each, bandwidth);
+        };
+        INFO(fmt::format("P = {}, {} KV heads, {} messages", ranks, kv_heads, qkv_messages));
+        const Ticks forward = exchange(qkv_messages, query + kv) +
+                              attention_ticks(c, c.tokens * c.tokens, c.heads / ranks) + exchange(1, query);
+        CHECK(run(c).end == forward);
+        const Ticks backward = exchange(1, query) +
+                               attention_ticks(c, c.tokens * c.tokens, c.heads / ranks, Phase::backward) +
+                               exchange(qkv_messages, query + kv);
+        CHECK(backward_ticks(c) == backward);
+      }
+    }
+  }
+}
+
+TEST_CASE("USP is a head exchange, a ring of the groups, and a head exchange") {
+  for (const auto& [groups, members] : {std::pair{2, 2}, {4, 2}, {2, 4}, {4, 8}, {1, 8}, {8, 1}}) {
+    for (const double peak : {1e12, 1e14}) {
+      IdealCase c = ulysses_case(members, 16);
+      c.schedule = "usp";
+      c.groups = groups;
+      c.tokens = 64 * groups * members;
+      c.matrix_peak = peak;
+      const BytesPerSecond bandwidth = BytesPerSecond::from_si(c.bandwidth);
+      const Index group_block = c.tokens / groups;
+      const Bytes query = Bytes::from_si(2.0 * static_cast<double>(c.block()) * c.heads / members * c.head_dim);
+      const Bytes kv = kv_bytes(c.block(), kv_heads_per_member(c.kv_heads, members), c.head_dim, 2);
+      const auto exchange = [&](Bytes to_each) {
+        return members == 1 ? 0 : shared_link_time({}, route_latency(c), members - 1, to_each, bandwidth);
+      };
+      const Ticks tile = attention_ticks(c, group_block * group_block, c.heads / members);
+      const Ticks hop =
+          message_time({}, route_latency(c), kv_bytes(group_block, c.kv_heads / members, c.head_dim, 2), bandwidth);
+      INFO(fmt::format("{} groups of {}", groups, members));
+      CHECK(run(c).end == exchange(query + kv) + ring_forward(groups, tile, tile, hop) + exchange(query));
+    }
+  }
+}
+
+TEST_CASE("a double ring that is compute-bound takes P tiles whatever its inner ring") {
+  for (const int ranks : {4, 8, 16}) {
+    for (int inner = 1; inner <= ranks; inner *= 2) {
+      IdealCase c = ring_case(ranks, 0.4e12);
+      c.schedule = "double_ring";
+      c.inner_ring = inner;
+      const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+      REQUIRE(tile > 3 * kv_hop(c));
+      CHECK(run(c).end == ranks * tile);
+    }
+  }
+}
+
+TEST_CASE("a halo exchange hides under local attention, and the fetched rows come after") {
+  for (const double peak : {1e11, 1e13}) {
+    for (const Index left : {8, 32, 64}) {
+      IdealCase c = ring_case(8, peak);
+      c.schedule = "halo";
+      c.causal = true;
+      c.pattern = {{.kind = Primitive::Kind::window, .left = left}};
+      const Index block = c.block();
+      // Of the block's own keys query u scores min(u, left) + 1; of the halo max(left - u, 0).
+      Index local = 0, remote = 0;
+      for (Index u = 0; u < block; ++u) {
+        local += std::min(u, left) + 1;
+        remote += std::max<Index>(left - u, 0);
+      }
+      const Ticks hop =
+          message_time({}, route_latency(c), kv_bytes(halo_rows(left, 0, block), c.kv_heads, c.head_dim, 2),
+                       BytesPerSecond::from_si(c.bandwidth));
+      const Ticks local_ticks = attention_ticks(c, local, c.heads);
+      CHECK(run(c).end == std::max(local_ticks, hop) + attention_ticks(c, remote, c.heads));
+    }
+  }
+}
