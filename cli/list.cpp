@@ -18,7 +18,7 @@ namespace orrery {
 namespace {
 
 void print_row(std::string_view name, std::string_view description) {
-  fmt::print("  {:<34} {}\n", name, description);
+  fmt::print("  {:<36} {}\n", name, description);
 }
 
 template <class Row>

@@ -118,6 +118,10 @@ std::vector<LinkId> Cluster::last_links_from(Node source) const {
   return last_links;
 }
 
+void Cluster::scale_bandwidth(double factor) {
+  for (Link& link : links_) link.bandwidth = link.bandwidth * factor;
+}
+
 const Route& Cluster::route(Rank source, Rank destination) const {
   if (source < 0 || destination < 0 || source >= ranks() || destination >= ranks()) {
     throw std::invalid_argument(fmt::format(

@@ -48,6 +48,9 @@ class Cluster {
   /// Two links, one in each direction. Throws std::invalid_argument if the bandwidth is not positive.
   void connect(Node a, Node b, BytesPerSecond bandwidth_per_direction, Seconds latency);
 
+  /// What if every link had `factor` times its bandwidth? Routes stay. Precondition: factor > 0.
+  void scale_bandwidth(double factor);
+
   Rank ranks() const { return static_cast<Rank>(gpus_.size()); }
   const GpuResources& gpu() const { return gpu_; }
   std::span<const Link> links() const { return links_; }

@@ -67,9 +67,12 @@ class ComputeRate {
     double speed = 1;
     if (gpu.sms > 0 && held_sms_ > 0) speed = std::min(1.0, std::max(gpu.sms - held_sms_, 1.0) / gpu.sms);
     const double hbm = gpu.hbm_bandwidth.si();
-    if (hbm_demand_ > 0 && traffic_ > 0) {
-      const double left = std::max(hbm - static_cast<double>(traffic_) / 256.0, least_hbm_share * hbm);
-      speed = std::min(speed, left / hbm_demand_);
+    // An op that asks for no more than half of the HBM has slack to hide the traffic of others; one that saturates HBM
+    // loses what they take; in between, in proportion. Linear in the traffic, so that the bytes decide and not how fast
+    // they come: a faster link never costs compute more.
+    const double exposed = std::clamp(2.0 * hbm_demand_ / hbm - 1.0, 0.0, 1.0);
+    if (exposed > 0 && traffic_ > 0) {
+      speed = std::min(speed, std::max(1.0 - exposed * static_cast<double>(traffic_) / 256.0 / hbm, least_hbm_share));
     }
     return speed;
   }

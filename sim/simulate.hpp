@@ -96,8 +96,10 @@ struct DeadlockError : std::runtime_error {
 ///   links   a flow gets its max-min fair share of every link on its route, per direction
 ///   SMs     transfers that hold m of S SMs leave the rank's compute op the fraction (S - m) / S
 ///           (a whole SM is always left; compute ops are those on Stream::compute)
-///   HBM     a rank's messages (in and out) take their rate from HBM bandwidth first; a compute op that asks for more
-///           than what is left slows down in proportion (a hundredth is always left)
+///   HBM     messages in and out of a rank at rate x in all slow its compute op to 1 - w * x / B of its speed, where w
+///   is 0
+///           for an op that asks for at most half of the HBM bandwidth B, 1 for one that asks for all of it, and linear
+///           in between (a hundredth is always left)
 /// The slower of the two counts. Messages of an op on Stream::compute leave when its duration is over.
 /// An op alone takes exactly its rounded duration; a message alone round(start-up) + round(latency) + round(size /
 /// bandwidth) ticks. Throws DeadlockError, or std::overflow_error beyond 2^63 ticks.

@@ -136,7 +136,8 @@ TEST_CASE("A transfer that holds m of S SMs leaves compute the fraction (S - m) 
 }
 
 TEST_CASE(
-    "Messages take HBM bandwidth first, in and out; compute that asks for more than the rest slows in proportion") {
+    "Messages, in and out, slow compute by their share of HBM bandwidth as far as compute asks for more than half of "
+    "it") {
   const double hbm = 1000e9;
   const Ticks work = 100 * us;
   const auto program = [&](double share_of_hbm, bool both_ways) {
@@ -153,8 +154,9 @@ TEST_CASE(
   };
   CHECK(compute_time(1.0, false) == std::llround(100e6 / 0.9));
   CHECK(compute_time(1.0, true) == std::llround(100e6 / 0.8));
-  CHECK(compute_time(0.95, false) == std::llround(100e6 * 0.95 / 0.9));
-  CHECK(compute_time(0.85, false) == work);
+  CHECK(compute_time(0.75, false) == std::llround(100e6 / (1 - 0.5 * 0.1)));
+  CHECK(compute_time(0.75, true) == std::llround(100e6 / (1 - 0.5 * 0.2)));
+  CHECK(compute_time(0.5, true) == work);
   CHECK(compute_time(0, true) == work);
 }
 

@@ -1,0 +1,170 @@
+// Wrong scenarios: each mistake has its message, with the place where it stands.
+#include "scenarios/scenario.hpp"
+#include "tests/catch.hpp"
+#include "tests/cli/run_program.hpp"
+
+using namespace orrery;
+
+namespace {
+
+const std::string good = R"(description = "test"
+[workload]
+model = "llama3_8b"
+tokens = "64K"
+batch = 1
+dtype = "bf16"
+pass = "forward"
+scope = "attention"
+[attention]
+causal = true
+pattern = [{kind = "full"}]
+[parallelism]
+ranks = 8
+schedule = "ring"
+layout = "contiguous"
+implementation = "ideal"
+[cluster]
+gpu = "h200_sxm"
+profile = "peak"
+topology = "nvswitch"
+link = "nvlink4"
+)";
+
+std::string replaced(std::string text, const std::string& what, const std::string& with) {
+  const std::size_t at = text.find(what);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, what.size(), with);
+}
+
+/// The message that loading `text` ends with.
+std::string message(const std::string& text) {
+  const TemporaryFolder folder;
+  const auto file = folder.write("scenario.toml", text);
+  try {
+    load_scenario(file);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string message(const std::string& what, const std::string& with) {
+  return message(replaced(good, what, with));
+}
+
+}  // namespace
+
+TEST_CASE("the scenario that the mistakes below start from is right") {
+  CHECK(message(good) == "no error");
+}
+
+TEST_CASE("an unknown key is named with its place and the nearest known key") {
+  const std::string text = message("tokens =", "tokns =");
+  CHECK_THAT(text, ContainsSubstring("scenario.toml:4:1"));
+  CHECK_THAT(text, ContainsSubstring("tokns"));
+  CHECK_THAT(text, ContainsSubstring("did you mean \"tokens\""));
+}
+
+TEST_CASE("a missing key is named with its table") {
+  const std::string text = message("batch = 1\n", "");
+  CHECK_THAT(text, ContainsSubstring("batch"));
+  CHECK_THAT(text, ContainsSubstring("[workload]"));
+}
+
+TEST_CASE("a quantity without its unit is an error that shows how to write it") {
+  const TemporaryFolder folder;
+  folder.write("slow.toml",
+               "kind = \"link\"\ndescription = \"d\"\nsource = \"s\"\nbandwidth = \"450\"\nlinks_per_gpu = 1\nlatency "
+               "= \"1 us\"\nlatency_provenance = \"assumed\"\n");
+  const auto file = folder.write("scenario.toml", replaced(good, "\"nvlink4\"", "\"./slow.toml\""));
+  CHECK_THROWS_WITH(load_scenario(file), ContainsSubstring("slow.toml:4:") && ContainsSubstring("has no unit"));
+}
+
+TEST_CASE("tokens that the ranks do not divide are an error that names both") {
+  const std::string text = message("\"64K\"", "65537");
+  CHECK_THAT(text, ContainsSubstring("65537"));
+  CHECK_THAT(text, ContainsSubstring("8 equal parts"));
+}
+
+TEST_CASE("more Ulysses ranks than heads is an error that names the heads") {
+  std::string text = replaced(good, "ranks = 8", "ranks = 64");
+  text = replaced(text, "\"ring\"", "\"ulysses\"");
+  CHECK_THAT(message(text), ContainsSubstring("64 ranks cannot share 32 attention heads"));
+}
+
+TEST_CASE("numbers of a pattern that make no sense are errors that say why") {
+  const auto pattern = [](const std::string& inside) { return message("{kind = \"full\"}", "{" + inside + "}"); };
+  CHECK_THAT(pattern("kind = \"window\", left = -1"), ContainsSubstring("left = -1 is negative"));
+  CHECK_THAT(pattern("kind = \"stride\", period = 0, count = 1"), ContainsSubstring("period = 0 is not positive"));
+  CHECK_THAT(pattern("kind = \"stride\", period = 4, count = -2"), ContainsSubstring("count = -2 is negative"));
+  CHECK_THAT(pattern("kind = \"sink\", first = -3"), ContainsSubstring("first = -3 is negative"));
+  CHECK_THAT(pattern("kind = \"window\", left = 3, right = 2"), ContainsSubstring("causal"));
+  CHECK_THAT(pattern("kind = \"window\", left = 3, layers = [33]"), ContainsSubstring("layer 33 does not exist"));
+  CHECK_THAT(pattern("kind = \"window\", left = 3, layers = [2]"), ContainsSubstring("layer 1 attends to nothing"));
+  CHECK_THAT(pattern("kind = \"windw\", left = 3"), ContainsSubstring("window"));
+}
+
+TEST_CASE("a window or period beyond the sequence is legal") {
+  const auto pattern = [](const std::string& inside) { return message("{kind = \"full\"}", "{" + inside + "}"); };
+  CHECK(pattern("kind = \"window\", left = 1000000000") == "no error");
+  CHECK(pattern("kind = \"window\", left = 3}, {kind = \"stride\", period = 1000000000, count = 1") == "no error");
+}
+
+TEST_CASE("a cluster of another size than the ranks is an error that names both numbers") {
+  std::string text = replaced(good, "topology = \"nvswitch\"", "topology = \"torus\"\nshape = [2, 2]");
+  CHECK_THAT(message(text), ContainsSubstring("8") && ContainsSubstring("scenario.toml:20:"));
+}
+
+TEST_CASE("an unknown name lists the nearest known one, at its place") {
+  CHECK_THAT(message("\"h200_sxm\"", "\"h200\""),
+             ContainsSubstring("scenario.toml:18:") && ContainsSubstring("h200_sxm"));
+  CHECK_THAT(message("\"ideal\"", "\"idael\""), ContainsSubstring("scenario.toml:16:") && ContainsSubstring("ideal"));
+  CHECK_THAT(message("\"ring\"", "\"rign\""), ContainsSubstring("ring"));
+}
+
+TEST_CASE("an implementation is not used for what its library does not run") {
+  CHECK_THAT(message("\"ideal\"", "\"transformer_engine_a2a\""), ContainsSubstring("does not run schedule ring"));
+  CHECK_THAT(message("\"ideal\"", "\"ring_flash_attention_zigzag\""),
+             ContainsSubstring("does not use layout contiguous"));
+  std::string sparse = replaced(good, "{kind = \"full\"}", "{kind = \"window\", left = 5}");
+  CHECK_THAT(message(replaced(sparse, "\"ideal\"", "\"ring_flash_attention_ring\"")),
+             ContainsSubstring("full attention only"));
+}
+
+TEST_CASE("documents must fill the sequence") {
+  CHECK_THAT(message("causal = true", "causal = true\ndocuments = [5, 6]"), ContainsSubstring("11 tokens"));
+  CHECK(message("causal = true", "causal = true\ndocuments = [65000, 536]") == "no error");
+}
+
+TEST_CASE("files that are no scenarios are refused by the program with one sentence") {
+  const TemporaryFolder folder;
+  const auto refuse = [&](const std::string& text, const std::string& reason) {
+    const auto file = folder.write("bad.toml", text);
+    const ProgramRun run = run_program("simulate " + file.string());
+    INFO(run.error);
+    CHECK(run.exit_code == 2);
+    CHECK(run.output.empty());
+    CHECK_THAT(run.error, ContainsSubstring("bad.toml"));
+    CHECK_THAT(run.error, ContainsSubstring(reason));
+    CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
+  };
+  refuse("", "empty");
+  refuse("{\"json\": true}", "bad.toml:1:");
+  refuse(std::string("\x7f"
+                     "ELF\0\0\0",
+                     7),
+         "not a TOML file");
+  refuse(std::string(100'000'000, '#'), "MiB");
+  refuse("description = 3\n", "description");
+  refuse(replaced(good, "batch = 1", "batch = 0"), "batch = 0");
+  refuse(replaced(good, "tokens = \"64K\"", "tokens = \"64Q\""), "64Q");
+  refuse(replaced(good, "ranks = 8", "ranks = 99999999999"), "ranks");
+  refuse(replaced(good, "kind = \"full\"", "kind = \"window\", left = 9223372036854775808"), "bad.toml:");
+}
+
+TEST_CASE("a model file with missing fields names them") {
+  const TemporaryFolder folder;
+  folder.write("config.json", "{\"hidden_size\": 4096, \"num_hidden_layers\": 32}");
+  const auto file = folder.write("scenario.toml", replaced(good, "\"llama3_8b\"", "\"./config.json\""));
+  CHECK_THROWS_WITH(load_scenario(file), ContainsSubstring("config.json") && ContainsSubstring("num_attention_heads"));
+}
