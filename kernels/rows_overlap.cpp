@@ -105,6 +105,16 @@ Side transfer_side(const Mechanism& mechanism, int ranks) {
     ORRERY_NCCL(ncclGroupEnd());
   };
 #endif
+  std::vector<Stream> streams;  // NCCL connects on first use, which must not happen while streams are held
+  for (int r = 0; r < ranks; ++r) {
+    OnDevice on(r);
+    streams.emplace_back();
+  }
+  if (side.queue) side.queue(streams);
+  for (int r = 0; r < ranks; ++r) {
+    OnDevice on(r);
+    streams[static_cast<size_t>(r)].sync();
+  }
   return side;
 }
 
