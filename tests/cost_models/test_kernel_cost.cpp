@@ -1,0 +1,112 @@
+// Work of kernels and the roofline.
+#include "cost_models/kernel_cost.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "tests/catch.hpp"
+
+using namespace orrery;
+
+namespace {
+
+constexpr double queries = 512, keys = 256, heads = 32, kv_heads = 8, dim = 128, batch = 3;
+
+AttentionShape shape_of(double pairs) {
+  return {.pairs = pairs,
+          .query_rows = queries,
+          .key_rows = keys,
+          .heads = heads,
+          .kv_heads = kv_heads,
+          .head_dim = dim,
+          .batch = batch,
+          .element_bytes = 2};
+}
+
+Constant constant(double value) {
+  return {"", value, "1", Provenance::assumed, "test"};
+}
+
+/// Every constant another number, so that a wrong one shows.
+Profile uneven_profile() {
+  Profile p;
+  p.attention_forward_efficiency = constant(0.5);
+  p.attention_backward_efficiency = constant(0.25);
+  p.dense_efficiency = constant(0.75);
+  p.hbm_efficiency = constant(0.8);
+  p.kernel_overhead = constant(3e-6);
+  return p;
+}
+
+const GpuPeaks peaks{FlopsPerSecond::from_si(1e15), BytesPerSecond::from_si(2e12)};
+
+}  // namespace
+
+TEST_CASE("attention takes four FLOPs per pair, head and element forward, and 2.5 times that backward") {
+  const AttentionShape shape = shape_of(queries * keys);
+  CHECK(attention_flops(shape, Phase::forward).si() == 4 * queries * keys * dim * heads * batch);
+  CHECK(attention_flops(shape, Phase::backward).si() == 10 * queries * keys * dim * heads * batch);
+}
+
+TEST_CASE("attention reads Q, K, V and writes O; backward it also reads O and dO and writes dQ, dK, dV") {
+  const double row = dim * batch * 2;
+  const double q = queries * heads * row, kv = 2 * keys * kv_heads * row;
+  CHECK(attention_bytes(shape_of(1), Phase::forward).si() == q + kv + q);
+  CHECK(attention_bytes(shape_of(1), Phase::backward).si() == (q + kv + q + q) + (q + kv));
+}
+
+TEST_CASE("bytes grow with the size of an element and not with the pairs") {
+  AttentionShape wide = shape_of(7);
+  wide.element_bytes = 4;
+  CHECK(attention_bytes(wide, Phase::forward).si() == 2 * attention_bytes(shape_of(1), Phase::forward).si());
+}
+
+TEST_CASE("an attention kernel takes its FLOPs at the achieved rate, plus overhead, if that is the longer") {
+  const AttentionShape shape = shape_of(1e9);
+  const Profile profile = uneven_profile();
+  const KernelCost forward = attention_cost(shape, Phase::forward, peaks, profile);
+  CHECK_THAT(forward.duration.si(), WithinRel(4 * 1e9 * dim * heads * batch / (1e15 * 0.5) + 3e-6, 1e-14));
+  const KernelCost backward = attention_cost(shape, Phase::backward, peaks, profile);
+  CHECK_THAT(backward.duration.si(), WithinRel(10 * 1e9 * dim * heads * batch / (1e15 * 0.25) + 3e-6, 1e-14));
+  CHECK(forward.flops == attention_flops(shape, Phase::forward));
+  CHECK(backward.flops == attention_flops(shape, Phase::backward));
+  CHECK(forward.hbm_traffic == attention_bytes(shape, Phase::forward));
+  CHECK(backward.hbm_traffic == attention_bytes(shape, Phase::backward));
+}
+
+TEST_CASE("an attention kernel of few pairs takes its bytes at the achieved HBM rate") {
+  const KernelCost cost = attention_cost(shape_of(1), Phase::forward, peaks, uneven_profile());
+  const double bytes = attention_bytes(shape_of(1), Phase::forward).si();
+  CHECK_THAT(cost.duration.si(), WithinRel(bytes / (2e12 * 0.8) + 3e-6, 1e-14));
+}
+
+TEST_CASE("a streaming kernel takes its bytes at the achieved HBM rate and no FLOPs") {
+  const KernelCost cost = streaming_cost(Bytes::from_si(1e9), peaks, uneven_profile());
+  CHECK_THAT(cost.duration.si(), WithinRel(1e9 / (2e12 * 0.8) + 3e-6, 1e-14));
+  CHECK(cost.flops == Flops());
+  CHECK(cost.hbm_traffic == Bytes::from_si(1e9));
+}
+
+TEST_CASE("dense work takes the longer of FLOPs at the dense rate and bytes at the HBM rate") {
+  const KernelCost matrix = dense_cost(Flops::from_si(1e14), Bytes::from_si(1e9), peaks, uneven_profile());
+  CHECK_THAT(matrix.duration.si(), WithinRel(1e14 / (1e15 * 0.75) + 3e-6, 1e-14));
+  CHECK(matrix.flops == Flops::from_si(1e14));
+  CHECK(matrix.hbm_traffic == Bytes::from_si(1e9));
+  const KernelCost memory = dense_cost(Flops::from_si(1e9), Bytes::from_si(1e12), peaks, uneven_profile());
+  CHECK_THAT(memory.duration.si(), WithinRel(1e12 / (2e12 * 0.8) + 3e-6, 1e-14));
+}
+
+TEST_CASE("a profile lists each of its constants once") {
+  const Profile profile = uneven_profile();
+  const auto constants = profile.constants();
+  CHECK(std::set<const Constant*>(constants.begin(), constants.end()).size() == constants.size());
+  const auto has = [&](const Constant& c) { return std::count(constants.begin(), constants.end(), &c) == 1; };
+  CHECK(has(profile.attention_forward_efficiency));
+  CHECK(has(profile.attention_backward_efficiency));
+  CHECK(has(profile.dense_efficiency));
+  CHECK(has(profile.hbm_efficiency));
+  CHECK(has(profile.link_efficiency));
+  CHECK(has(profile.kernel_overhead));
+  CHECK(has(profile.tile_query));
+  CHECK(has(profile.tile_key));
+}
