@@ -82,7 +82,7 @@ void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
   const Geometry& g = *context_.geometry;
   const double elements =
       static_cast<double>(query_rows) * action.query_heads.count * g.head_dim * static_cast<double>(g.batch);
-  const Bytes bytes = Bytes::from_si(elements * context_.implementation->merge_bytes_per_element);
+  const Bytes bytes = Bytes::from_si(elements * context_.implementation->merge_bytes_per_element.value);
   compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile), op);
 }
 

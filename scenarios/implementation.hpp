@@ -51,7 +51,7 @@ struct Implementation {
 
   TransferOrder transfer_order = TransferOrder::data;
   Merge merge = Merge::fused;
-  double merge_bytes_per_element = 0;  // HBM bytes per element of O
+  Constant merge_bytes_per_element;  // HBM bytes per element of O; Merge::kernel only
 
   int kv_messages = 1;          // 1: K and V together, 2: one message each
   int qkv_messages = 1;         // head exchange: 1 or 3
@@ -62,7 +62,12 @@ struct Implementation {
   GatherGradients gather_gradients = GatherGradients::reduce_scatter;
   int gather_kv_heads = 0;  // KV heads gathered at a time; 0: all
 
-  std::vector<const Constant*> constants() const { return {&sms, &message_startup, &launch}; }
+  /// Those that a prediction rests on.
+  std::vector<const Constant*> constants() const {
+    std::vector<const Constant*> list = {&sms, &message_startup, &launch};
+    if (merge == Merge::kernel) list.push_back(&merge_bytes_per_element);
+    return list;
+  }
 };
 
 }  // namespace orrery

@@ -159,8 +159,7 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
                                                    : TransferOrder::same_step_compute;
   i.merge = table.choice("merge", {"fused", "kernel"}) == "kernel" ? Merge::kernel : Merge::fused;
   if (i.merge == Merge::kernel) {
-    const Constant bytes = constant(table, "merge_bytes_per_element", Unit::one);
-    i.merge_bytes_per_element = bytes.value;
+    i.merge_bytes_per_element = constant(table, "merge_bytes_per_element", Unit::one);
   }
   i.kv_messages = one_of(table, "kv_messages", 1, 2);
   i.gradients_in_fp32 = table.choice("gradient_dtype", {"model", "fp32"}) == "fp32";
