@@ -318,7 +318,6 @@ TEST_CASE("a halo's backward pass fetches again and returns gradients, 2 times f
     for (const bool fp32 : {false, true}) {
       IdealCase c = halo_case(left, period);
       c.implementation.gradients_in_fp32 = fp32;
-      std::vector<double> forward_received;
       double forward = 0, both = 0;
       const SimulationResult once = simulate(program_of(c), one_node(c));
       for (const RankTotals& rank : once.ranks) forward += rank.sent.si();

@@ -353,6 +353,7 @@ TEST_CASE("a head exchange shares the links among P - 1 messages, before and aft
 TEST_CASE("USP is a head exchange, a ring of the groups, and a head exchange") {
   for (const auto& [groups, members] : {std::pair{2, 2}, {4, 2}, {2, 4}, {4, 8}, {1, 8}, {8, 1}}) {
     for (const double peak : {1e12, 1e14}) {
+      const int peers = members - 1;
       IdealCase c = ulysses_case(members, 16);
       c.schedule = "usp";
       c.groups = groups;
@@ -363,7 +364,7 @@ TEST_CASE("USP is a head exchange, a ring of the groups, and a head exchange") {
       const Bytes query = Bytes::from_si(2.0 * static_cast<double>(c.block()) * c.heads / members * c.head_dim);
       const Bytes kv = kv_bytes(c.block(), kv_heads_per_member(c.kv_heads, members), c.head_dim, 2);
       const auto exchange = [&](Bytes to_each) {
-        return members == 1 ? 0 : shared_link_time({}, route_latency(c), members - 1, to_each, bandwidth);
+        return peers == 0 ? 0 : shared_link_time({}, route_latency(c), peers, to_each, bandwidth);
       };
       const Ticks tile = attention_ticks(c, group_block * group_block, c.heads / members);
       const Ticks hop =
