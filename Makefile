@@ -16,7 +16,7 @@ help:
 	@echo 'make clean    remove the folder build'
 
 packages:
-	@tools/install_packages.sh $(LOGS)/packages.log
+	@tools/install_packages.sh
 
 configure: packages
 	@tools/quietly.sh $(LOGS)/configure.log cmake --preset $(PRESET)
@@ -38,7 +38,7 @@ bench: configure
 	@cmake --build $(BUILD) --target bench
 
 format:
-	git ls-files -z '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs -0 clang-format -i
+	git ls-files -z '*.cpp' '*.hpp' '*.cu' | xargs -0 clang-format -i
 
 clean:
 	rm -rf build

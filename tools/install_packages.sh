@@ -1,9 +1,10 @@
 #!/bin/sh
 # Makes sure that what the build needs is there. It installs what is missing with apt if it may; otherwise it says what
-# is missing and fails. When nothing is missing it calls nothing. Usage: install_packages.sh [LOG]
+# is missing and fails. When nothing is missing it calls nothing. With --ci, also what only .ci/run needs.
 set -eu
-log=${1:-build/logs/packages.log}
 cd "$(dirname "$0")/.."
+log=build/logs/packages.log
+ci=${1:-}
 
 # The only list: package of Debian 12 and Ubuntu 24.04, then a program, or headers of which one is enough.
 needed() {
@@ -19,6 +20,7 @@ libtomlplusplus-dev toml++/toml.h
 nlohmann-json3-dev  nlohmann/json.hpp
 catch2              catch2/catch_all.hpp catch2/catch.hpp
 LIST
+  if [ "$ci" = --ci ]; then echo clang clang++; fi
 }
 
 # Where headers are looked for: the system, and what CMake is told by CMAKE_PREFIX_PATH.
