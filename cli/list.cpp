@@ -9,6 +9,7 @@
 #include "scenarios/hardware.hpp"
 #include "scenarios/layout.hpp"
 #include "scenarios/model.hpp"
+#include "scenarios/pattern.hpp"
 #include "scenarios/preset_files.hpp"
 #include "scenarios/reader.hpp"
 #include "scenarios/schedule.hpp"
@@ -42,6 +43,7 @@ struct Section {
 
 const std::vector<Section>& sections() {
   static const std::vector<Section> all = {
+      {"patterns", [] { print_table(primitive_kinds()); }},
       {"schedules", [] { print_table(schedules()); }},
       {"layouts", [] { print_table(layouts()); }},
       {"topologies", [] { print_table(topologies()); }},

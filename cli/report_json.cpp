@@ -20,7 +20,7 @@ Json scalars(const Scenario& s, const Report& r) {
   json["pass"] = s.backward ? "training_step" : "forward";
   json["scope"] = s.whole_layers ? "layers" : "attention";
   json["causal"] = s.causal;
-  json["pattern"] = s.pattern().describe(0);
+  json["pattern"] = s.pattern().describe();
   json["schedule"] = s.schedule->name;
   json["layout"] = s.layout;
   json["implementation"] = s.implementation.name;

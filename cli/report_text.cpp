@@ -32,7 +32,6 @@ std::string percent(Seconds part, Seconds whole) {
 }
 
 void write_what(Page& page, const Scenario& s) {
-  const Pattern pattern = s.pattern();
   page.line("{}: {}", s.name, s.description);
   page.line("");
   page.line("workload   {} ({} of {} layers, {} heads, {} KV heads, head_dim {}), {} tokens, batch {}, {}",
@@ -40,13 +39,8 @@ void write_what(Page& page, const Scenario& s) {
             s.batch, s.dtype);
   page.line("           {} of {}", s.backward ? "training step (forward and backward)" : "forward pass",
             s.whole_layers ? "whole layers (projections, attention, MLP)" : "attention alone");
-  for (int c = 0; c < pattern.classes(); ++c) {
-    int count = 0;
-    for (int layer = 0; layer < s.layers; ++layer) count += pattern.class_of_layer(layer) == c;
-    page.line("{}  {}{}{}{}", c == 0 ? "attention" : "         ", pattern.describe(c), s.causal ? ", causal" : "",
-              s.documents.empty() ? "" : fmt::format(", {} packed documents", s.documents.size()),
-              pattern.classes() == 1 ? "" : fmt::format(" ({} layers)", count));
-  }
+  page.line("attention  {}{}{}", s.pattern().describe(), s.causal ? ", causal" : "",
+            s.documents.empty() ? "" : fmt::format(", {} packed documents", s.documents.size()));
   page.line("spread     {} ranks, schedule {}, layout {}, implementation {}", s.ranks(), s.schedule->name, s.layout,
             s.implementation.name);
   if (s.members > 1 && s.groups > 1)

@@ -70,7 +70,7 @@ class ClusterReader {
     parameters.gpu_link = link(table, "link");
     parameters.uplink = link(table, "uplink");
     parameters.sockets = rank_count(table, "sockets");
-    if (parameters.sockets == 2) parameters.inter_socket = link(table, "inter_socket");
+    if (parameters.sockets == 2 && table.has("inter_socket")) parameters.inter_socket = link(table, "inter_socket");
     return parameters;
   }
 

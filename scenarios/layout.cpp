@@ -9,14 +9,14 @@
 namespace orrery {
 namespace {
 
-void require_divides(Index tokens, Index parts, std::string_view why) {
-  if (parts > 0 && tokens % parts == 0) return;
-  throw std::invalid_argument(
-      fmt::format("{} tokens do not divide into {} equal parts ({}), use a multiple of {}", tokens, parts, why, parts));
+void require_divides(Index amount, std::string_view what, Index parts, std::string_view why) {
+  if (amount % parts == 0) return;
+  throw std::invalid_argument(fmt::format("{} {} do not divide into {} equal parts ({}), use a multiple of {}", amount,
+                                          what, parts, why, parts));
 }
 
 std::vector<TokenSet> place_contiguous(const LayoutRequest& r) {
-  require_divides(r.tokens, r.groups, "contiguous layout: one chunk per rank of the ring");
+  require_divides(r.tokens, "tokens", r.groups, "contiguous layout: one chunk per rank of the ring");
   const Index chunk = r.tokens / r.groups;
   std::vector<TokenSet> sets;
   for (Index g = 0; g < r.groups; ++g) sets.emplace_back(std::vector<TokenRange>{{g * chunk, chunk, 1}});
@@ -25,7 +25,7 @@ std::vector<TokenSet> place_contiguous(const LayoutRequest& r) {
 
 // Chunks g and 2G-1-g of 2G: under a causal mask every group gets the same number of pairs.
 std::vector<TokenSet> place_zigzag(const LayoutRequest& r) {
-  require_divides(r.tokens, 2 * r.groups, "zigzag layout: two chunks per rank of the ring");
+  require_divides(r.tokens, "tokens", 2 * r.groups, "zigzag layout: two chunks per rank of the ring");
   const Index chunk = r.tokens / (2 * r.groups);
   std::vector<TokenSet> sets;
   for (Index g = 0; g < r.groups; ++g) {
@@ -36,7 +36,7 @@ std::vector<TokenSet> place_zigzag(const LayoutRequest& r) {
 
 // Token t on group t mod G (Striped Attention, arXiv 2311.09431).
 std::vector<TokenSet> place_striped(const LayoutRequest& r) {
-  require_divides(r.tokens, r.groups, "striped layout: every G-th token");
+  require_divides(r.tokens, "tokens", r.groups, "striped layout: every G-th token");
   std::vector<TokenSet> sets;
   for (Index g = 0; g < r.groups; ++g) sets.emplace_back(std::vector<TokenRange>{{g, r.tokens / r.groups, r.groups}});
   return sets;
@@ -45,8 +45,8 @@ std::vector<TokenSet> place_striped(const LayoutRequest& r) {
 // Group g holds the residues [g * period / G, (g + 1) * period / G) modulo the period, so that a skip by a multiple of
 // the period never leaves its group. Written as runs or as progressions, whichever are fewer.
 std::vector<TokenSet> place_residue(const LayoutRequest& r) {
-  require_divides(r.period, r.groups, "residue layout: the period's residues are dealt to the ranks of the ring");
-  require_divides(r.tokens, r.period, "residue layout: whole periods");
+  require_divides(r.period, "residues", r.groups, "residue layout: residue_period over the ranks of the ring");
+  require_divides(r.tokens, "tokens", r.period, "residue layout: whole periods");
   const Index residues = r.period / r.groups;
   const Index periods = r.tokens / r.period;
   std::vector<TokenSet> sets;

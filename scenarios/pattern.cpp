@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 #include <utility>
 
@@ -49,7 +50,18 @@ std::string describe_one(const Primitive& primitive) {
   return {};
 }
 
+constexpr std::array kinds = {
+    PrimitiveKind{"full", "all keys (of the past, if causal)"},
+    PrimitiveKind{"window", "left (and, if not causal, right): keys at lags -right..left"},
+    PrimitiveKind{"stride", "period, count (a number or \"all\"): keys at multiples of the period"},
+    PrimitiveKind{"sink", "first: the first tokens of the document"},
+};
+
 }  // namespace
+
+std::span<const PrimitiveKind> primitive_kinds() {
+  return kinds;
+}
 
 void check(const Primitive& primitive, int layers) {
   const auto require = [](bool holds, const std::string& message) {
@@ -102,6 +114,19 @@ std::string Pattern::describe(int pattern_class) const {
   std::string text;
   for (const std::size_t i : active_[static_cast<std::size_t>(pattern_class)]) {
     text += (text.empty() ? "" : " + ") + describe_one(primitives_[i]);
+  }
+  return text;
+}
+
+int Pattern::layers_of(int pattern_class) const {
+  return static_cast<int>(std::count(class_of_layer_.begin(), class_of_layer_.end(), pattern_class));
+}
+
+std::string Pattern::describe() const {
+  if (classes() == 1) return describe(0);
+  std::string text;
+  for (int c = 0; c < classes(); ++c) {
+    text += fmt::format("{}{} in {} layers", c == 0 ? "" : "; ", describe(c), layers_of(c));
   }
   return text;
 }

@@ -1,7 +1,9 @@
 // A pattern: which keys a query scores, layer by layer, as a union of primitives.
 #pragma once
 
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "scenarios/mask.hpp"
@@ -22,6 +24,13 @@ struct Primitive {
   std::vector<int> layers{};  // 1-based; empty: every layer
 };
 
+/// The kinds by name, with the keys a file states for each.
+struct PrimitiveKind {
+  std::string_view name;
+  std::string_view description;
+};
+std::span<const PrimitiveKind> primitive_kinds();
+
 /// Throws std::invalid_argument ("window.left is negative ...") if a number of `primitive` makes no sense.
 void check(const Primitive& primitive, int layers);
 
@@ -38,6 +47,9 @@ class Pattern {
 
   /// "window(left 1024) + stride(16384, count 1)"
   std::string describe(int pattern_class) const;
+  int layers_of(int pattern_class) const;
+  /// All classes, with their numbers of layers if there are several.
+  std::string describe() const;
 
  private:
   std::vector<Primitive> primitives_;

@@ -115,6 +115,14 @@ TEST_CASE("a cluster of another size than the ranks is an error that names both 
   CHECK_THAT(message(text), ContainsSubstring("8") && ContainsSubstring("scenario.toml:20:"));
 }
 
+TEST_CASE("a cluster whose GPUs cannot all reach each other is an error that says what is missing") {
+  const std::string two_sockets = "topology = \"pcie_tree\"\ngpus_per_switch = 2\nsockets = 2\nuplink = \"pcie5_x16\"";
+  CHECK_THAT(message("topology = \"nvswitch\"", two_sockets), ContainsSubstring("scenario.toml:20:") &&
+                                                                  ContainsSubstring("could not reach each other") &&
+                                                                  ContainsSubstring("inter_socket"));
+  CHECK(message("topology = \"nvswitch\"", two_sockets + "\ninter_socket = \"pcie5_x16\"") == "no error");
+}
+
 TEST_CASE("an unknown name lists the nearest known one, at its place") {
   CHECK_THAT(message("\"h200_sxm\"", "\"h200\""),
              ContainsSubstring("scenario.toml:18:") && ContainsSubstring("h200_sxm"));
