@@ -1,0 +1,201 @@
+// Three engines, one definition: intervals, bitset and the Boost.Graph token graph agree on every layer of hundreds of
+// random patterns. The random numbers are the generator's own, so that the patterns are the same everywhere.
+#include <fmt/format.h>
+
+#include <random>
+
+#include "tests/catch.hpp"
+#include "tests/reach/reach_runs.hpp"
+
+using namespace orrery;
+
+namespace {
+
+using Kind = ReachPrimitive::Kind;
+
+class RandomPatterns {
+ public:
+  explicit RandomPatterns(std::uint32_t seed) : random_(seed) {}
+
+  Index below(Index limit) { return static_cast<Index>(random_() % static_cast<std::uint32_t>(limit)); }
+
+  LayerRule layers(int count) {
+    using K = LayerRule::Kind;
+    constexpr K kinds[] = {
+        K::all,         K::all,        K::list,      K::every,     K::powers_of_two, K::powers_of_two_from_2,
+        K::deeper_half, K::first_log2, K::last_log2, K::log2_steps};
+    LayerRule rule{kinds[below(10)], {}};
+    if (rule.kind == K::every) rule.list = {static_cast<int>(1 + below(3))};
+    if (rule.kind == K::list) rule.list = {static_cast<int>(1 + below(count)), static_cast<int>(1 + below(count))};
+    return rule;
+  }
+
+  ReachPrimitive primitive(Index tokens, int count, bool translation_invariant) {
+    constexpr Kind kinds[] = {Kind::window, Kind::stride, Kind::stride, Kind::sink,
+                              Kind::block,  Kind::select, Kind::bucket, Kind::full};
+    ReachPrimitive p;
+    p.kind = kinds[below(translation_invariant ? 3 : 8)];
+    if (p.kind == Kind::full && below(4) != 0) p.kind = Kind::window;
+    p.left = below(6), p.right = below(4);
+    p.period = 1 + below(tokens), p.count = below(5);
+    p.doubling = below(6) == 0;
+    p.first = below(4);
+    p.size = 1 + below(12), p.before = below(3);
+    p.query_block = 1 + below(12);
+    p.stage = static_cast<int>(1 + below(3));
+    p.layers = layers(count);
+    return p;
+  }
+
+  ReachPattern pattern(Index tokens, int count) {
+    ReachPattern pattern;
+    const Index side = below(3);
+    pattern.causal = side == 0;
+    pattern.ring = side == 2;
+    const bool translation_invariant = pattern.ring || below(2) == 0;
+    ReachPrimitive window;
+    window.kind = Kind::window;
+    window.left = below(4), window.right = below(3);
+    pattern.primitives.push_back(window);
+    for (Index more = below(4); more > 0; --more) {
+      pattern.primitives.push_back(primitive(tokens, count, translation_invariant));
+    }
+    return pattern;
+  }
+
+  std::vector<Index> documents(Index tokens) {
+    std::vector<Index> lengths;
+    if (below(3) != 0) return lengths;
+    while (tokens > 0) {
+      lengths.push_back(std::min(tokens, 1 + below(tokens)));
+      tokens -= lengths.back();
+    }
+    return lengths;
+  }
+
+ private:
+  std::mt19937 random_;
+};
+
+using Sets = std::vector<IntervalSet>;
+template <class Engine>
+Sets sets_of(Engine engine, const ReachProblem& problem) {
+  Sets sets;
+  engine(problem, [&](int, const IntervalSet& reached) { sets.push_back(reached); });
+  return sets;
+}
+const auto intervals = [](const ReachProblem& p, const ReachVisit& v) { reach_by_intervals(p, v); };
+const auto bitset = [](const ReachProblem& p, const ReachVisit& v) { reach_by_bitset(p, v); };
+const auto graph = [](const ReachProblem& p, const ReachVisit& v) { reach_by_graph(p, v); };
+
+}  // namespace
+
+TEST_CASE("three engines agree on every layer of 900 random patterns") {
+  int compared = 0;
+  for (std::uint32_t seed = 1; seed <= 900; ++seed) {
+    RandomPatterns random(seed);
+    const Index tokens = 1 + random.below(seed % 10 == 0 ? 200 : 70);
+    const int layers = static_cast<int>(1 + random.below(7));
+    const ReachPattern pattern = random.pattern(tokens, layers);
+    const ReachSequence sequence{tokens, random.below(tokens), layers,
+                                 pattern.ring ? std::vector<Index>{} : random.documents(tokens)};
+    for (const ReachView view : {ReachView::lo, ReachView::up}) {
+      const ReachProblem problem = make_problem(pattern, sequence, view);
+      INFO(fmt::format("seed {}, n = {}, query {}, {} layers: {}", seed, tokens, sequence.query, layers,
+                       pattern.describe()));
+      const Sets expected = sets_of(graph, problem);
+      REQUIRE(static_cast<int>(expected.size()) == layers);
+      REQUIRE(sets_of(intervals, problem) == expected);
+      REQUIRE(sets_of(bitset, problem) == expected);
+      ++compared;
+    }
+  }
+  CHECK(compared == 1800);
+}
+
+TEST_CASE("intervals and bitset agree on random patterns of many tokens") {
+  for (std::uint32_t seed = 1; seed <= 60; ++seed) {
+    RandomPatterns random(seed);
+    const Index tokens = 5000 + random.below(20000);
+    const int layers = static_cast<int>(1 + random.below(9));
+    const ReachPattern pattern = random.pattern(tokens / 40, layers);
+    const ReachSequence sequence{tokens, random.below(tokens), layers,
+                                 pattern.ring ? std::vector<Index>{} : random.documents(tokens)};
+    for (const ReachView view : {ReachView::lo, ReachView::up}) {
+      const ReachProblem problem = make_problem(pattern, sequence, view);
+      INFO(fmt::format("seed {}, n = {}, {} layers: {}", seed, tokens, layers, pattern.describe()));
+      REQUIRE(sets_of(intervals, problem) == sets_of(bitset, problem));
+    }
+  }
+}
+
+TEST_CASE("a ring of 16 tokens with radius 2 gives token 0 the neighbourhood 14, 15, 0, 1, 2") {
+  const ReachPattern pattern = pi_pattern("I", {2, 3}, false, true);
+  const Sets sets = sets_of(intervals, make_problem(pattern, {16, 0, 1, {}}, ReachView::lo));
+  CHECK(sets.front().parts() == std::vector<Interval>{{0, 2}, {14, 15}});
+}
+
+TEST_CASE("engines refuse what they cannot hold, with a sentence") {
+  const ReachProblem large = make_problem(causal_pi("A", 4, 16), {Index{1} << 40, 0, 2, {}}, ReachView::lo);
+  CHECK_THROWS_WITH(reach_by_bitset(large, [](int, const IntervalSet&) {}), ContainsSubstring("bitset engine"));
+  CHECK_THROWS_WITH(reach_by_graph(large, [](int, const IntervalSet&) {}), ContainsSubstring("graph engine"));
+  const ReachPattern many = causal_pi("C", 0, 2);
+  CHECK_THROWS_AS(reach_of(many, Index{1} << 30, 1), std::length_error);
+}
+
+TEST_CASE("a sink is seen by everyone, documents and blocks end the view") {
+  ReachPattern pattern;
+  ReachPrimitive sink, window, block;
+  window.kind = Kind::window, window.left = 2;
+  sink.kind = Kind::sink, sink.first = 3;
+  block.kind = Kind::block, block.size = 8;
+  pattern.primitives = {window, sink};
+  const Sets sinks = sets_of(intervals, make_problem(pattern, {100, 70, 2, {40, 60}}, ReachView::lo));
+  CHECK(sinks[1].parts() == std::vector<Interval>{{40, 42}, {66, 70}});
+  pattern.primitives = {block};
+  const Sets blocks = sets_of(intervals, make_problem(pattern, {100, 70, 3, {}}, ReachView::lo));
+  CHECK(blocks[2].parts() == std::vector<Interval>{{64, 70}});
+}
+
+TEST_CASE("expected coverage of LongHeads is that of independent uniform picks") {
+  // Chunks of 256; first, previous and own are forced, 13 of the others are picked in each of 32 heads: a chunk is seen
+  // with probability 1 - (1 - 13/free)^32.
+  for (const Index tokens : {Index{32768}, Index{65536}, Index{131072}}) {
+    ReachPattern pattern;
+    ReachPrimitive first, own, pick;
+    first.kind = Kind::sink, first.first = 256;
+    own.kind = Kind::block, own.size = 256, own.before = 1;
+    pick.kind = Kind::select, pick.size = 256, pick.pick = 13, pick.heads = 32, pick.first = 1, pick.before = 1;
+    pattern.primitives = {first, own, pick};
+    const ReachProblem drawn = make_problem(pattern, {tokens, tokens - 1, 1, {}}, ReachView::drawn);
+    const double free = static_cast<double>(tokens / 256 - 3);
+    const double share = 1 - std::pow(1 - 13 / free, 32);
+    const double expected = 3 * 256 - 1 + share * free * 256;
+    const std::vector<ExpectedReach> mean = expected_reach(drawn, 64, 1);
+    CHECK_THAT(mean.front().count, WithinRel(expected, 0.01));
+    const double published = tokens == 32768 ? 0.97 : tokens == 65536 ? 0.82 : 0.56;
+    CHECK_THAT((mean.front().count - 767) / (free * 256), WithinAbs(published, 0.01));
+  }
+}
+
+TEST_CASE("expected coverage of buckets is that of independent uniform hashes") {
+  ReachPattern pattern;
+  ReachPrimitive bucket;
+  bucket.kind = Kind::bucket, bucket.buckets = 16, bucket.heads = 2;
+  pattern.primitives = {bucket};
+  const ReachProblem drawn = make_problem(pattern, {20001, 20000, 1, {}}, ReachView::drawn);
+  CHECK_THAT(expected_reach(drawn, 32, 1).front().count, WithinRel(20000 * (1 - std::pow(15.0 / 16, 2)), 0.02));
+}
+
+TEST_CASE("a recurrent state covers nothing token by token") {
+  ReachPattern pattern;
+  ReachPrimitive window, state;
+  window.kind = Kind::window, window.left = 4;
+  state.kind = Kind::state;
+  pattern.primitives = {window, state};
+  const ReachReport report = report_reach(pattern, {1000, 999, 3, {}}, ReachEngine::automatic);
+  CHECK(report.lo.layers[2].earlier.contiguous == 12);
+  CHECK(!report.lo.layers_to_cover);
+  CHECK(report.coarse.value().layers_to_cover == 1);
+  CHECK(report.resolution == 0);
+}
