@@ -42,12 +42,4 @@ class CheckedTensor {
   std::vector<std::uint8_t> writing_;
 };
 
-/// Plain attention of one layer on the whole sequence: the judge.
-struct ReferenceLayer {
-  CheckedTensor query, key_value, d_output, output, d_query, d_key_value;
-  std::vector<double> log_sum_exp;  // token x head
-
-  ReferenceLayer(Index tokens, int heads, int kv_heads, int head_dim);
-};
-
 }  // namespace orrery
