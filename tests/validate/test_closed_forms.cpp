@@ -103,6 +103,78 @@ TEST_CASE("start-up and launch enter a ring once per hop and once per op") {
   CHECK(run(c).end == (7 * 2 + 1) * launch + tile);
 }
 
+namespace {
+
+/// Start times of one rank's ops of a stream, in order.
+struct Starts : SpanSink {
+  Rank rank;
+  Stream stream;
+  std::vector<Ticks> starts{};
+  Starts(Rank of_rank, Stream of_stream) : rank(of_rank), stream(of_stream) {}
+  void ops(std::span<const Span> spans) override {
+    for (const Span& span : spans) {
+      if (span.rank == rank && span.stream == stream) starts.push_back(span.start);
+    }
+  }
+  void links(std::span<const LinkSpan>) override {}
+};
+
+std::vector<Ticks> transfer_starts(const IdealCase& c) {
+  Starts starts(1, c.implementation.transport == Transport::nccl ? Stream::collective : Stream::copy_out);
+  simulate(program_of(c), one_node(c), &starts);
+  return starts.starts;
+}
+
+}  // namespace
+
+TEST_CASE("a hop leaves when the block is there and one of the receiver's two slots is free") {
+  IdealCase c = ring_case(8, 0.4e12);
+  const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+  REQUIRE(tile > 2 * kv_hop(c));
+  std::vector<Ticks> expected = {0, kv_hop(c)};
+  for (int step = 2; step < 7; ++step) expected.push_back(step * tile);  // step - 1 attended, the slot is free
+  for (const Transport transport : {Transport::copy_engine, Transport::nccl}) {
+    c.implementation.transport = transport;
+    CHECK(transfer_starts(c) == expected);
+  }
+}
+
+TEST_CASE("a gather of some heads leaves when one of the two slots is free") {
+  IdealCase c = ring_case(4, 0.2e12);
+  c.schedule = "all_gather";
+  c.kv_heads = 4;
+  c.implementation.gather_kv_heads = 1;
+  const Ticks part = attention_ticks(c, c.block() * c.tokens, 1);
+  const Ticks hop = kv_hop([&] {
+    IdealCase one_head = c;
+    one_head.kv_heads = 1;
+    return one_head;
+  }());
+  REQUIRE(part > 3 * hop);
+  std::vector<Ticks> expected;
+  for (const Ticks start : {Ticks{0}, 3 * hop, 3 * hop + part, 3 * hop + 2 * part}) {
+    for (int i = 0; i < 3; ++i) expected.push_back(start + i * hop);
+  }
+  for (const Transport transport : {Transport::copy_engine, Transport::nccl}) {
+    c.implementation.transport = transport;
+    CHECK(transfer_starts(c) == expected);
+  }
+}
+
+TEST_CASE("a ring whose hops wait for the compute of their step overlaps nothing") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {0.4e12, 1e13}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.layers = 2;
+      const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+      c.implementation.transfer_order = TransferOrder::same_step_compute;
+      CHECK(run(c).end == 2 * (ranks * tile + (ranks - 1) * kv_hop(c)));
+      c.implementation.transfer_order = TransferOrder::previous_compute;
+      CHECK(run(c).end == 2 * ring_forward(ranks, tile, tile, kv_hop(c)));
+    }
+  }
+}
+
 TEST_CASE("a block that goes full circle takes P times the longer of tile and hop") {
   for (const int ranks : ring_sizes) {
     for (const double peak : {1e12, 1.6e12, 1e14}) {
