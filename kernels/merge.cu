@@ -24,16 +24,17 @@ __device__ inline void store4(float* p, float4 x) {
 
 // merge_kernel: o, lse (fp32, in place) := merge of them with (o2, lse2), weights exp(lse - max).
 // Shapes: o, o2 [n_q][heads][d]; lse [heads][lse_stride], lse2 [heads][n_q]; d a power of two from 4 to 128, 16-byte
-// aligned. Grid: one thread for 4 numbers, so at most one warp for a row. The new LSE is written by the first thread of
-// a row; all threads of the row are in its warp and have read the old one before, so it can be written in place.
+// aligned. Grid: (heads, tokens / rows of a block); a block takes kThreads / (d / 4) consecutive tokens of one head, so
+// that the LSE it touches are whole sectors, and one thread 4 numbers, so at most one warp a row. The new LSE is
+// written by the first thread of a row; all threads of the row are in its warp and have read the old one before.
 template <class Block, bool kFirst>
 __global__ void __launch_bounds__(kThreads)
     merge_kernel(float* __restrict__ o, float* lse, const Block* __restrict__ o2, const float* __restrict__ lse2,
-                 unsigned groups, unsigned heads, unsigned n_q, unsigned lse_stride, unsigned per_row_log2) {
-  const unsigned g = blockIdx.x * kThreads + threadIdx.x;
-  const bool in_range = g < groups;
-  const unsigned row = g >> per_row_log2, token = row / heads, head = row - token * heads;
-  const size_t at = size_t(g) * 4;
+                 unsigned n_q, unsigned lse_stride, unsigned per_row_log2) {
+  const unsigned heads = gridDim.x, head = blockIdx.x, column = threadIdx.x & ((1u << per_row_log2) - 1);
+  const unsigned token = blockIdx.y * (kThreads >> per_row_log2) + (threadIdx.x >> per_row_log2);
+  const bool in_range = token < n_q;
+  const size_t at = (((size_t(token) * heads + head) << per_row_log2) + column) * 4;
   float* lse_at = lse + size_t(head) * lse_stride + token;
   float4 x = {}, y = {};
   float a = 0, b = 0;
@@ -47,17 +48,16 @@ __global__ void __launch_bounds__(kThreads)
   }
   __syncwarp();
   if (!in_range) return;
-  const bool writes_lse = (g & ((1u << per_row_log2) - 1)) == 0;
   if (kFirst) {
     store4(o + at, y);
-    if (writes_lse) *lse_at = b;
+    if (column == 0) *lse_at = b;
     return;
   }
   const float top = fmaxf(a, b);
   const float wa = __expf(a - top), wb = __expf(b - top), sum = wa + wb;
   const float inverse = __fdividef(1.0f, sum), fa = wa * inverse, fb = wb * inverse;
   store4(o + at, make_float4(fa * x.x + fb * y.x, fa * x.y + fb * y.y, fa * x.z + fb * y.z, fa * x.w + fb * y.w));
-  if (writes_lse) *lse_at = top + __logf(sum);
+  if (column == 0) *lse_at = top + __logf(sum);
 }
 
 // out (bf16) = in (fp32). Shapes: groups of 4 numbers. Grid: one thread a group.
@@ -134,15 +134,13 @@ void merge(const MergeShape& s, float* o, float* lse, const Block* o2, const flo
   }
   unsigned log2 = 0;
   while ((4 << log2) < s.head_dim) ++log2;
-  const auto rows = static_cast<unsigned>(s.n_q * s.heads), heads = static_cast<unsigned>(s.heads);
-  const auto n_q = static_cast<unsigned>(s.n_q);
+  const auto n_q = static_cast<unsigned>(s.n_q), tokens = static_cast<unsigned>(kThreads >> log2);
   const auto lse_stride = static_cast<unsigned>(s.lse_stride ? s.lse_stride : s.n_q);
-  const unsigned groups = rows << log2;
-  const int grid = static_cast<int>((groups + kThreads - 1) / kThreads);
+  const dim3 grid(static_cast<unsigned>(s.heads), (n_q + tokens - 1) / tokens);
   if (first) {
-    merge_kernel<Block, true><<<grid, kThreads, 0, stream>>>(o, lse, o2, lse2, groups, heads, n_q, lse_stride, log2);
+    merge_kernel<Block, true><<<grid, kThreads, 0, stream>>>(o, lse, o2, lse2, n_q, lse_stride, log2);
   } else {
-    merge_kernel<Block, false><<<grid, kThreads, 0, stream>>>(o, lse, o2, lse2, groups, heads, n_q, lse_stride, log2);
+    merge_kernel<Block, false><<<grid, kThreads, 0, stream>>>(o, lse, o2, lse2, n_q, lse_stride, log2);
   }
   ORRERY_LAUNCHED();
 }
