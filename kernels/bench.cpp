@@ -222,8 +222,8 @@ int measure_rows(const Table& table, const std::vector<const Row*>& rows, const 
     };
     const Group& group =
         *std::find_if(table.groups.begin(), table.groups.end(), [&](const Group& g) { return g.name == row->group; });
-    if (has(group, "flops") && row->flops > 0) line.push_back({"flops", format_number(row->flops)});
-    if (has(group, "bytes") && row->bytes > 0) line.push_back({"bytes", format_number(row->bytes)});
+    if (has(group, "flops") && row->flops > 0) line.push_back({"flops", format_count(row->flops)});
+    if (has(group, "bytes") && row->bytes > 0) line.push_back({"bytes", format_count(row->bytes)});
     try {
       const Outcome outcome = row->run(session);
       std::vector<Fields> lines = outcome.rows;

@@ -13,6 +13,12 @@ std::string format_number(double value) {
   return text;
 }
 
+std::string format_count(double value) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.0f", value);
+  return text;
+}
+
 std::string quote_csv(const std::string& s) {
   if (s.find_first_of(",\"\n\r") == std::string::npos) return s;
   std::string out = "\"";

@@ -11,6 +11,7 @@ namespace orrery {
 using Fields = std::vector<std::pair<std::string, std::string>>;
 
 std::string format_number(double value);      // 6 significant digits, no trailing zeros; empty for NaN
+std::string format_count(double value);       // all digits: bytes and operations are exact
 std::string quote_csv(const std::string& s);  // quotes only where RFC 4180 asks for them
 
 class CsvWriter {

@@ -40,6 +40,7 @@ TEST_CASE("an unknown column is an error") {
 TEST_CASE("numbers keep six digits") {
   CHECK(format_number(1.5) == "1.5");
   CHECK(format_number(123456789) == "1.23457e+08");
+  CHECK(format_count(1099511627776) == "1099511627776");
   CHECK(format_number(0) == "0");
   CHECK(format_number(std::nan("")).empty());
 }
