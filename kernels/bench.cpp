@@ -99,17 +99,17 @@ std::string version(int v, int major_unit, int minor_unit) {
   return std::to_string(v / major_unit) + "." + std::to_string(v % major_unit / minor_unit);
 }
 
-Fields header(const Session& session, const Arguments& arguments) {
+Fields header(const Rig& rig, const Arguments& arguments) {
   int runtime = 0, driver = 0;
   ORRERY_CUDA(cudaRuntimeGetVersion(&runtime));
   ORRERY_CUDA(cudaDriverGetVersion(&driver));
   char date[64];
   const std::time_t now = std::time(nullptr);
   std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
-  Fields f{{"gpu", session.properties.name},
+  Fields f{{"gpu", rig.properties.name},
            {"gpus", std::to_string(gpu_count())},
            {"link", link_name()},
-           {"driver", session.monitor->driver_version()},
+           {"driver", rig.monitor->driver_version()},
            {"cuda", "runtime " + version(runtime, 1000, 10) + ", driver " + version(driver, 1000, 10)}};
 #if ORRERY_HAVE_CUDNN
   f.push_back({"cudnn", std::to_string(cudnnGetVersion())});
@@ -125,10 +125,10 @@ Fields header(const Session& session, const Arguments& arguments) {
 #else
   f.push_back({"nccl", "none"});
 #endif
-  f.push_back({"sm", std::to_string(session.properties.multiProcessorCount)});
-  f.push_back({"clocks", "SM at most " + format_number(session.monitor->max_sm_clock_mhz()) + " MHz, memory " +
-                             format_number(session.monitor->memory_clock_mhz()) + " MHz, not locked"});
-  f.push_back({"power_limit_w", format_number(session.monitor->power_limit_w())});
+  f.push_back({"sm", std::to_string(rig.properties.multiProcessorCount)});
+  f.push_back({"clocks", "SM at most " + format_number(rig.monitor->max_sm_clock_mhz()) + " MHz, memory " +
+                             format_number(rig.monitor->memory_clock_mhz()) + " MHz, not locked"});
+  f.push_back({"power_limit_w", format_number(rig.monitor->power_limit_w())});
   f.push_back({"date", date});
   f.push_back({"host_cores", std::to_string(std::thread::hardware_concurrency())});
   f.push_back({"data", "normal, sigma 1, fixed seeds"});
@@ -191,14 +191,14 @@ void compile_plans(const std::vector<const Row*>& rows, int device) {
 }
 
 int measure_rows(const Table& table, const std::vector<const Row*>& rows, const Arguments& arguments) {
-  Session session(arguments.device);
+  Rig rig(arguments.device);
   if (!arguments.full) {
-    session.options.cap_s = 0.1;
-    session.options.warmup_s = 0.15;
+    rig.options.cap_s = 0.1;
+    rig.options.warmup_s = 0.15;
   }
   const std::string folder = arguments.output.empty() ? "validate/measured/" + table.gpu : arguments.output;
   make_folders(folder);
-  const Fields head = header(session, arguments);
+  const Fields head = header(rig, arguments);
   std::map<std::string, std::unique_ptr<CsvWriter>> files, steps;
   for (const Group& group : table.groups) {
     files[group.name].reset(new CsvWriter(folder + "/" + group.name + ".csv", head, group.columns));
@@ -225,7 +225,7 @@ int measure_rows(const Table& table, const std::vector<const Row*>& rows, const 
     if (has(group, "flops") && row->flops > 0) line.push_back({"flops", format_count(row->flops)});
     if (has(group, "bytes") && row->bytes > 0) line.push_back({"bytes", format_count(row->bytes)});
     try {
-      const Outcome outcome = row->run(session);
+      const Outcome outcome = row->run(rig);
       std::vector<Fields> lines = outcome.rows;
       if (lines.empty()) lines.push_back({});
       for (const Fields& more : lines) {

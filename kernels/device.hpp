@@ -1,4 +1,4 @@
-// Small owners of CUDA objects, and the helper kernels that measuring needs: random data, poison, L2 flush, in-kernel
+// Small owners of CUDA objects, and the small kernels that measuring needs: random data, poison, L2 flush, in-kernel
 // clock stamps, and a gate that holds streams until everything is queued. Implemented in device.cu.
 #pragma once
 #include <cuda_runtime.h>

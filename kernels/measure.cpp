@@ -56,31 +56,31 @@ class Graph {
 
 }  // namespace
 
-Session::Session(int device_index) : device(select(device_index)), monitor(new NvmlMonitor(bus_id(device_index))) {
+Rig::Rig(int device_index) : device(select(device_index)), monitor(new NvmlMonitor(bus_id(device_index))) {
   ORRERY_CUDA(cudaGetDeviceProperties(&properties, device));
   flush = DeviceBuffer(static_cast<size_t>(properties.l2CacheSize) * 2);
 }
 
-int rotation_sets(const Session& session, double footprint_bytes) {
-  const double wanted = 3.0 * session.properties.l2CacheSize / std::max(1.0, footprint_bytes);
+int rotation_sets(const Rig& rig, double footprint_bytes) {
+  const double wanted = 3.0 * rig.properties.l2CacheSize / std::max(1.0, footprint_bytes);
   return static_cast<int>(std::min(64.0, std::max(1.0, std::ceil(wanted))));
 }
 
-Measurement measure(Session& session, const Work& work, Regime regime) {
-  const cudaStream_t stream = session.stream;
-  const MeasureOptions& options = session.options;
+Measurement measure(Rig& rig, const Work& work, Regime regime) {
+  const cudaStream_t stream = rig.stream;
+  const MeasureOptions& options = rig.options;
   const bool burst = regime == Regime::burst;
   Measurement out;
   out.regime = regime;
 
   // Twice: the first launch of a kernel also loads it.
   work.launch(stream, 0);
-  session.stream.sync();
+  rig.stream.sync();
   Event probe_start, probe_end;
   probe_start.record(stream);
   for (int i = 0; i < 3; ++i) work.launch(stream, i % work.sets);
   probe_end.record(stream);
-  session.stream.sync();
+  rig.stream.sync();
   const double estimate = elapsed_us(probe_start, probe_end) / 3;
 
   out.repeats = estimate < 200 ? static_cast<int>(std::min(64.0, std::ceil(400 / std::max(1.0, estimate)))) : 1;
@@ -104,7 +104,7 @@ Measurement measure(Session& session, const Work& work, Regime regime) {
   const Clock::time_point warm = Clock::now();
   for (int i = 0; i < 2 || (!burst && seconds_since(warm) < options.warmup_s); i += batch) {
     for (int b = 0; b < batch; ++b) run();
-    session.stream.sync();
+    rig.stream.sync();
   }
   if (burst) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   std::vector<Event> starts, ends;
@@ -117,18 +117,18 @@ Measurement measure(Session& session, const Work& work, Regime regime) {
   std::vector<double> samples;
   double cycles = 0, nanoseconds = 0;
 
-  if (session.monitor->available()) session.monitor->begin();
+  if (rig.monitor->available()) rig.monitor->begin();
   const Clock::time_point begin = Clock::now();
   while (true) {
     for (int i = 0; i < batch; ++i) {
-      if (flush || (!work.warm && work.sets == 1)) flush_l2(session.flush, stream);
+      if (flush || (!work.warm && work.sets == 1)) flush_l2(rig.flush, stream);
       stamp_clock(stamps.as<ClockStamp>() + 2 * i, stream);
       starts[i].record(stream);
       run();
       ends[i].record(stream);
       stamp_clock(stamps.as<ClockStamp>() + 2 * i + 1, stream);
     }
-    session.stream.sync();
+    rig.stream.sync();
     ORRERY_CUDA(cudaMemcpy(host.data(), stamps.get(), stamps.bytes(), cudaMemcpyDeviceToHost));
     for (int i = 0; i < batch; ++i) {
       samples.push_back(elapsed_us(starts[i], ends[i]) / out.repeats);
@@ -144,25 +144,25 @@ Measurement measure(Session& session, const Work& work, Regime regime) {
     out.us = summarize(samples);
     if (out.us.ci95_rel < options.target_ci || seconds_since(begin) > options.cap_s) break;
   }
-  out.state = session.monitor->end();
+  out.state = rig.monitor->end();
   out.sm_clock_mhz = nanoseconds > 0 ? 1e3 * cycles / nanoseconds : out.state.sm_clock_mhz;
   return out;
 }
 
-Measurement measure_samples(Session& session, const std::function<double()>& once, double cap_s) {
+Measurement measure_samples(Rig& rig, const std::function<double()>& once, double cap_s) {
   Measurement out;
   out.cache = "as_is";
   for (int i = 0; i < 2; ++i) once();
   std::vector<double> samples;
-  if (session.monitor->available()) session.monitor->begin();
+  if (rig.monitor->available()) rig.monitor->begin();
   const Clock::time_point begin = Clock::now();
   do {
     for (int i = 0; i < 5; ++i) samples.push_back(once());
     if (interrupted) throw Interrupted{};
     out.us = summarize(samples);
-  } while (samples.size() < session.options.min_samples ||
-           (out.us.ci95_rel >= session.options.target_ci && seconds_since(begin) < cap_s));
-  out.state = session.monitor->end();
+  } while (samples.size() < rig.options.min_samples ||
+           (out.us.ci95_rel >= rig.options.target_ci && seconds_since(begin) < cap_s));
+  out.state = rig.monitor->end();
   out.sm_clock_mhz = out.state.sm_clock_mhz;
   return out;
 }

@@ -19,9 +19,9 @@ struct MeasureOptions {
 };
 
 // What one GPU needs for measuring.
-class Session {
+class Rig {
  public:
-  explicit Session(int device);
+  explicit Rig(int device);
   int device;
   cudaDeviceProp properties{};
   Stream stream;
@@ -41,7 +41,7 @@ struct Work {
   bool warm = false;  // leave L2 as the last launch left it
 };
 // So many sets that together they are three times L2, so each launch finds its inputs cold.
-int rotation_sets(const Session& session, double footprint_bytes);
+int rotation_sets(const Rig& rig, double footprint_bytes);
 
 // A GPU under its power limit has two speeds. Burst: a sample, then a rest of three times its length, so that the mean
 // power stays below the limit. Sustained: samples back to back after a warm-up under the same load.
@@ -58,11 +58,11 @@ struct Measurement {
 
 // Kernels under 200 us are captured as many as fill 400 us into one graph that rotates through the sets, so that
 // neither the launch nor the resolution of events counts; longer ones are launched one at a time behind an L2 flush.
-Measurement measure(Session& session, const Work& work, Regime regime = Regime::sustained);
+Measurement measure(Rig& rig, const Work& work, Regime regime = Regime::sustained);
 // Longer than this a burst would be no different: the clock falls within tens of milliseconds of one launch.
 constexpr double kLongestBurstUs = 60e3;
 
 // The same stopping rule for anything that times itself: `once` returns microseconds. Two calls are not counted.
-Measurement measure_samples(Session& session, const std::function<double()>& once, double cap_s = 0.2);
+Measurement measure_samples(Rig& rig, const std::function<double()>& once, double cap_s = 0.2);
 
 }  // namespace orrery

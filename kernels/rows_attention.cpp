@@ -49,37 +49,36 @@ struct Buffers {
   }
 };
 
-Outcome run_attention(Session& session, const AttentionShape& s, Pass pass) {
+Outcome run_attention(Rig& rig, const AttentionShape& s, Pass pass) {
   const bool backward = pass == Pass::backward;
   const double footprint = backward ? s.backward_bytes() : s.forward_bytes();
-  const int sets = rotation_sets(session, footprint);
+  const int sets = rotation_sets(rig, footprint);
   std::vector<std::unique_ptr<Buffers>> data;
   std::vector<std::unique_ptr<AttentionForward>> forward;
   std::vector<std::unique_ptr<AttentionBackward>> gradient;
   for (int i = 0; i < sets; ++i) {
-    data.emplace_back(new Buffers(s, backward, static_cast<uint64_t>(i) + 1, session.stream));
+    data.emplace_back(new Buffers(s, backward, static_cast<uint64_t>(i) + 1, rig.stream));
     Buffers& b = *data.back();
-    forward.emplace_back(
-        new AttentionForward(s, session.device, b.q.get(), b.k.get(), b.v.get(), b.lse.get(), b.o.get()));
-    forward.back()->run(session.stream);
+    forward.emplace_back(new AttentionForward(s, rig.device, b.q.get(), b.k.get(), b.v.get(), b.lse.get(), b.o.get()));
+    forward.back()->run(rig.stream);
     if (!backward) continue;
-    gradient.emplace_back(new AttentionBackward(s, session.device, b.q.get(), b.k.get(), b.v.get(), b.o.get(),
-                                                b.d_o.get(), b.lse.get(), b.dq.get(), b.dk.get(), b.dv.get()));
-    gradient.back()->run(session.stream);
+    gradient.emplace_back(new AttentionBackward(s, rig.device, b.q.get(), b.k.get(), b.v.get(), b.o.get(), b.d_o.get(),
+                                                b.lse.get(), b.dq.get(), b.dk.get(), b.dv.get()));
+    gradient.back()->run(rig.stream);
   }
-  session.stream.sync();
+  rig.stream.sync();
   const Buffers& b = *data.front();
   Difference error = check_forward(s, b.q.get(), b.k.get(), b.v.get(), b.o.get(), b.lse.get());
   const auto q_count = static_cast<size_t>(s.n_q * s.heads * s.head_dim);
   const auto k_count = static_cast<size_t>(s.n_k * s.kv_heads * s.head_dim);
-  size_t unwritten = count_nonfinite_bf16(b.o.get(), q_count, session.stream) +
-                     count_nonfinite_f32(b.lse.get(), static_cast<size_t>(s.n_q * s.heads), session.stream);
+  size_t unwritten = count_nonfinite_bf16(b.o.get(), q_count, rig.stream) +
+                     count_nonfinite_f32(b.lse.get(), static_cast<size_t>(s.n_q * s.heads), rig.stream);
   if (backward) {
     error = worst(error, check_backward(s, b.q.get(), b.k.get(), b.v.get(), b.o.get(), b.d_o.get(), b.lse.get(),
                                         b.dq.get(), b.dk.get(), b.dv.get()));
-    unwritten += count_nonfinite_bf16(b.dq.get(), q_count, session.stream) +
-                 count_nonfinite_bf16(b.dk.get(), k_count, session.stream) +
-                 count_nonfinite_bf16(b.dv.get(), k_count, session.stream);
+    unwritten += count_nonfinite_bf16(b.dq.get(), q_count, rig.stream) +
+                 count_nonfinite_bf16(b.dk.get(), k_count, rig.stream) +
+                 count_nonfinite_bf16(b.dv.get(), k_count, rig.stream);
   }
   if (unwritten) throw BenchError(std::to_string(unwritten) + " outputs were not written or are not finite");
   Work work;
@@ -93,7 +92,7 @@ Outcome run_attention(Session& session, const AttentionShape& s, Pass pass) {
   };
   const double flops = backward ? s.backward_flops() : s.forward_flops();
   return both_regimes(
-      session, work, "ms", checked(error, kBf16Tolerance), [&](double us) { return flops / us * 1e-6; }, "TFLOP/s");
+      rig, work, "ms", checked(error, kBf16Tolerance), [&](double us) { return flops / us * 1e-6; }, "TFLOP/s");
 }
 
 void add(Table& table, const AttentionShape& s, Pass pass, bool quick) {
@@ -129,7 +128,7 @@ void add(Table& table, const AttentionShape& s, Pass pass, bool quick) {
               {"n_k", std::to_string(s.n_k)},
               {"mask", to_string(s.mask)},
               {"window", s.mask == Mask::window ? std::to_string(s.window) : ""}};
-  row.run = [s, pass](Session& session) { return run_attention(session, s, pass); };
+  row.run = [s, pass](Rig& rig) { return run_attention(rig, s, pass); };
   row.prepare = [s, pass](int device) {
     attention_plan({s, Pass::forward}, device);
     if (pass == Pass::backward) attention_plan({s, pass}, device);

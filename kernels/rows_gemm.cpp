@@ -5,8 +5,8 @@
 namespace orrery {
 namespace {
 
-Outcome run_gemm(Session& session, const GemmShape& s, bool zeros) {
-  const int sets = rotation_sets(session, s.bytes());
+Outcome run_gemm(Rig& rig, const GemmShape& s, bool zeros) {
+  const int sets = rotation_sets(rig, s.bytes());
   struct Operands {
     DeviceBuffer a, b, c;
   };
@@ -16,15 +16,15 @@ Outcome run_gemm(Session& session, const GemmShape& s, bool zeros) {
     o.a = DeviceBuffer(static_cast<size_t>(s.a_count()) * 2);
     o.b = DeviceBuffer(static_cast<size_t>(s.b_count()) * 2);
     o.c = DeviceBuffer(static_cast<size_t>(s.c_count()) * 2);
-    fill_normal_bf16(o.a.get(), static_cast<size_t>(s.a_count()), ++seed, session.stream);
-    fill_normal_bf16(o.b.get(), static_cast<size_t>(s.b_count()), ++seed, session.stream);
-    poison(o.c.get(), o.c.bytes(), session.stream);
+    fill_normal_bf16(o.a.get(), static_cast<size_t>(s.a_count()), ++seed, rig.stream);
+    fill_normal_bf16(o.b.get(), static_cast<size_t>(s.b_count()), ++seed, rig.stream);
+    poison(o.c.get(), o.c.bytes(), rig.stream);
   }
   const Gemm gemm(s);
   const Operands& first = data.front();
-  gemm.run(first.a.get(), first.b.get(), first.c.get(), session.stream);
-  session.stream.sync();
-  if (count_nonfinite_bf16(first.c.get(), static_cast<size_t>(s.c_count()), session.stream)) {
+  gemm.run(first.a.get(), first.b.get(), first.c.get(), rig.stream);
+  rig.stream.sync();
+  if (count_nonfinite_bf16(first.c.get(), static_cast<size_t>(s.c_count()), rig.stream)) {
     throw BenchError("outputs were not written or are not finite");
   }
   // 6 x 6 entries spread over the result, each a whole dot product. Strided operands come one row or column at a time.
@@ -61,8 +61,8 @@ Outcome run_gemm(Session& session, const GemmShape& s, bool zeros) {
   const Fields check = checked(difference(got, expected, 6), kBf16Tolerance);
   if (zeros) {  // the one row that shows what zeros would have done
     for (Operands& o : data) {
-      ORRERY_CUDA(cudaMemsetAsync(o.a.get(), 0, o.a.bytes(), session.stream));
-      ORRERY_CUDA(cudaMemsetAsync(o.b.get(), 0, o.b.bytes(), session.stream));
+      ORRERY_CUDA(cudaMemsetAsync(o.a.get(), 0, o.a.bytes(), rig.stream));
+      ORRERY_CUDA(cudaMemsetAsync(o.b.get(), 0, o.b.bytes(), rig.stream));
     }
   }
   Work work;
@@ -72,7 +72,7 @@ Outcome run_gemm(Session& session, const GemmShape& s, bool zeros) {
     gemm.run(o.a.get(), o.b.get(), o.c.get(), stream);
   };
   return both_regimes(
-      session, work, "us", check, [&](double us) { return s.flops() / us * 1e-6; }, "TFLOP/s");
+      rig, work, "us", check, [&](double us) { return s.flops() / us * 1e-6; }, "TFLOP/s");
 }
 
 void add(Table& table, const std::string& model, const std::string& layer, const GemmShape& s, bool quick = false,
@@ -94,7 +94,7 @@ void add(Table& table, const std::string& model, const std::string& layer, const
               {"in", std::to_string(s.in)},
               {"out", std::to_string(s.out)},
               {"data", zeros ? "zeros" : "normal"}};
-  row.run = [s, zeros](Session& session) { return run_gemm(session, s, zeros); };
+  row.run = [s, zeros](Rig& rig) { return run_gemm(rig, s, zeros); };
   table.rows.push_back(std::move(row));
 }
 

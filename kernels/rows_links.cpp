@@ -181,11 +181,11 @@ void add(Table& table, const Pattern& pattern, int64_t bytes) {
               {"n_gpu", std::to_string(std::min(pattern.ranks, table.gpus))},
               {"ranks", std::to_string(pattern.ranks)},
               {"channels", ""}};
-  row.run = [pattern, bytes](Session& session) {
+  row.run = [pattern, bytes](Rig& rig) {
     Copies copies(pattern.transfers, pattern.ranks, bytes);
     const int repeats = bytes <= (1 << 20) ? 20 : bytes <= (16 << 20) ? 5 : 1;
     const Measurement m = measure_samples(
-        session, [&] { return copies.run(session.gate, repeats); }, 0.05);
+        rig, [&] { return copies.run(rig.gate, repeats); }, 0.05);
     Outcome out;
     for (auto& f : result_fields(m, "us")) {
       if (f.first != "launches_per_sample" && f.first != "cache" && f.first != "regime") out.values.push_back(f);

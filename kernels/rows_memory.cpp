@@ -15,10 +15,10 @@ std::vector<std::string> columns_with_results(std::vector<std::string> keys) {
   return keys;
 }
 
-Outcome timed(Session& session, const Work& work, const Difference& error, double tolerance, double bytes) {
+Outcome timed(Rig& rig, const Work& work, const Difference& error, double tolerance, double bytes) {
   Outcome out;
   out.values = checked(error, tolerance);
-  const Measurement m = measure(session, work);
+  const Measurement m = measure(rig, work);
   for (auto& f : result_fields(m, "us")) out.values.push_back(f);
   out.headline = bytes / m.us.median * 1e-3;
   out.headline_unit = "GB/s";
@@ -92,10 +92,10 @@ struct MergeBuffers {
   DeviceBuffer o, lse, block, lse2, scratch;
 };
 
-Outcome run_merge(Session& session, Variant variant, const MergeShape& s) {
+Outcome run_merge(Rig& rig, Variant variant, const MergeShape& s) {
   const auto n = static_cast<size_t>(s.elements()), rows = static_cast<size_t>(s.n_q * s.heads);
   const double bytes = merge_bytes(variant, s);
-  const int sets = rotation_sets(session, bytes);
+  const int sets = rotation_sets(rig, bytes);
   const bool wide = variant == Variant::f32;
   std::vector<MergeBuffers> data(static_cast<size_t>(sets));
   uint64_t seed = 100;
@@ -104,23 +104,23 @@ Outcome run_merge(Session& session, Variant variant, const MergeShape& s) {
     b.lse = DeviceBuffer(rows * 4);
     b.lse2 = DeviceBuffer(rows * 4);
     b.block = DeviceBuffer(n * (wide ? 4 : 2));
-    fill_normal_f32(b.o.get(), n, ++seed, session.stream);
-    fill_normal_f32(b.lse.get(), rows, ++seed, session.stream);
-    fill_normal_f32(b.lse2.get(), rows, ++seed, session.stream);
+    fill_normal_f32(b.o.get(), n, ++seed, rig.stream);
+    fill_normal_f32(b.lse.get(), rows, ++seed, rig.stream);
+    fill_normal_f32(b.lse2.get(), rows, ++seed, rig.stream);
     if (wide) {
-      fill_normal_f32(b.block.get(), n, ++seed, session.stream);
+      fill_normal_f32(b.block.get(), n, ++seed, rig.stream);
     } else {
-      fill_normal_bf16(b.block.get(), n, ++seed, session.stream);
+      fill_normal_bf16(b.block.get(), n, ++seed, rig.stream);
     }
     if (variant == Variant::eager) {
       b.scratch = DeviceBuffer((2 * n + 3 * rows) * 4);
-      poison(b.scratch.get(), b.scratch.bytes(), session.stream);
+      poison(b.scratch.get(), b.scratch.bytes(), rig.stream);
     }
     if (variant == Variant::first) {
-      poison(b.o.get(), b.o.bytes(), session.stream);
-      poison(b.lse.get(), b.lse.bytes(), session.stream);
+      poison(b.o.get(), b.o.bytes(), rig.stream);
+      poison(b.lse.get(), b.lse.bytes(), rig.stream);
     }
-    if (variant == Variant::cast) poison(b.block.get(), b.block.bytes(), session.stream);
+    if (variant == Variant::cast) poison(b.block.get(), b.block.bytes(), rig.stream);
   }
   Work work;
   work.sets = sets;
@@ -161,7 +161,7 @@ Outcome run_merge(Session& session, Variant variant, const MergeShape& s) {
     return out;
   };
   Difference error;
-  session.stream.sync();
+  rig.stream.sync();
   std::vector<Doubles> o, lse, block, lse2;
   const std::vector<int64_t> tokens{0, s.n_q - some};
   for (int64_t t : tokens) {
@@ -170,8 +170,8 @@ Outcome run_merge(Session& session, Variant variant, const MergeShape& s) {
     block.push_back(part(b.block, wide, t));
     lse2.push_back(part_lse(b.lse2, t));
   }
-  work.launch(session.stream, 0);
-  session.stream.sync();
+  work.launch(rig.stream, 0);
+  rig.stream.sync();
   for (size_t i = 0; i < tokens.size(); ++i) {
     Difference d;
     if (variant == Variant::cast) {
@@ -193,7 +193,7 @@ Outcome run_merge(Session& session, Variant variant, const MergeShape& s) {
     }
     error = {std::max(error.norm, d.norm), std::max(error.row_max, d.row_max)};
   }
-  return timed(session, work, error, variant == Variant::cast ? kBf16Tolerance : 1e-5, bytes);
+  return timed(rig, work, error, variant == Variant::cast ? kBf16Tolerance : 1e-5, bytes);
 }
 
 void add_merge(Table& table, Variant variant, int64_t n, int64_t heads, int64_t d, bool quick) {
@@ -215,7 +215,7 @@ void add_merge(Table& table, Variant variant, int64_t n, int64_t heads, int64_t 
               {"n_q", std::to_string(n)},
               {"heads", std::to_string(heads)},
               {"head_dim", std::to_string(d)}};
-  row.run = [variant, s](Session& session) { return run_merge(session, variant, s); };
+  row.run = [variant, s](Rig& rig) { return run_merge(rig, variant, s); };
   table.rows.push_back(std::move(row));
 }
 
@@ -284,11 +284,11 @@ Doubles expected_row(Kernel k, const Doubles& a, const Doubles& b, int64_t token
   return y;
 }
 
-Outcome run_elementwise(Session& session, Kernel kernel, int64_t tokens, int64_t width) {
+Outcome run_elementwise(Rig& rig, Kernel kernel, int64_t tokens, int64_t width) {
   const auto n = static_cast<size_t>(tokens * width);
   const double bytes = elementwise_bytes(kernel, tokens, width);
-  const int sets = rotation_sets(session, bytes);
-  const cudaStream_t setup = session.stream;
+  const int sets = rotation_sets(rig, bytes);
+  const cudaStream_t setup = rig.stream;
   DeviceBuffer weight(static_cast<size_t>(width) * 2), table, index;
   fill_normal_bf16(weight.get(), static_cast<size_t>(width), 7, setup);
   if (kernel == Kernel::rotary) {
@@ -343,7 +343,7 @@ Outcome run_elementwise(Session& session, Kernel kernel, int64_t tokens, int64_t
     return download_bf16(b.as<char>() + row * width * 2, static_cast<size_t>(width));
   };
   std::vector<Doubles> a;
-  session.stream.sync();
+  rig.stream.sync();
   const Vectors& v = data.front();
   for (int64_t row : rows) {
     if (kernel == Kernel::embed) {
@@ -354,16 +354,16 @@ Outcome run_elementwise(Session& session, Kernel kernel, int64_t tokens, int64_t
       a.push_back(row_of(kernel == Kernel::rotary ? v.out : v.a, row));
     }
   }
-  work.launch(session.stream, 0);
-  session.stream.sync();
+  work.launch(rig.stream, 0);
+  rig.stream.sync();
   Difference error;
   for (size_t i = 0; i < rows.size(); ++i) {
     const Doubles b = kernel == Kernel::rms_norm ? row_of(weight, 0) : v.b.bytes() ? row_of(v.b, rows[i]) : Doubles();
     const Difference d = difference(row_of(v.out, rows[i]), expected_row(kernel, a[i], b, rows[i], width), width);
     error = {std::max(error.norm, d.norm), std::max(error.row_max, d.row_max)};
   }
-  if (count_nonfinite_bf16(v.out.get(), n, session.stream)) throw BenchError("outputs were not written");
-  return timed(session, work, error, kBf16Tolerance, bytes);
+  if (count_nonfinite_bf16(v.out.get(), n, rig.stream)) throw BenchError("outputs were not written");
+  return timed(rig, work, error, kBf16Tolerance, bytes);
 }
 
 void add_elementwise(Table& table, Kernel kernel, int64_t tokens, int64_t width, bool quick) {
@@ -382,7 +382,7 @@ void add_elementwise(Table& table, Kernel kernel, int64_t tokens, int64_t width,
               {"kernel", name_of(kernel)},
               {"tokens", std::to_string(tokens)},
               {"width", std::to_string(width)}};
-  row.run = [kernel, tokens, width](Session& session) { return run_elementwise(session, kernel, tokens, width); };
+  row.run = [kernel, tokens, width](Rig& rig) { return run_elementwise(rig, kernel, tokens, width); };
   table.rows.push_back(std::move(row));
 }
 

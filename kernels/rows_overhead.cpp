@@ -16,15 +16,15 @@ double host_us_per(int count, const std::function<void()>& once) {
 }
 
 // Time on the GPU of what `queue` puts into the stream, nothing of it started before all is queued.
-double queued_us(Session& session, const std::function<void(cudaStream_t)>& queue) {
+double queued_us(Rig& rig, const std::function<void(cudaStream_t)>& queue) {
   static Event start, end;
-  session.gate.reset();
-  session.gate.hold(session.stream);
-  start.record(session.stream);
-  queue(session.stream);
-  end.record(session.stream);
-  session.gate.release();
-  session.stream.sync();
+  rig.gate.reset();
+  rig.gate.hold(rig.stream);
+  start.record(rig.stream);
+  queue(rig.stream);
+  end.record(rig.stream);
+  rig.gate.release();
+  rig.stream.sync();
   return elapsed_us(start, end);
 }
 
@@ -41,18 +41,18 @@ cudaGraphExec_t graph_of(cudaStream_t stream, int nodes) {
 }
 
 // Hops between two streams: each launch waits for the other stream's last one. Per hop, the kernel included.
-double hops_us(Session& session, cudaStream_t other, int other_device) {
+double hops_us(Rig& rig, cudaStream_t other, int other_device) {
   static std::vector<Event> events;
   static int events_device = -1;
   if (events.empty() || events_device != other_device) {
     events.clear();
     for (int i = 0; i < 2 * kCount; ++i) {
-      OnDevice on(i % 2 ? other_device : session.device);
+      OnDevice on(i % 2 ? other_device : rig.device);
       events.emplace_back(false);
     }
     events_device = other_device;
   }
-  return queued_us(session,
+  return queued_us(rig,
                    [&](cudaStream_t stream) {
                      for (int i = 0; i < kCount; ++i) {
                        empty_kernel(stream);
@@ -69,7 +69,7 @@ double hops_us(Session& session, cudaStream_t other, int other_device) {
          (2 * kCount);
 }
 
-void add(Table& table, const std::string& name, const std::string& what, std::function<double(Session&)> once) {
+void add(Table& table, const std::string& name, const std::string& what, std::function<double(Rig&)> once) {
   Row row;
   row.group = "overhead";
   row.name = "overhead/" + name;
@@ -77,9 +77,9 @@ void add(Table& table, const std::string& name, const std::string& what, std::fu
   row.quick = true;
   row.expected_s = 0.4;
   row.keys = {{"gpu", table.gpu}, {"cost", name}, {"what", what}};
-  row.run = [once](Session& session) {
+  row.run = [once](Rig& rig) {
     Outcome out;
-    const Measurement m = measure_samples(session, [&] { return once(session); });
+    const Measurement m = measure_samples(rig, [&] { return once(rig); });
     for (auto& f : result_fields(m, "us")) {
       if (f.first != "cache" && f.first != "regime") out.values.push_back(f);
     }
@@ -97,45 +97,45 @@ void add_overhead_rows(Table& table) {
   for (const std::string& c : result_columns("us")) columns.push_back(c);
   table.groups.push_back({"overhead", "launch, dependency and gap costs", columns, ""});
 
-  add(table, "launch_host", "host time of one kernel launch into an idle stream", [](Session& s) {
+  add(table, "launch_host", "host time of one kernel launch into an idle stream", [](Rig& s) {
     const double us = host_us_per(kCount, [&] { empty_kernel(s.stream); });
     s.stream.sync();
     return us;
   });
   add(table, "launch_to_done", "host time from a launch to the end of the empty kernel (launch, run, synchronize)",
-      [](Session& s) {
+      [](Rig& s) {
         return host_us_per(20, [&] {
           empty_kernel(s.stream);
           s.stream.sync();
         });
       });
-  add(table, "gap_in_stream", "an empty kernel behind another in one stream, all queued before", [](Session& s) {
+  add(table, "gap_in_stream", "an empty kernel behind another in one stream, all queued before", [](Rig& s) {
     return queued_us(s,
                      [](cudaStream_t stream) {
                        for (int i = 0; i < kCount; ++i) empty_kernel(stream);
                      }) /
            kCount;
   });
-  add(table, "gap_in_graph", "an empty kernel behind another in one graph", [](Session& s) {
+  add(table, "gap_in_graph", "an empty kernel behind another in one graph", [](Rig& s) {
     static cudaGraphExec_t exec = graph_of(s.stream, kCount);
     return queued_us(s, [](cudaStream_t stream) { ORRERY_CUDA(cudaGraphLaunch(exec, stream)); }) / kCount;
   });
-  add(table, "graph_launch_host", "host time to launch a graph of 200 kernels", [](Session& s) {
+  add(table, "graph_launch_host", "host time to launch a graph of 200 kernels", [](Rig& s) {
     static cudaGraphExec_t exec = graph_of(s.stream, kCount);
     const double us = host_us_per(1, [&] { ORRERY_CUDA(cudaGraphLaunch(exec, s.stream)); });
     s.stream.sync();
     return us;
   });
   add(table, "event_pair", "two events with nothing between: the floor of every timing",
-      [](Session& s) { return queued_us(s, [](cudaStream_t) {}); });
+      [](Rig& s) { return queued_us(s, [](cudaStream_t) {}); });
   add(table, "dependency_event", "one hop between two streams of one GPU by an event, the empty kernel included",
-      [](Session& s) {
+      [](Rig& s) {
         static Stream other;
         return hops_us(s, other, s.device);
       });
   if (table.gpus > 1) {
     add(table, "dependency_event_peer", "one hop between streams of two GPUs by an event, the empty kernel included",
-        [](Session& s) {
+        [](Rig& s) {
           static std::unique_ptr<Stream> other;
           if (!other) {
             OnDevice on(1);
@@ -144,20 +144,20 @@ void add_overhead_rows(Table& table) {
           return hops_us(s, *other, 1);
         });
   }
-  add(table, "event_record_host", "host time of recording an event", [](Session& s) {
+  add(table, "event_record_host", "host time of recording an event", [](Rig& s) {
     static Event event(false);
     const double us = host_us_per(kCount, [&] { event.record(s.stream); });
     s.stream.sync();
     return us;
   });
-  add(table, "stream_wait_host", "host time of making a stream wait for an event", [](Session& s) {
+  add(table, "stream_wait_host", "host time of making a stream wait for an event", [](Rig& s) {
     static Event event(false);
     event.record(s.stream);
     const double us = host_us_per(kCount, [&] { ORRERY_CUDA(cudaStreamWaitEvent(s.stream, event, 0)); });
     s.stream.sync();
     return us;
   });
-  add(table, "copy_host", "host time of queueing one copy of 4 KiB", [](Session& s) {
+  add(table, "copy_host", "host time of queueing one copy of 4 KiB", [](Rig& s) {
     static DeviceBuffer a(4096), b(4096);
     const double us = host_us_per(
         kCount, [&] { ORRERY_CUDA(cudaMemcpyAsync(b.get(), a.get(), 4096, cudaMemcpyDeviceToDevice, s.stream)); });

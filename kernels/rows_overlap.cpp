@@ -203,7 +203,7 @@ struct SideResult {
   double clock_alone = 0, clock_both = 0;
 };
 
-SideResult slow_down(Session& session, Pair& pair, const Side& side, const Side& around) {
+SideResult slow_down(Rig& rig, Pair& pair, const Side& side, const Side& around) {
   pair.run(side, 1, nullptr, 0);
   pair.run(around, 1, nullptr, 0);
   const double side_us = pair.run(side, 2, nullptr, 0).us, around_us = pair.run(around, 2, nullptr, 0).us;
@@ -211,7 +211,7 @@ SideResult slow_down(Session& session, Pair& pair, const Side& side, const Side&
   double factor = 1.6;
   SideResult out;
   std::vector<double> alone, both, clock_alone, clock_both;
-  const size_t wanted = session.options.min_samples;
+  const size_t wanted = rig.options.min_samples;
   while (both.size() < wanted) {
     const int cover = static_cast<int>(std::ceil(factor * count * side_us / around_us)) + 2;
     if (cover > 900) throw BenchError("the transfer is too short to cover the kernel");
@@ -238,13 +238,13 @@ SideResult slow_down(Session& session, Pair& pair, const Side& side, const Side&
   return out;
 }
 
-Outcome run_overlap(Session& session, const std::string& kernel, const Mechanism& mechanism, int ranks) {
+Outcome run_overlap(Rig& rig, const std::string& kernel, const Mechanism& mechanism, int ranks) {
   const Side compute = compute_side(kernel, ranks), transfer = transfer_side(mechanism, ranks);
-  Pair pair(ranks, ranks > 1, session.gate);
-  if (session.monitor->available()) session.monitor->begin();
-  const SideResult c = slow_down(session, pair, compute, transfer);
-  const SideResult t = slow_down(session, pair, transfer, compute);
-  const GpuState state = session.monitor->end();
+  Pair pair(ranks, ranks > 1, rig.gate);
+  if (rig.monitor->available()) rig.monitor->begin();
+  const SideResult c = slow_down(rig, pair, compute, transfer);
+  const SideResult t = slow_down(rig, pair, transfer, compute);
+  const GpuState state = rig.monitor->end();
   Outcome out;
   out.values = {{"compute_alone_us", format_number(c.alone.median)},
                 {"compute_overlapped_us", format_number(c.both.median)},
@@ -328,7 +328,7 @@ void add_overlap_rows(Table& table) {
                   {"kernel", kernel},
                   {"mechanism", m.name},
                   {"channels", m.name.rfind("nccl", 0) == 0 ? channels : ""}};
-      row.run = [kernel, m, ranks](Session& session) { return run_overlap(session, kernel, m, ranks); };
+      row.run = [kernel, m, ranks](Rig& rig) { return run_overlap(rig, kernel, m, ranks); };
       row.prepare = [kernel, ranks](int) {
         for (int r = 0; r < ranks; ++r) prepare_workload(kernel, r);
       };

@@ -20,14 +20,14 @@ struct Stamped {
   Event start, end;
 
   // Runs `count` launches between two stamps; returns microseconds per launch and adds to cycles and nanoseconds.
-  double run(Session& session, const Workload& w, int count, double& cycles, double& nanoseconds) {
-    const cudaStream_t stream = session.stream;
+  double run(Rig& rig, const Workload& w, int count, double& cycles, double& nanoseconds) {
+    const cudaStream_t stream = rig.stream;
     stamp_clock(buffer.as<ClockStamp>(), stream);
     start.record(stream);
     for (int i = 0; i < count; ++i) w.launch(stream);
     end.record(stream);
     stamp_clock(buffer.as<ClockStamp>() + 1, stream);
-    session.stream.sync();
+    rig.stream.sync();
     ClockStamp s[2];
     ORRERY_CUDA(cudaMemcpy(s, buffer.get(), sizeof s, cudaMemcpyDeviceToHost));
     if (s[0].sm == s[1].sm && s[1].nanoseconds > s[0].nanoseconds) {
@@ -60,31 +60,31 @@ Fields line(const Workload& w, const std::string& regime, int second, const std:
   return f;
 }
 
-Outcome run_burst(Session& session, const std::string& kernel) {
-  const auto w = make_workload(kernel, session.device, session.stream);
+Outcome run_burst(Rig& rig, const std::string& kernel) {
+  const auto w = make_workload(kernel, rig.device, rig.stream);
   Stamped stamped;
   double cycles = 0, ns = 0;
-  stamped.run(session, *w, 1, cycles, ns);
+  stamped.run(rig, *w, 1, cycles, ns);
   cycles = ns = 0;
   std::vector<double> samples;
-  session.monitor->begin();
-  for (size_t i = 0; i < session.options.min_samples; ++i) {
+  rig.monitor->begin();
+  for (size_t i = 0; i < rig.options.min_samples; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(150));
-    samples.push_back(stamped.run(session, *w, 1, cycles, ns));
+    samples.push_back(stamped.run(rig, *w, 1, cycles, ns));
     if (interrupted) throw Interrupted{};
   }
   Outcome out;
-  out.rows.push_back(line(*w, "burst", 0, samples, cycles, ns, session.monitor->end()));
+  out.rows.push_back(line(*w, "burst", 0, samples, cycles, ns, rig.monitor->end()));
   out.headline = ns > 0 ? 1e3 * cycles / ns : 0;
   out.headline_unit = "MHz";
   return out;
 }
 
-Outcome run_sustained(Session& session, const std::string& kernel, int seconds) {
-  const auto w = make_workload(kernel, session.device, session.stream);
+Outcome run_sustained(Rig& rig, const std::string& kernel, int seconds) {
+  const auto w = make_workload(kernel, rig.device, rig.stream);
   Stamped stamped;
   double cycles = 0, ns = 0;
-  const double us = stamped.run(session, *w, 2, cycles, ns);
+  const double us = stamped.run(rig, *w, 2, cycles, ns);
   const int count = static_cast<int>(std::max(1.0, 40e3 / us));  // samples of 40 ms
   std::this_thread::sleep_for(std::chrono::seconds(1));
   Outcome out;
@@ -92,12 +92,12 @@ Outcome run_sustained(Session& session, const std::string& kernel, int seconds) 
   for (int second = 0; second < seconds; ++second) {
     std::vector<double> samples;
     cycles = ns = 0;
-    session.monitor->begin();
+    rig.monitor->begin();
     while (since(begin) < second + 1) {
-      samples.push_back(stamped.run(session, *w, count, cycles, ns));
+      samples.push_back(stamped.run(rig, *w, count, cycles, ns));
       if (interrupted) throw Interrupted{};
     }
-    out.rows.push_back(line(*w, "sustained", second, samples, cycles, ns, session.monitor->end()));
+    out.rows.push_back(line(*w, "sustained", second, samples, cycles, ns, rig.monitor->end()));
   }
   out.headline = ns > 0 ? 1e3 * cycles / ns : 0;
   out.headline_unit = "MHz";
@@ -122,8 +122,8 @@ void add_power_rows(Table& table) {
       row.quick = !sustained && kernel == workload_names().front();
       row.expected_s = sustained ? 11.5 : 3.5;
       row.keys = {{"gpu", table.gpu}, {"kernel", kernel}};
-      row.run = [kernel, sustained](Session& session) {
-        return sustained ? run_sustained(session, kernel, 10) : run_burst(session, kernel);
+      row.run = [kernel, sustained](Rig& rig) {
+        return sustained ? run_sustained(rig, kernel, 10) : run_burst(rig, kernel);
       };
       row.prepare = [kernel](int device) { prepare_workload(kernel, device); };
       table.rows.push_back(std::move(row));

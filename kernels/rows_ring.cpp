@@ -21,14 +21,13 @@ std::vector<std::string> run_keys() {
 #if ORRERY_HAVE_CUDNN
 constexpr int64_t K = 1024;
 
-Outcome timed_run(Session& session, const Difference& error, const std::vector<Fields>& keys_of_steps,
+Outcome timed_run(Rig& rig, const Difference& error, const std::vector<Fields>& keys_of_steps,
                   const std::function<double()>& once, const std::function<double(std::vector<RingSpan>&)>& stamped) {
   Outcome out;
   out.values = checked(error, kBf16Tolerance);
   const auto warm = std::chrono::steady_clock::now();
-  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - warm).count() < session.options.warmup_s)
-    once();
-  const Measurement m = measure_samples(session, once, session.options.cap_s);
+  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - warm).count() < rig.options.warmup_s) once();
+  const Measurement m = measure_samples(rig, once, rig.options.cap_s);
   for (auto& f : result_fields(m, "ms")) out.values.push_back(f);
   out.headline = m.us.median * 1e-3;
   out.headline_unit = "ms";
@@ -94,7 +93,7 @@ void add_ring(Table& table, const RingShape& s, const std::string& pass, bool qu
               {"physical_gpus", std::to_string(std::min(table.gpus, s.ranks))},
               {"tokens_per_gpu", std::to_string(s.n)}};
   const Fields keys = row.keys;
-  row.run = [s, forward, backward, keys](Session& session) {
+  row.run = [s, forward, backward, keys](Rig& rig) {
     static std::map<std::string, Difference> checks;
     const std::string kind = std::to_string(s.ranks) + std::to_string(s.causal) +
                              std::to_string(static_cast<int>(s.layout)) + transport_name(s.transport) +
@@ -105,7 +104,7 @@ void add_ring(Table& table, const RingShape& s, const std::string& pass, bool qu
     ring.fill_random(11);
     ring.warm_up(true, backward);
     return timed_run(
-        session, checks[kind], {keys}, [&] { return ring.run(forward, backward); },
+        rig, checks[kind], {keys}, [&] { return ring.run(forward, backward); },
         [&](std::vector<RingSpan>& spans) { return ring.run(forward, backward, &spans); });
   };
   row.prepare = [s, backward, gpus = table.gpus](int) {
@@ -148,14 +147,14 @@ void add_pi(Table& table, const PiShape& s, bool quick) {
               {"window", std::to_string(s.window)},
               {"period", std::to_string(s.period)}};
   const Fields keys = row.keys;
-  row.run = [s, keys](Session& session) {
+  row.run = [s, keys](Rig& rig) {
     const Difference error = check_pi(s);
     checked(error, kBf16Tolerance);
     PiHalo pi(s);
     pi.fill_random(13);
     pi.warm_up();
     return timed_run(
-        session, error, {keys}, [&] { return pi.run(); }, [&](std::vector<RingSpan>& spans) { return pi.run(&spans); });
+        rig, error, {keys}, [&] { return pi.run(); }, [&](std::vector<RingSpan>& spans) { return pi.run(&spans); });
   };
   row.prepare = [s, gpus = table.gpus](int) {
     for (const PiShape& shape : {small(s), s}) {

@@ -29,19 +29,19 @@ Fields result_fields(const Measurement& m, const std::string& unit) {
   return f;
 }
 
-Outcome both_regimes(Session& session, const Work& work, const std::string& unit, const Fields& check,
+Outcome both_regimes(Rig& rig, const Work& work, const std::string& unit, const Fields& check,
                      const std::function<double(double us)>& headline, const std::string& headline_unit) {
   Event start, end;
-  work.launch(session.stream, 0);
-  start.record(session.stream);
-  work.launch(session.stream, 0);
-  end.record(session.stream);
-  session.stream.sync();
+  work.launch(rig.stream, 0);
+  start.record(rig.stream);
+  work.launch(rig.stream, 0);
+  end.record(rig.stream);
+  rig.stream.sync();
   Outcome out;
   out.values = check;
   for (Regime regime : {Regime::burst, Regime::sustained}) {
     if (regime == Regime::burst && elapsed_us(start, end) > kLongestBurstUs) continue;
-    const Measurement m = measure(session, work, regime);
+    const Measurement m = measure(rig, work, regime);
     out.rows.push_back(result_fields(m, unit));
     if (out.rows.size() == 1) out.headline = headline(m.us.median);
   }

@@ -27,7 +27,7 @@ struct Row {
   double flops = 0, bytes = 0;
   bool quick = false;       // part of --quick
   double expected_s = 0.5;  // for the progress bar until measured times correct it
-  std::function<Outcome(Session&)> run;
+  std::function<Outcome(Rig&)> run;
   std::function<void(int device)> prepare;  // compiles plans; of many rows at once, before anything is timed
 };
 
@@ -51,7 +51,7 @@ struct Table {
 std::vector<std::string> result_columns(const std::string& unit);
 Fields result_fields(const Measurement& m, const std::string& unit);
 // Measures in both regimes (long kernels only sustained), a line of CSV for each; the headline is that of the first.
-Outcome both_regimes(Session& session, const Work& work, const std::string& unit, const Fields& check,
+Outcome both_regimes(Rig& rig, const Work& work, const std::string& unit, const Fields& check,
                      const std::function<double(double us)>& headline, const std::string& headline_unit);
 // Throws if the error is above the tolerance, so that a wrong kernel is never timed.
 Fields checked(const Difference& difference, double tolerance);
