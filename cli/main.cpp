@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   orrery::add_simulate(app);
   orrery::add_list(app);
+  orrery::add_reach(app);
   try {
     app.parse(argc, argv);
     if (std::fflush(stdout) != 0) throw std::runtime_error("standard output could not be written (is the disk full?)");

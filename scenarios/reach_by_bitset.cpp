@@ -170,17 +170,26 @@ class BitsetEngine {
   }
 
   void add_drawn(const ReachPrimitive& p, const std::vector<Interval>& runs, Words& set) {
+    if (next(set, 0, false) > last_visible()) return;
     if (p.kind == ReachPrimitive::Kind::bucket) {
       for (const Index token : draws_.same_bucket(p, runs, tokens_, problem_.causal)) set_range(set, token, token);
       return;
     }
+    // The latest queries choose first: they have most to choose from, so that all is soon seen and nobody need draw.
     const FreeBlocks free{p.query_block, p.size, p.first, p.before};
-    for_each_block(runs, p.query_block, [&](Index b, Index) {
-      for (const Index block : draws_.blocks(p, choices(free, problem_, b))) {
-        set_range(set, block * p.size, block * p.size + p.size - 1);
+    constexpr Index draws_between_looks = 16;
+    Index drawn = 0;
+    for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
+      for (Index b = run->last / p.query_block; b >= run->first / p.query_block; --b) {
+        if (drawn++ % draws_between_looks == 0 && next(set, 0, false) > last_visible()) return;
+        for (const Index block : draws_.blocks(p, choices(free, problem_, b))) {
+          set_range(set, block * p.size, block * p.size + p.size - 1);
+        }
       }
-    });
+    }
   }
+
+  Index last_visible() const { return problem_.causal ? problem_.query - problem_.begin : tokens_ - 1; }
 
   const ReachProblem& problem_;
   Index tokens_;

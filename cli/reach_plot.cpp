@@ -1,0 +1,254 @@
+// The picture of a reach: a data file, and a gnuplot script that goes to gnuplot through a pipe.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+
+#include "cli/reach_output.hpp"
+
+namespace orrery {
+namespace {
+
+struct Terminal {
+  const char* ending;
+  const char* gnuplot;
+};
+constexpr Terminal terminals[] = {
+    {".svg", "svg size 1200,720 font 'Helvetica,15' background rgb 'white'"},
+    {".png", "pngcairo size 1200,720 font 'Sans,12'"},
+    {".pdf", "pdfcairo size 12in,7.2in font 'Sans,13'"},
+};
+
+const Terminal* terminal_of(const std::string& file) {
+  for (const Terminal& terminal : terminals) {
+    if (file.ends_with(terminal.ending)) return &terminal;
+  }
+  return nullptr;
+}
+
+/// In single quotes gnuplot reads nothing but two quotes.
+std::string quoted(const std::string& text) {
+  std::string result = "'";
+  for (const char c : text) result += c == '\'' ? "''" : std::string(1, c);
+  return result + "'";
+}
+
+bool on_path(const char* program) {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path != nullptr ? path : "");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (::access((folder + "/" + program).c_str(), X_OK) == 0) return true;
+  }
+  return false;
+}
+
+// --- The data file. Blocks are apart by two blank lines, as gnuplot wants them; lags start at 1, for the log axis. ---
+
+/// Boxes of lags and the share of each that is reached. What repeats from layer to layer is still written: a box each.
+std::string density_block(const ReachInput& input, const ReachPattern& pattern) {
+  constexpr int parts_of_octave = 8;
+  const ReachRun run =
+      run_reach(make_problem(pattern, input.sequence, ReachView::lo), ReachEngine::automatic, parts_of_octave);
+  std::string text = "# layer lag_first lag_last fraction_reached\n";
+  for (const LayerReach& layer : run.layers) {
+    for (std::size_t b = 0; b < run.bands.size(); ++b) {
+      const Interval band = run.bands[b];
+      const double share =
+          static_cast<double>(layer.earlier.in_bands[b]) / static_cast<double>(band.last - band.first + 1);
+      if (share > 0) text += fmt::format("{} {} {} {:.6g}\n", layer.layer, band.first, band.last, share);
+    }
+  }
+  return text + "\n\n";
+}
+
+/// Zero has no place on a log axis.
+std::string on_log_axis(Index lag) {
+  return lag > 0 ? fmt::format("{}", lag) : "NaN";
+}
+
+std::string lines_block(const ReachResult& result, const std::optional<Index>& window) {
+  const ReachReport& r = result.report;
+  std::string text = fmt::format("# {}\n# layer contiguous max_lag bound window_kL\n", result.input.name);
+  for (std::size_t l = 0; l < r.lo.layers.size(); ++l) {
+    const LayerReach& layer = r.lo.layers[l];
+    const Index farthest = r.up ? r.up->layers[l].earlier.max_lag : layer.earlier.max_lag;
+    text += fmt::format(
+        "{} {} {} {} {}\n", layer.layer, on_log_axis(layer.earlier.contiguous), on_log_axis(farthest),
+        r.bounds.empty() ? "NaN" : on_log_axis(std::min(r.bounds[l], r.lo.earlier_tokens)),
+        window ? on_log_axis(std::min(r.lo.earlier_tokens, checked_multiply(*window, layer.layer, "kL"))) : "NaN");
+  }
+  return text + "\n\n";
+}
+
+/// The window of a pattern, which is all of it that the paper's "RingAttention" has.
+std::optional<ReachPattern> window_alone(const ReachPattern& pattern) {
+  ReachPattern alone = pattern;
+  std::erase_if(alone.primitives, [](const ReachPrimitive& p) {
+    return p.kind != ReachPrimitive::Kind::window || p.layers.kind != LayerRule::Kind::all || p.stage != 1;
+  });
+  if (alone.primitives.empty() || alone.primitives.size() == pattern.primitives.size()) return std::nullopt;
+  return alone;
+}
+
+// --- The script ---
+
+std::string heading(const std::string& file, double largest_lag, int layers, int panels) {
+  std::string text =
+      fmt::format("set terminal {}\nset output {}\nset encoding utf8\n", terminal_of(file)->gnuplot, quoted(file));
+  text += "set logscale y 2\nset format y '%.0f'\n";
+  // A label for every second or fourth power of two where there are many.
+  text += fmt::format("set ytics 1,{}\n", largest_lag > 1e9 ? 16 : largest_lag > 1e5 ? 4 : 2);
+  text += fmt::format("set xrange [0.5:{}.5]\nset yrange [0.7:{:.6g}]\n", layers, largest_lag * 1.5);
+  text +=
+      fmt::format("set xlabel 'attention layer' noenhanced\nset ylabel 'lag: distance to an earlier token [tokens]'\n");
+  text += fmt::format(
+      "set grid ytics lc rgb '#d8d8d8'\nset tics out nomirror\nset border 3 lc rgb '#555555'\n"
+      "set key outside below center maxrows 2 samplen 3\nset palette defined (0 '#e8f1fa', 0.25 "
+      "'#b5d4ec', 0.6 '#6aaed6', 1 '#2171b5')\nset cbrange [0:1]\nset cblabel 'share of the lags reached'\n"
+      "set format cb '%.1f'\nset style fill solid 1.0 noborder\n");
+  if (panels > 1) text += "unset colorbox\n";
+  return text;
+}
+
+std::string boxes(const std::string& data, int index) {
+  return fmt::format(
+      "{} index {} using 1:(sqrt($2*$3)):($1-0.5):($1+0.5):($2-0.5):($3+0.5):4 with boxxyerror fc palette "
+      "notitle",
+      quoted(data), index);
+}
+
+std::string line(const std::string& data, int index, int column, const char* style, const std::string& title) {
+  return fmt::format("{} index {} using 1:{} with lines {} title {}", quoted(data), index, column, style,
+                     quoted(title) + " noenhanced");
+}
+
+std::string caption(const ReachInput& input) {
+  return fmt::format("{}: {}; n = {} tokens, L = {} layers, seen from token {}", input.name, input.pattern.describe(),
+                     input.sequence.tokens, input.sequence.layers, input.sequence.query);
+}
+
+std::string one_mechanism(const ReachResult& result, const std::string& data, bool beside) {
+  constexpr const char* front = "lw 3 lc rgb '#d95f02'";
+  constexpr const char* farthest = "lw 2.5 lc rgb '#222222'";
+  constexpr const char* bound = "lw 2.5 dt (9,5) lc rgb '#c2185b'";
+  constexpr const char* local = "lw 2.5 dt (2,3) lc rgb '#1b7837'";
+  std::string text;
+  if (beside) {
+    text += fmt::format("set multiplot title {} noenhanced\n", quoted(caption(result.input)));
+    text +=
+        "set lmargin at screen 0.085\nset rmargin at screen 0.44\nset tmargin at screen 0.88\nset bmargin at screen "
+        "0.21\nset title 'the window alone (called RingAttention in arXiv 2511.10696)' noenhanced\nset key off\n";
+    text += "plot " + boxes(data, 0) + ", " + line(data, 1, 2, local, "window alone: kL") + "\n";
+    text += fmt::format(
+        "set lmargin at screen 0.535\nset rmargin at screen 0.89\nset title {} noenhanced\nset colorbox\n"
+        "unset ylabel\nset key on at screen 0.5,0.07 center top horizontal maxrows 2 samplen 3\n",
+        quoted(result.input.description));
+  } else {
+    text += fmt::format("set title {} noenhanced\n", quoted(caption(result.input)));
+  }
+  text += "plot " + boxes(data, 2) + ", " + line(data, 3, 2, front, "contiguous front") + ", " +
+          line(data, 3, 3, farthest, "maximum lag");
+  if (!result.report.bounds.empty()) text += ", " + line(data, 3, 4, bound, "claimed bound kL + π⌈log2 L⌉");
+  if (beside) text += ", " + line(data, 3, 5, local, "window alone: kL");
+  return text + (beside ? "\nunset multiplot\n" : "\n");
+}
+
+std::string several_mechanisms(const std::vector<ReachResult>& results, const std::string& data) {
+  static constexpr const char* colors[] = {"#1f77b4", "#d95f02", "#1b7837", "#7b3294", "#c2185b", "#8c6d31", "#222222"};
+  const ReachSequence& s = results.front().input.sequence;
+  std::string text = fmt::format(
+      "set title 'Contiguous front (solid) and largest lag (dashed) of {} mechanisms; first: n "
+      "= {} tokens, L = {} layers'\nset key outside right top vertical maxrows 40\nplot ",
+      results.size(), s.tokens, s.layers);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    const std::string color = colors[i % std::size(colors)];
+    const ReachReport& r = results[i].report;
+    const std::string resolution = r.resolution == 1 ? "" : fmt::format(" [{}]", resolution_text(r.resolution));
+    const int index = static_cast<int>(2 * i + 1);
+    // Lines that coincide stay visible: later ones are thinner.
+    const double width = 2 + 4.0 * static_cast<double>(results.size() - 1 - i) / static_cast<double>(results.size());
+    text += (i == 0 ? "" : ", ") +
+            line(data, index, 2, fmt::format("lw {:.1f} lc rgb '{}'", width, color).c_str(),
+                 results[i].input.name + resolution) +
+            ", " + line(data, index, 3, fmt::format("lw {:.1f} dt (8,5) lc rgb '{}'", width, color).c_str(), "");
+  }
+  return text + "\n";
+}
+
+void write_file(const std::string& file, const std::string& text) {
+  std::ofstream out(file, std::ios::binary);
+  out << text;
+  out.close();
+  if (!out) throw std::runtime_error(fmt::format("{}: cannot be written (does the folder exist?)", file));
+}
+
+void draw(const std::string& script, const std::string& file, const std::string& data) {
+  if (!on_path("gnuplot")) {
+    throw std::runtime_error(
+        fmt::format("{} was not drawn (gnuplot is not installed; the data is in {}), install it, e.g. "
+                    "apt-get install gnuplot-nox",
+                    file, data));
+  }
+  std::signal(SIGPIPE, SIG_IGN);  // a gnuplot that dies early is an exit status, not our end
+  std::FILE* gnuplot = ::popen("gnuplot", "w");
+  if (gnuplot == nullptr)
+    throw std::runtime_error(fmt::format("{} was not drawn (gnuplot could not be started)", file));
+  std::fwrite(script.data(), 1, script.size(), gnuplot);
+  if (::pclose(gnuplot) != 0) {
+    throw std::runtime_error(
+        fmt::format("{} was not drawn (gnuplot failed, see above; the data is in {})", file, data));
+  }
+}
+
+}  // namespace
+
+void check_plot_name(const std::string& file) {
+  if (terminal_of(file) == nullptr) {
+    throw std::invalid_argument(
+        fmt::format("--plot {} has no known ending (it chooses the format), end it in .svg, .png or .pdf", file));
+  }
+  if (file.find('\n') != std::string::npos)
+    throw std::invalid_argument("--plot: a line break cannot be in a file name");
+}
+
+void plot_reach(const std::vector<ReachResult>& results, const std::string& file) {
+  const std::string data_file = file + ".dat";
+  std::string data;
+  bool beside = false;
+  double largest = 1;
+  int layers = 1;
+  for (const ReachResult& result : results) {
+    const std::optional<ReachPattern> alone = window_alone(result.input.pattern);
+    const auto window = alone ? std::optional(alone->primitives.front().left) : std::nullopt;
+    if (results.size() == 1) {
+      beside = alone.has_value();
+      ReachResult local{result.input, result.report, {}};
+      if (alone) local.report = report_reach(*alone, result.input.sequence, ReachEngine::automatic);
+      data += density_block(result.input, alone.value_or(result.input.pattern)) + lines_block(local, window);
+      data += density_block(result.input, result.input.pattern);
+    } else {
+      data += fmt::format("# {}\n0 0\n\n\n", result.input.name);
+    }
+    data += lines_block(result, window);
+    layers = std::max(layers, result.input.sequence.layers);
+    largest = std::max(largest, static_cast<double>(result.report.lo.layers.back().earlier.max_lag));
+    if (result.report.up) largest = std::max(largest, static_cast<double>(result.report.lo.earlier_tokens));
+    if (!result.report.bounds.empty()) {
+      largest = std::max(largest,
+                         static_cast<double>(std::min(result.report.bounds.back(), result.report.lo.earlier_tokens)));
+    }
+  }
+  write_file(data_file, data);
+  const std::string script = heading(file, largest, layers, beside ? 2 : 1) +
+                             (results.size() == 1 ? one_mechanism(results.front(), data_file, beside)
+                                                  : several_mechanisms(results, data_file));
+  draw(script, file, data_file);
+}
+
+}  // namespace orrery
