@@ -37,6 +37,12 @@ enum class BufferKind : std::uint8_t {
   outer_d_kv_in,
 };
 
+/// Holds one tensor with query heads; the others hold two with KV heads.
+constexpr bool is_query_like(BufferKind kind) {
+  return kind != BufferKind::own_kv && kind != BufferKind::own_d_kv && kind != BufferKind::kv &&
+         kind < BufferKind::d_kv;
+}
+
 struct Buffer {
   BufferKind kind = BufferKind::query;
   int slot = 0;

@@ -34,6 +34,8 @@ struct AttentionProgramInput {
 class AttentionProgram final : public Program {
  public:
   explicit AttentionProgram(AttentionProgramInput input);
+  AttentionProgram(const AttentionProgram&) = delete;  // the schedule refers to the input in here
+  AttentionProgram& operator=(const AttentionProgram&) = delete;
 
   Rank ranks() const override { return input_.geometry.ranks(); }
   std::int64_t blocks() const override { return block_of_visit_.back(); }

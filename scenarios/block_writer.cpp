@@ -6,22 +6,6 @@
 namespace orrery {
 namespace {
 
-bool holds_keys(BufferKind kind) {
-  switch (kind) {
-    case BufferKind::own_query:
-    case BufferKind::own_output:
-    case BufferKind::own_d_output:
-    case BufferKind::own_d_query:
-    case BufferKind::query:
-    case BufferKind::output:
-    case BufferKind::d_output:
-    case BufferKind::d_query:
-      return false;
-    default:
-      return true;
-  }
-}
-
 /// Gradients that travel round a ring or back from a halo, which libraries often keep in fp32.
 bool is_travelling_gradient(BufferKind kind) {
   return kind == BufferKind::d_kv_work || kind == BufferKind::outer_d_kv_work;
@@ -117,7 +101,7 @@ void BlockWriter::marker(const Action& action, Op op) {
 
 Bytes BlockWriter::size_of(const MessageAction& message) const {
   const Geometry& g = *context_.geometry;
-  const bool keys = holds_keys(message.from.kind);
+  const bool keys = !is_query_like(message.from.kind);
   const bool fp32 = is_travelling_gradient(message.from.kind) && context_.implementation->gradients_in_fp32;
   const double elements = static_cast<double>(message.rows->size() * g.batch) * message.heads.count * g.head_dim;
   return Bytes::from_si(elements * (keys ? 2.0 : 1.0) * (fp32 ? 4.0 : context_.element_bytes));

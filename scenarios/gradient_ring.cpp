@@ -18,7 +18,7 @@ void write_gradient(BlockWriter& writer, const Implementation& implementation, R
   const Signal arrival = implementation.transport == Transport::nccl ? Signal::grad_sent : Signal::grad_arrived;
   action.in = gradient_in_slot(step.slot - 1);
   Op last;
-  if (implementation.merge == Merge::fused) {
+  if (implementation.gradient_sum == Merge::fused) {
     op.wait_for(at(rank, arrival), step.arrived);
     action.adds_in = true;
     op.finished[1] = at(rank, Signal::grad_consumed);

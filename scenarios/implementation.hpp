@@ -27,7 +27,9 @@ enum class TransferOrder { data, previous_compute, same_step_compute };
 ///                  gradients travel in one message and end at home
 enum class RingBackward { own, last_received };
 
-/// fused: the attention kernel folds its result into the running one. kernel: a kernel of its own.
+/// Who adds a partial result to the running one. fused: the attention kernel itself, which then waits for what it adds
+/// to. kernel: a kernel of its own, so that a backward step can compute while the gradient of its block is still under
+/// way.
 enum class Merge { fused, kernel };
 
 /// How gathered keys are attended.
@@ -50,8 +52,9 @@ struct Implementation {
   Constant launch;           // host seconds to issue one op
 
   TransferOrder transfer_order = TransferOrder::data;
-  Merge merge = Merge::fused;
-  Constant merge_bytes_per_element;  // HBM bytes per element of O; Merge::kernel only
+  Merge merge = Merge::fused;         // of outputs, forward
+  Merge gradient_sum = Merge::fused;  // of the gradients that travel with a block, backward
+  Constant merge_bytes_per_element;   // HBM bytes per element of O; Merge::kernel only
 
   int kv_messages = 1;          // 1: K and V together, 2: one message each
   int qkv_messages = 1;         // head exchange: 1 or 3

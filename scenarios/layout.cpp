@@ -10,7 +10,7 @@ namespace orrery {
 namespace {
 
 void require_divides(Index amount, std::string_view what, Index parts, std::string_view why) {
-  if (amount % parts == 0) return;
+  if (parts > 0 && amount % parts == 0) return;
   throw std::invalid_argument(fmt::format("{} {} do not divide into {} equal parts ({}), use a multiple of {}", amount,
                                           what, parts, why, parts));
 }

@@ -161,6 +161,7 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
   if (i.merge == Merge::kernel) {
     i.merge_bytes_per_element = constant(table, "merge_bytes_per_element", Unit::one);
   }
+  i.gradient_sum = table.choice("gradient_sum", {"fused", "kernel"}) == "kernel" ? Merge::kernel : Merge::fused;
   i.kv_messages = one_of(table, "kv_messages", 1, 2);
   i.gradients_in_fp32 = table.choice("gradient_dtype", {"model", "fp32"}) == "fp32";
   if (runs(i, {"ring", "usp"})) read_ring(table.table("ring"), i);

@@ -11,22 +11,6 @@
 namespace orrery {
 namespace {
 
-bool is_query_like(BufferKind kind) {
-  switch (kind) {
-    case BufferKind::own_query:
-    case BufferKind::own_output:
-    case BufferKind::own_d_output:
-    case BufferKind::own_d_query:
-    case BufferKind::query:
-    case BufferKind::output:
-    case BufferKind::d_output:
-    case BufferKind::d_query:
-      return true;
-    default:
-      return false;
-  }
-}
-
 bool is_reused_by_layers(BufferKind kind) {
   return kind >= BufferKind::kv_slot;
 }

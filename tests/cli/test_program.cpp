@@ -10,7 +10,7 @@ namespace {
 const std::string example = std::string(ORRERY_SOURCE_DIR) + "/scenarios/examples/llama3_8b_128k_ring_h200.toml";
 }
 
-TEST_CASE("--format json prints JSON with the promised keys on standard output and nothing else anywhere") {
+TEST_CASE("JSON: --format json prints JSON with the promised keys on standard output and nothing else anywhere") {
   const ProgramRun run = run_program("simulate --format json " + example);
   CHECK(run.exit_code == 0);
   CHECK(run.error.empty());
@@ -28,7 +28,7 @@ TEST_CASE("--format json prints JSON with the promised keys on standard output a
   for (const auto& rank : json["ranks"]) CHECK_THAT(sum(rank), WithinRel(json["step_time_s"].get<double>(), 1e-12));
 }
 
-TEST_CASE("--format csv prints a header and one row of as many cells") {
+TEST_CASE("CSV: --format csv prints a header and one row of as many cells") {
   const ProgramRun run = run_program("simulate --format csv " + example);
   CHECK(run.exit_code == 0);
   const std::size_t end = run.output.find('\n');

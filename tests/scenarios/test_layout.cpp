@@ -84,7 +84,7 @@ TEST_CASE("tokens that do not divide are refused with the number that must divid
                     "12 tokens do not divide into 8 equal parts (zigzag layout: two chunks per rank of the ring), use "
                     "a multiple of 8");
   CHECK_THROWS_WITH(place("striped", {13, 4, 1}), ContainsSubstring("use a multiple of 4"));
-  CHECK_THROWS_WITH(place("residue", {12, 4, 6}), ContainsSubstring("6 tokens do not divide into 4 equal parts"));
+  CHECK_THROWS_WITH(place("residue", {12, 4, 6}), ContainsSubstring("6 residues do not divide into 4 equal parts"));
   CHECK_THROWS_WITH(place("residue", {12, 4, 8}), ContainsSubstring("12 tokens do not divide into 8 equal parts"));
   CHECK_THROWS_WITH(place("contiguous", {10, 0, 1}), ContainsSubstring("do not divide into 0"));
 }

@@ -76,7 +76,7 @@ TEST_CASE("ring-flash-attention sends P - 1 blocks, and fp32 gradients one hop f
       c.layout = layout;
       c.implementation.transport = Transport::nccl;
       c.implementation.transfer_order = TransferOrder::previous_compute;
-      c.implementation.merge = Merge::kernel;
+      c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
       c.implementation.kv_messages = 2;
       c.implementation.gradients_in_fp32 = true;
       const Sent sent = sent_by_each_rank(c);
@@ -92,7 +92,7 @@ TEST_CASE("TransformerEngine p2p sends P - 1 blocks and P - 1 gradients in the d
     IdealCase c = library_case(ranks);
     c.layout = "zigzag";
     c.implementation.transport = Transport::nccl;
-    c.implementation.merge = Merge::kernel;
+    c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
     c.implementation.ring_backward = RingBackward::last_received;
     const Sent sent = sent_by_each_rank(c);
     CHECK(sent.forward == (ranks - 1) * block_bytes(c));
@@ -123,7 +123,7 @@ TEST_CASE("PyTorch context_parallel sends gradients round a ring in fp32, with b
       c.schedule = gather ? "all_gather" : "ring";
       c.layout = "zigzag";
       c.implementation.transport = Transport::nccl;
-      c.implementation.merge = Merge::kernel;
+      c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
       c.implementation.gather_attention = GatherAttention::per_rank;
       c.implementation.gather_gradients = GatherGradients::ring;
       c.implementation.gradients_in_fp32 = true;

@@ -214,7 +214,7 @@ TEST_CASE("a backward ring that sums apart exposes the gradient's last hop home"
         c.layers = 2;
         c.hbm = 3e11;
         c.implementation.gradients_in_fp32 = fp32;
-        c.implementation.merge = Merge::kernel;
+        c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
         const Times t = backward_times(c);
         INFO(fmt::format("P = {}, tile {} ps, KV hop {} ps, gradient hop {} ps, sum {} ps", ranks, t.tile, t.kv_hop,
                          t.gradient_hop, t.sum));
@@ -242,7 +242,7 @@ TEST_CASE("a backward ring from the last received block ends at home without ano
       const Times t = backward_times(c);
       INFO(fmt::format("P = {}, tile {} ps, KV hop {} ps, joint hop {} ps", ranks, t.tile, t.kv_hop, t.joint_hop));
       CHECK(backward_ticks(c) == 2 * ring_backward_to_home_fused(ranks, t.tile, t.kv_hop, t.joint_hop, t.gradient_hop));
-      c.implementation.merge = Merge::kernel;
+      c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
       CHECK(backward_ticks(c) ==
             2 * ring_backward_to_home_summed(ranks, t.tile, t.kv_hop, t.joint_hop, t.gradient_hop, t.sum));
     }
@@ -372,7 +372,7 @@ TEST_CASE("an all-gather that attends blocks apart hides under the local block a
       const Times t = backward_times(c);
       CHECK(run(c).end == all_gather_forward_per_rank(ranks, tile, t.kv_hop));
       CHECK(backward_ticks(c) == all_gather_backward_ring_fused(ranks, t.tile, t.kv_hop, t.gradient_hop));
-      c.implementation.merge = Merge::kernel;
+      c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
       CHECK(backward_ticks(c) == all_gather_backward_ring_summed(ranks, t.tile, t.kv_hop, t.gradient_hop, t.sum));
     }
   }

@@ -67,15 +67,16 @@ std::vector<NamedImplementation> implementations() {
   add("ideal", [](Implementation&) {});
   add("nccl, merge kernels", [](Implementation& i) {
     i.transport = Transport::nccl;
-    i.merge = Merge::kernel;
+    i.merge = i.gradient_sum = Merge::kernel;
     i.transfer_order = TransferOrder::previous_compute;
     i.gather_attention = GatherAttention::per_rank;
     i.gather_gradients = GatherGradients::ring;
   });
+  add("gradient kernels only", [](Implementation& i) { i.gradient_sum = Merge::kernel; });
   add("one hop more, gradients with the loop", [](Implementation& i) { i.extra_ring_hop = true; });
   add("last received first, nccl", [](Implementation& i) {
     i.transport = Transport::nccl;
-    i.merge = Merge::kernel;
+    i.merge = i.gradient_sum = Merge::kernel;
     i.ring_backward = RingBackward::last_received;
     i.transfer_order = TransferOrder::previous_compute;
     i.gather_kv_heads = 1;
@@ -86,7 +87,7 @@ std::vector<NamedImplementation> implementations() {
     i.gather_attention = GatherAttention::per_rank;
   });
   add("merge kernels, copy engine", [](Implementation& i) {
-    i.merge = Merge::kernel;
+    i.merge = i.gradient_sum = Merge::kernel;
     i.gather_attention = GatherAttention::per_rank;
     i.gather_gradients = GatherGradients::ring;
   });
@@ -151,7 +152,8 @@ void check_schedule(const std::string& schedule) {
         for (const NamedPattern& pattern : patterns()) {
           for (const bool grouped : {false, true}) {
             // Heads that every degree divides; grouped: fewer KV heads than members where that is possible.
-            c.heads = 2 * c.members;
+            // Four KV heads without an exchange: gathers of one head at a time meet both slots more than once.
+            c.heads = c.members == 1 ? 4 : 2 * c.members;
             c.kv_heads = grouped ? (c.members % 2 == 0 ? c.members / 2 : c.members) : c.heads;
             // Every implementation meets every schedule, layout and pattern; not every one of their products.
             const NamedImplementation& implementation = all_implementations[seed / 7 % all_implementations.size()];

@@ -97,6 +97,7 @@ std::vector<NamedCase> cases() {
         Implementation& how = c.implementation;
         how.transport = i / 2 % 2 == 0 ? Transport::copy_engine : Transport::nccl;
         how.merge = i / 3 % 2 == 0 ? Merge::kernel : Merge::fused;
+        how.gradient_sum = i / 5 % 2 == 0 ? Merge::kernel : Merge::fused;
         how.merge_bytes_per_element = constant(12);
         how.transfer_order = static_cast<TransferOrder>(i / 5 % 3);
         how.ring_backward = i / 4 % 2 == 0 ? RingBackward::own : RingBackward::last_received;

@@ -127,7 +127,7 @@ TEST_CASE("backward, all but the gradient's last hop home hides from 0.8 F / B i
           IdealCase c = ideal_link(row, 4, block);
           c.causal = causal;
           c.layout = causal ? "zigzag" : "contiguous";
-          c.implementation.merge = Merge::kernel;
+          c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
           c.implementation.gradients_in_fp32 = fp32;
           const SimulationResult forward = run(c);
           c.backward = true;

@@ -1,0 +1,1 @@
+// Nothing: its target exists for the precompiled header that all tests reuse.
