@@ -50,18 +50,23 @@ bool on_path(const char* program) {
 
 // --- The data file. Blocks are apart by two blank lines, as gnuplot wants them; lags start at 1, for the log axis. ---
 
-/// Boxes of lags and the share of each that is reached. What repeats from layer to layer is still written: a box each.
+double share_of(const LayerReach& layer, const std::vector<Interval>& bands, std::size_t b) {
+  return static_cast<double>(layer.earlier.in_bands[b]) / static_cast<double>(bands[b].last - bands[b].first + 1);
+}
+
+/// Boxes of lags and the share of each that is reached. Neighbours with equal shares are one box: seams would show.
 std::string density_block(const ReachInput& input, const ReachPattern& pattern) {
   constexpr int parts_of_octave = 8;
   const ReachRun run =
       run_reach(make_problem(pattern, input.sequence, ReachView::lo), ReachEngine::automatic, parts_of_octave);
   std::string text = "# layer lag_first lag_last fraction_reached\n";
   for (const LayerReach& layer : run.layers) {
-    for (std::size_t b = 0; b < run.bands.size(); ++b) {
-      const Interval band = run.bands[b];
-      const double share =
-          static_cast<double>(layer.earlier.in_bands[b]) / static_cast<double>(band.last - band.first + 1);
-      if (share > 0) text += fmt::format("{} {} {} {:.6g}\n", layer.layer, band.first, band.last, share);
+    for (std::size_t b = 0; b < run.bands.size();) {
+      const double share = share_of(layer, run.bands, b);
+      const Index first = run.bands[b].first;
+      Index last = first;
+      for (; b < run.bands.size() && share_of(layer, run.bands, b) == share; ++b) last = run.bands[b].last;
+      if (share > 0) text += fmt::format("{} {} {} {:.6g}\n", layer.layer, first, last, share);
     }
   }
   return text + "\n\n";
@@ -109,7 +114,7 @@ std::string heading(const std::string& file, double largest_lag, int layers, int
       fmt::format("set xlabel 'attention layer' noenhanced\nset ylabel 'lag: distance to an earlier token [tokens]'\n");
   text += fmt::format(
       "set grid ytics lc rgb '#d8d8d8'\nset tics out nomirror\nset border 3 lc rgb '#555555'\n"
-      "set key outside below center maxrows 2 samplen 3\nset palette defined (0 '#e8f1fa', 0.25 "
+      "set key outside below center horizontal samplen 3\nset palette defined (0 '#e8f1fa', 0.25 "
       "'#b5d4ec', 0.6 '#6aaed6', 1 '#2171b5')\nset cbrange [0:1]\nset cblabel 'share of the lags reached'\n"
       "set format cb '%.1f'\nset style fill solid 1.0 noborder\n");
   if (panels > 1) text += "unset colorbox\n";
@@ -118,7 +123,7 @@ std::string heading(const std::string& file, double largest_lag, int layers, int
 
 std::string boxes(const std::string& data, int index) {
   return fmt::format(
-      "{} index {} using 1:(sqrt($2*$3)):($1-0.5):($1+0.5):($2-0.5):($3+0.5):4 with boxxyerror fc palette "
+      "{} index {} using 1:(sqrt($2*$3)):($1-0.5):($1+0.52):($2-0.5):($3+0.5):4 with boxxyerror fc palette "
       "notitle",
       quoted(data), index);
 }
@@ -126,6 +131,12 @@ std::string boxes(const std::string& data, int index) {
 std::string line(const std::string& data, int index, int column, const char* style, const std::string& title) {
   return fmt::format("{} index {} using 1:{} with lines {} title {}", quoted(data), index, column, style,
                      quoted(title) + " noenhanced");
+}
+
+std::string marked_line(const std::string& data, int index, int column, const std::string& style,
+                        const std::string& title) {
+  return fmt::format("{} index {} using 1:{} with linespoints {} title {} noenhanced", quoted(data), index, column,
+                     style, quoted(title));
 }
 
 std::string caption(const ReachInput& input) {
@@ -137,17 +148,17 @@ std::string one_mechanism(const ReachResult& result, const std::string& data, bo
   constexpr const char* front = "lw 3 lc rgb '#d95f02'";
   constexpr const char* farthest = "lw 2.5 lc rgb '#222222'";
   constexpr const char* bound = "lw 2.5 dt (9,5) lc rgb '#c2185b'";
-  constexpr const char* local = "lw 2.5 dt (2,3) lc rgb '#1b7837'";
+  constexpr const char* local = "lw 3.5 dt (4,3) lc rgb '#12b04a'";
   std::string text;
   if (beside) {
     text += fmt::format("set multiplot title {} noenhanced\n", quoted(caption(result.input)));
     text +=
         "set lmargin at screen 0.085\nset rmargin at screen 0.44\nset tmargin at screen 0.88\nset bmargin at screen "
-        "0.21\nset title 'the window alone (called RingAttention in arXiv 2511.10696)' noenhanced\nset key off\n";
+        "0.23\nset title 'the window alone (called RingAttention in arXiv 2511.10696)' noenhanced\nset key off\n";
     text += "plot " + boxes(data, 0) + ", " + line(data, 1, 2, local, "window alone: kL") + "\n";
     text += fmt::format(
         "set lmargin at screen 0.535\nset rmargin at screen 0.89\nset title {} noenhanced\nset colorbox\n"
-        "unset ylabel\nset key on at screen 0.5,0.07 center top horizontal maxrows 2 samplen 3\n",
+        "unset ylabel\nset key on at screen 0.5,0.07 center center horizontal maxrows 1 maxcols 4 samplen 3 width 1\n",
         quoted(result.input.description));
   } else {
     text += fmt::format("set title {} noenhanced\n", quoted(caption(result.input)));
@@ -171,12 +182,16 @@ std::string several_mechanisms(const std::vector<ReachResult>& results, const st
     const ReachReport& r = results[i].report;
     const std::string resolution = r.resolution == 1 ? "" : fmt::format(" [{}]", resolution_text(r.resolution));
     const int index = static_cast<int>(2 * i + 1);
-    // Lines that coincide stay visible: later ones are thinner.
-    const double width = 2 + 4.0 * static_cast<double>(results.size() - 1 - i) / static_cast<double>(results.size());
-    text += (i == 0 ? "" : ", ") +
-            line(data, index, 2, fmt::format("lw {:.1f} lc rgb '{}'", width, color).c_str(),
-                 results[i].input.name + resolution) +
-            ", " + line(data, index, 3, fmt::format("lw {:.1f} dt (8,5) lc rgb '{}'", width, color).c_str(), "");
+    const std::string keys =
+        results[i].cost ? fmt::format(", {:.0f} keys/token", results[i].cost->pairs_per_token) : std::string();
+    // Lines that coincide stay visible: later ones are thinner, and each has its own marks in its own layers.
+    const double width = 2 + 3.0 * static_cast<double>(results.size() - 1 - i) / static_cast<double>(results.size());
+    const auto style = [&](const char* dash) {
+      return fmt::format("pt {} ps 1.2 pi {} lw {:.1f} {} lc rgb '{}'", i % 9 + 4,
+                         s.layers / 8 + 1 + static_cast<int>(i % 3), width, dash, color);
+    };
+    text += (i == 0 ? "" : ", ") + marked_line(data, index, 2, style(""), results[i].input.name + resolution + keys) +
+            ", " + marked_line(data, index, 3, style("dt (8,5)"), "");
   }
   return text + "\n";
 }

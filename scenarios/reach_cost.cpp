@@ -32,8 +32,9 @@ double near_pairs(const NearBlocks& near, const ReachPattern& pattern, Index n) 
   double pairs = 0;
   for (Index begin = 0; begin < n; begin += near.size) {
     const auto queries = static_cast<double>(std::min(near.size, n - begin));
-    const auto before = static_cast<double>(std::min(begin, near.before * near.size));
-    const auto after = static_cast<double>(std::clamp<Index>(n - begin - near.size, 0, near.before * near.size));
+    const Index reach = near.before > n / near.size ? n : near.before * near.size;
+    const auto before = static_cast<double>(std::min(begin, reach));
+    const auto after = static_cast<double>(std::clamp<Index>(n - begin - near.size, 0, reach));
     const double own = pattern.causal ? (queries + 1) / 2 : queries;
     pairs += queries * (before + own + (pattern.causal ? 0 : after));
   }
@@ -90,7 +91,8 @@ LayerCost cost_of(const ReachLayer& steps, const ReachPattern& pattern, const Re
     cost.pairs += static_cast<double>(for_pairs.pairs(everything, everything));
     // A block reaches at most to the begin of the blocks before it; that is exact at the first token of a rank.
     for (const NearBlocks& near : step.near) {
-      const Index left = std::min(sequence.tokens - 1, near.size * (near.before + 1) - 1);
+      const Index n = sequence.tokens;
+      const Index left = near.before >= n / near.size ? n - 1 : near.size * (near.before + 1) - 1;
       step.lags.push_back({pattern.causal ? 0 : -left, left, 1});
     }
     add_rows(mask_of(step, pattern, sequence), !step.drawn.empty(), sequence, ranks, cost);

@@ -16,10 +16,8 @@ using Kind = ReachPrimitive::Kind;
 Index period_in_layer(const ReachPrimitive& p, int layer) {
   if (!p.doubling) return p.period;
   const int shift = layer - 1;
-  if (shift < 63 && p.period <= (Index{1} << 62) >> std::max(0, shift - 1)) {
-    Index period = 0;
-    if (!__builtin_mul_overflow(p.period, Index{1} << shift, &period)) return period;
-  }
+  Index period = 0;
+  if (shift < 63 && !__builtin_mul_overflow(p.period, Index{1} << shift, &period)) return period;
   throw std::invalid_argument(
       fmt::format("the doubling period {} * 2^{} of layer {} is past 2^63 - 1 (the largest whole number here), use "
                   "fewer layers or a smaller period",
@@ -52,6 +50,8 @@ void add_stride(std::vector<LagProgression>& lags, const ReachPrimitive& p, Inde
 void add(const ReachPrimitive& p, int layer, ReachView view, const ReachProblem& problem, ReachStep& step) {
   const Index most = problem.tokens() - 1;
   const Index everything_later = problem.causal ? 0 : most;
+  // More than all tokens means all tokens; products stay far from overflow.
+  const auto fits = [&](Index value) { return std::min(value, problem.tokens()); };
   switch (p.kind) {
     case Kind::full:
       return add_window(step.lags, everything_later, most, most);
@@ -63,10 +63,11 @@ void add(const ReachPrimitive& p, int layer, ReachView view, const ReachProblem&
       step.sink = std::max(step.sink, std::min(p.first, problem.tokens()));
       return;
     case Kind::block:
-      step.near.push_back({p.size, p.before});
+      step.near.push_back({fits(p.size), fits(p.before)});
       return;
     case Kind::select:
-      if (view == ReachView::up) step.free.push_back({p.query_block, p.size, p.first, p.before});
+      if (view == ReachView::up)
+        step.free.push_back({fits(p.query_block), fits(p.size), fits(p.first), fits(p.before)});
       if (view == ReachView::drawn) step.drawn.push_back(p);
       return;
     case Kind::bucket:
@@ -74,7 +75,7 @@ void add(const ReachPrimitive& p, int layer, ReachView view, const ReachProblem&
       if (view == ReachView::drawn) step.drawn.push_back(p);
       return;
     case Kind::summary:
-      if (view == ReachView::coarse) step.free.push_back({1, p.size, 0, 0});
+      if (view == ReachView::coarse) step.free.push_back({1, fits(p.size), 0, 0});
       return;
     case Kind::state:
       if (view == ReachView::coarse) add_window(step.lags, everything_later, most, most);
