@@ -12,10 +12,10 @@ namespace {
 
 void check_size(std::size_t parts) {
   if (parts > IntervalSet::most_parts) {
-    throw std::length_error(
-        fmt::format("the reachable tokens fall into more than {} intervals (the memory of this engine), use fewer "
-                    "tokens or layers, or --engine bitset",
-                    IntervalSet::most_parts));
+    throw std::length_error(fmt::format(
+        "the reachable tokens fall into more than {} intervals (the most of this engine), use fewer tokens or "
+        "layers",
+        IntervalSet::most_parts));
   }
 }
 
@@ -31,7 +31,6 @@ void join(std::vector<Interval>& parts) {
     }
   }
   parts.resize(kept);
-  check_size(kept);
 }
 
 bool begins_before(const Interval& a, const Interval& b) {
@@ -60,12 +59,12 @@ Index IntervalSet::size() const {
 
 void IntervalSet::unite(const IntervalSet& other) {
   if (other.empty()) return;
-  check_size(parts_.size() + other.parts_.size());
   std::vector<Interval> all;
   all.reserve(parts_.size() + other.parts_.size());
   std::merge(parts_.begin(), parts_.end(), other.parts_.begin(), other.parts_.end(), std::back_inserter(all),
              begins_before);
   join(all);
+  check_size(all.size());
   parts_ = std::move(all);
 }
 

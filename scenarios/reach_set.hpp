@@ -20,8 +20,8 @@ struct Interval {
 /// Sorted, disjoint intervals with gaps between them, so that equal sets have equal parts.
 class IntervalSet {
  public:
-  /// More parts than this are refused with std::length_error: half a gigabyte.
-  static constexpr std::size_t most_parts = std::size_t{1} << 25;
+  /// unite() refuses to go beyond with std::length_error: other representations are faster there.
+  static constexpr std::size_t most_parts = std::size_t{1} << 23;
 
   IntervalSet() = default;
   explicit IntervalSet(Interval only);
