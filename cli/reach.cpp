@@ -142,7 +142,11 @@ void run_find(const ReachOptions& o) {
   const Index tokens = required("cover", o.cover, "--find");
   required("layers", o.layers, "--find");
   const int layers = *layer_count(o.layers);
-  const CheapestPair found = cheapest_pair(tokens, layers);
+  CheapestPair found = cheapest_pair(tokens, layers);
+  if (!o.model.empty()) {
+    const ModelShape model = load_model(o.model);
+    found.flops_per_pair = 4.0 * static_cast<double>(model.head_dim * model.heads);
+  }
   print(formatted<const CheapestPair&, Index, int>(o.format, cheapest_text, cheapest_json, cheapest_csv, found, tokens,
                                                    layers));
 }

@@ -178,14 +178,18 @@ std::string comparison_csv(const std::vector<ReachResult>& results) {
 }
 
 std::string cheapest_json(const CheapestPair& found, Index tokens, int layers) {
-  return printed({{"cover", tokens},
-                  {"layers", layers},
-                  {"rule", "A"},
-                  {"k", found.parameters.k},
-                  {"pi", found.parameters.pi},
-                  {"layers_to_cover", found.layers_needed},
-                  {"pairs_per_layer", found.pairs},
-                  {"pairs_per_layer_window_only", found.pairs_no_skip}});
+  Json json = {{"cover", tokens},
+               {"layers", layers},
+               {"rule", "A"},
+               {"k", found.parameters.k},
+               {"pi", found.parameters.pi},
+               {"layers_to_cover", found.layers_needed},
+               {"pairs_per_layer", found.pairs},
+               {"pairs_per_layer_window_only", found.pairs_no_skip}};
+  if (found.flops_per_pair > 0) {
+    json["flops_per_token"] = found.flops_per_pair * static_cast<double>(found.pairs) / static_cast<double>(tokens);
+  }
+  return printed(json);
 }
 
 std::string cheapest_csv(const CheapestPair& found, Index tokens, int layers) {

@@ -191,7 +191,7 @@ std::string comparison_text(const std::vector<ReachResult>& results) {
 
 std::string cheapest_text(const CheapestPair& found, Index tokens, int layers) {
   const double share = static_cast<double>(found.pairs) / static_cast<double>(found.pairs_no_skip);
-  return fmt::format(
+  std::string text = fmt::format(
       "cheapest pair of rule A that lets the last of {} tokens see all of them within {} layers\n"
       "k = {}, pi = {} (covers after {} layers)\n"
       "{} query-key pairs per layer and head, {:.2f} keys per token\n"
@@ -199,6 +199,11 @@ std::string cheapest_text(const CheapestPair& found, Index tokens, int layers) {
       tokens, layers, found.parameters.k, found.parameters.pi, found.layers_needed, found.pairs,
       static_cast<double>(found.pairs) / static_cast<double>(tokens), ceil_div(tokens - 1, layers), found.pairs_no_skip,
       100 * share);
+  if (found.flops_per_pair > 0) {
+    text += fmt::format("attention FLOPs per token and layer {:.4g}\n",
+                        found.flops_per_pair * static_cast<double>(found.pairs) / static_cast<double>(tokens));
+  }
+  return text;
 }
 
 }  // namespace orrery

@@ -7,9 +7,10 @@ namespace orrery {
 
 struct CheapestPair {
   PiParameters parameters;
-  Index pairs = 0;          // query-key pairs of one layer and head: the FLOPs are 4 * head_dim times as many
-  Index pairs_no_skip = 0;  // of the window alone that covers as much
-  int layers_needed = 1;    // until it covers
+  Index pairs = 0;            // query-key pairs of one layer and head: the FLOPs are 4 * head_dim times as many
+  Index pairs_no_skip = 0;    // of the window alone that covers as much
+  int layers_needed = 1;      // until it covers
+  double flops_per_pair = 0;  // of all heads, if the caller knows a model: 4 * head_dim * heads
 };
 
 /// Pairs of one layer of rule A on `tokens` tokens: queries see min(i, k) earlier keys, themselves, and the key pi back
