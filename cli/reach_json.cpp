@@ -57,7 +57,13 @@ Json layer_json(const ReachResult& result, std::size_t l) {
     json["max_lag_without_end"] = r.unbounded_max[l];
     json["cut_by_n"] = r.cut_by_n(l);
   }
-  if (both) json["later"] = figures(layer.later);
+  if (both) {
+    json["later"] = figures(layer.later);
+    const auto verdict = [&](Index exact) { return claimed ? Json(judge(exact, r.bounds[l]).text()) : Json(); };
+    json["later"]["max_lag_verdict"] = verdict(layer.later.max_lag);
+    json["later"]["contiguous_verdict"] = verdict(layer.later.contiguous);
+    json["later"]["count_verdict"] = verdict(layer.later.count);
+  }
   if (!r.exp.empty()) {
     json["lo"] = figures(layer, both);
     // The means are of both sides together.
