@@ -58,12 +58,21 @@ double drawn_pairs(const ReachPrimitive& p, const ReachProblem& problem) {
   return pairs;
 }
 
+/// One key for each earlier chunk (each other one, if not causal).
+double summary_pairs(Index size, bool causal, Index n) {
+  const Index chunks = n / size;
+  if (!causal) return static_cast<double>(n) * static_cast<double>(ceil_div(n, size) - 1);
+  const double whole = static_cast<double>(size) * static_cast<double>(chunks) * static_cast<double>(chunks - 1) / 2;
+  return whole + static_cast<double>(n - chunks * size) * static_cast<double>(chunks);
+}
+
 struct LayerCost {
   double pairs = 0, busiest = 0, all = 0;  // rows
 };
 
 /// Rows that come from other ranks: of everything some input could ask for.
-void add_rows(const Mask& mask, bool anything, const ReachSequence& sequence, Index ranks, LayerCost& cost) {
+void add_rows(const Mask& mask, bool anything, const std::vector<Index>& summaries, const ReachSequence& sequence,
+              Index ranks, LayerCost& cost) {
   const Index n = sequence.tokens, share = n / ranks;
   double busiest = 0;
   for (Index rank = 0; rank < ranks; ++rank) {
@@ -74,6 +83,7 @@ void add_rows(const Mask& mask, bool anything, const ReachSequence& sequence, In
       const bool visible = anything && (!mask.causal() || others.ranges().front().begin < begin);
       rows += visible ? others.size() : mask.keys_needed(tokens_between(begin, end), others).size();
     }
+    for (const Index size : summaries) rows += begin / size + (mask.causal() ? 0 : ceil_div(n - end, size));
     busiest = std::max(busiest, static_cast<double>(rows));
     cost.all += static_cast<double>(rows);
   }
@@ -87,6 +97,7 @@ LayerCost cost_of(const ReachLayer& steps, const ReachPattern& pattern, const Re
     const TokenSet everything = tokens_between(0, sequence.tokens);
     for (const NearBlocks& near : step.near) cost.pairs += near_pairs(near, pattern, sequence.tokens);
     for (const ReachPrimitive& p : step.drawn) cost.pairs += drawn_pairs(p, problem);
+    for (const Index size : step.summaries) cost.pairs += summary_pairs(size, pattern.causal, sequence.tokens);
     const Mask for_pairs = mask_of(step, pattern, sequence);
     cost.pairs += static_cast<double>(for_pairs.pairs(everything, everything));
     // A block reaches at most to the begin of the blocks before it; that is exact at the first token of a rank.
@@ -95,7 +106,7 @@ LayerCost cost_of(const ReachLayer& steps, const ReachPattern& pattern, const Re
       const Index left = near.before >= n / near.size ? n - 1 : near.size * (near.before + 1) - 1;
       step.lags.push_back({pattern.causal ? 0 : -left, left, 1});
     }
-    add_rows(mask_of(step, pattern, sequence), !step.drawn.empty(), sequence, ranks, cost);
+    add_rows(mask_of(step, pattern, sequence), !step.drawn.empty(), step.summaries, sequence, ranks, cost);
   }
   return cost;
 }

@@ -16,7 +16,8 @@ struct ReachHardware {
 };
 
 /// Means over the layers, forward pass. Where data decides, pairs are those of a uniform random choice and bytes those
-/// of the rows some input could ask for. A state costs no pairs and is not counted as bytes.
+/// of the rows some input could ask for. A summary costs a key for each earlier chunk; a
+/// state costs no pairs and is not counted as bytes.
 struct ReachCost {
   double pairs_per_token = 0;                          // and head
   double flops_per_token = 0;                          // 4 * head_dim * heads for each pair: QK^T and PV

@@ -75,6 +75,7 @@ void add(const ReachPrimitive& p, int layer, ReachView view, const ReachProblem&
       if (view == ReachView::drawn) step.drawn.push_back(p);
       return;
     case Kind::summary:
+      step.summaries.push_back(fits(p.size));
       if (view == ReachView::coarse) step.free.push_back({1, fits(p.size), 0, 0});
       return;
     case Kind::state:

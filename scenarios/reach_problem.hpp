@@ -27,6 +27,7 @@ struct ReachStep {
   Index sink = 0;
   std::vector<NearBlocks> near;
   std::vector<FreeBlocks> free;
+  std::vector<Index> summaries;       // chunk sizes, for the cost
   std::vector<ReachPrimitive> drawn;  // select and bucket, for the engine that draws them
 };
 using ReachLayer = std::vector<ReachStep>;

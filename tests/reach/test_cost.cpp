@@ -60,6 +60,18 @@ TEST_CASE("a ring of tokens costs the same for every token, on both sides") {
   CHECK(cost.bytes_busiest_rank == 2.0 * 2 * 16);
 }
 
+TEST_CASE("a summary costs one key for each earlier chunk") {
+  ReachPattern pattern;
+  ReachPrimitive summary;
+  summary.kind = ReachPrimitive::Kind::summary, summary.size = 5;
+  pattern.primitives = {summary};
+  const ReachCost cost = reach_cost(pattern, {48, 47, 2, {}}, {1, 1, 1, 1, 4});
+  Index pairs = 0;
+  for (Index query = 0; query < 48; ++query) pairs += query / 5;
+  CHECK_THAT(cost.pairs_per_token * 48, WithinRel(static_cast<double>(pairs), 1e-12));
+  CHECK(cost.bytes_busiest_rank == 2.0 * (36 / 5));
+}
+
 TEST_CASE("ranks must divide the tokens") {
   CHECK_THROWS_WITH(reach_cost(causal_pi("A", 4, 16), {100, 99, 1, {}}, {1, 1, 1, 1, 8}),
                     ContainsSubstring("does not divide"));
