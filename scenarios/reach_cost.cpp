@@ -70,20 +70,34 @@ struct LayerCost {
   double pairs = 0, busiest = 0, all = 0;  // rows
 };
 
+/// The lags at which the tokens [begin, end) see into neighbouring blocks: those of the first and the last of them.
+LagProgression lags_of_blocks(const NearBlocks& near, bool causal, Index begin, Index end, Index n) {
+  const Index first = begin / near.size, last = (end - 1) / near.size;
+  const Index from = first >= near.before ? (first - near.before) * near.size : 0;
+  const Index until = causal || near.before >= n / near.size - last ? n : (last + near.before + 1) * near.size;
+  return {causal ? 0 : end - std::min(until, n), begin - from, 1};
+}
+
 /// Rows that come from other ranks: of everything some input could ask for.
-void add_rows(const Mask& mask, bool anything, const std::vector<Index>& summaries, const ReachSequence& sequence,
-              Index ranks, LayerCost& cost) {
+void add_rows(const ReachStep& step, const ReachPattern& pattern, const ReachSequence& sequence, Index ranks,
+              LayerCost& cost) {
   const Index n = sequence.tokens, share = n / ranks;
+  const bool anything = !step.drawn.empty();
   double busiest = 0;
   for (Index rank = 0; rank < ranks; ++rank) {
     const Index begin = rank * share, end = begin + share;
+    ReachStep of_rank = step;
+    for (const NearBlocks& near : step.near) {
+      of_rank.lags.push_back(lags_of_blocks(near, pattern.causal, begin, end, n));
+    }
+    const Mask mask = mask_of(of_rank, pattern, sequence);
     Index rows = 0;
     for (const TokenSet& others : {tokens_between(0, begin), tokens_between(end, n)}) {
       if (others.empty()) continue;
-      const bool visible = anything && (!mask.causal() || others.ranges().front().begin < begin);
+      const bool visible = anything && (!pattern.causal || others.ranges().front().begin < begin);
       rows += visible ? others.size() : mask.keys_needed(tokens_between(begin, end), others).size();
     }
-    for (const Index size : summaries) rows += begin / size + (mask.causal() ? 0 : ceil_div(n - end, size));
+    for (const Index size : step.summaries) rows += begin / size + (pattern.causal ? 0 : ceil_div(n - end, size));
     busiest = std::max(busiest, static_cast<double>(rows));
     cost.all += static_cast<double>(rows);
   }
@@ -93,20 +107,14 @@ void add_rows(const Mask& mask, bool anything, const std::vector<Index>& summari
 LayerCost cost_of(const ReachLayer& steps, const ReachPattern& pattern, const ReachSequence& sequence,
                   const ReachProblem& problem, Index ranks) {
   LayerCost cost;
-  for (ReachStep step : steps) {
+  for (const ReachStep& step : steps) {
     const TokenSet everything = tokens_between(0, sequence.tokens);
     for (const NearBlocks& near : step.near) cost.pairs += near_pairs(near, pattern, sequence.tokens);
     for (const ReachPrimitive& p : step.drawn) cost.pairs += drawn_pairs(p, problem);
     for (const Index size : step.summaries) cost.pairs += summary_pairs(size, pattern.causal, sequence.tokens);
     const Mask for_pairs = mask_of(step, pattern, sequence);
     cost.pairs += static_cast<double>(for_pairs.pairs(everything, everything));
-    // A block reaches at most to the begin of the blocks before it; that is exact at the first token of a rank.
-    for (const NearBlocks& near : step.near) {
-      const Index n = sequence.tokens;
-      const Index left = near.before >= n / near.size ? n - 1 : near.size * (near.before + 1) - 1;
-      step.lags.push_back({pattern.causal ? 0 : -left, left, 1});
-    }
-    add_rows(mask_of(step, pattern, sequence), !step.drawn.empty(), step.summaries, sequence, ranks, cost);
+    add_rows(step, pattern, sequence, ranks, cost);
   }
   return cost;
 }

@@ -72,6 +72,27 @@ TEST_CASE("a summary costs one key for each earlier chunk") {
   CHECK(cost.bytes_busiest_rank == 2.0 * (36 / 5));
 }
 
+TEST_CASE("blocks fetch the rest of the blocks that a rank begins and ends in") {
+  for (const bool causal : {true, false}) {
+    ReachPattern pattern;
+    pattern.causal = causal;
+    ReachPrimitive block;
+    block.kind = ReachPrimitive::Kind::block, block.size = 5, block.before = 1;
+    pattern.primitives = {block};
+    Index rows = 0;
+    for (Index query = 0; query < 48; query += 12) {
+      for (Index key = 0; key < 48; ++key) {
+        bool needed = false;
+        for (Index q = query; q < query + 12; ++q) {
+          needed = needed || ((!causal || key <= q) && std::abs(q / 5 - key / 5) <= 1);
+        }
+        rows += needed && (key < query || key >= query + 12) ? 1 : 0;
+      }
+    }
+    CHECK(reach_cost(pattern, {48, 47, 2, {}}, {1, 1, 1, 1, 4}).bytes_all_ranks == 2.0 * static_cast<double>(rows));
+  }
+}
+
 TEST_CASE("ranks must divide the tokens") {
   CHECK_THROWS_WITH(reach_cost(causal_pi("A", 4, 16), {100, 99, 1, {}}, {1, 1, 1, 1, 8}),
                     ContainsSubstring("does not divide"));
