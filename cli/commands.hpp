@@ -8,5 +8,6 @@ namespace orrery {
 void add_simulate(CLI::App& app);
 void add_list(CLI::App& app);
 void add_reach(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace orrery

@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   orrery::add_simulate(app);
   orrery::add_list(app);
   orrery::add_reach(app);
+  orrery::add_bench(app);
   try {
     app.parse(argc, argv);
     if (std::fflush(stdout) != 0) throw std::runtime_error("standard output could not be written (is the disk full?)");

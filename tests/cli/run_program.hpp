@@ -45,10 +45,10 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-inline ProgramRun run_program(const std::string& arguments) {
+inline ProgramRun run_program(const std::string& arguments, const std::filesystem::path& program = ORRERY_PROGRAM) {
   const TemporaryFolder folder;
   const std::string out = (folder.path() / "out").string(), err = (folder.path() / "err").string();
-  const int status = std::system((std::string(ORRERY_PROGRAM) + " " + arguments + " >" + out + " 2>" + err).c_str());
+  const int status = std::system((program.string() + " " + arguments + " >" + out + " 2>" + err).c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(out), read_file(err)};
 }
 
