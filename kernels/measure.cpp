@@ -63,7 +63,7 @@ Rig::Rig(int device_index) : device(select(device_index)), monitor(new NvmlMonit
 
 int rotation_sets(const Rig& rig, double footprint_bytes) {
   const double wanted = 3.0 * rig.properties.l2CacheSize / std::max(1.0, footprint_bytes);
-  return static_cast<int>(std::min(64.0, std::max(1.0, std::ceil(wanted))));
+  return static_cast<int>(std::min<double>(kMostSets, std::max(1.0, std::ceil(wanted))));
 }
 
 Measurement measure(Rig& rig, const Work& work, Regime regime) {
@@ -83,11 +83,12 @@ Measurement measure(Rig& rig, const Work& work, Regime regime) {
   rig.stream.sync();
   const double estimate = elapsed_us(probe_start, probe_end) / 3;
 
-  out.repeats = estimate < 200 ? static_cast<int>(std::min(64.0, std::ceil(400 / std::max(1.0, estimate)))) : 1;
+  out.repeats =
+      estimate < 200 ? static_cast<int>(std::min<double>(kMostSets, std::ceil(400 / std::max(1.0, estimate)))) : 1;
   std::unique_ptr<Graph> graph;
   if (out.repeats > 1) graph.reset(new Graph(stream, work, out.repeats));
-  const bool flush = out.repeats == 1 && !work.warm;
-  out.cache = work.warm ? "warm" : flush ? "flushed" : work.sets > 1 ? "rotated" : "flushed_per_sample";
+  const bool flush = !work.warm && (out.repeats == 1 || work.sets == 1 || work.sets == kMostSets);
+  out.cache = work.warm ? "warm" : !flush ? "rotated" : out.repeats == 1 ? "flushed" : "flushed_per_sample";
   int next_set = 0;
   auto run = [&] {
     if (graph) {
@@ -121,7 +122,7 @@ Measurement measure(Rig& rig, const Work& work, Regime regime) {
   const Clock::time_point begin = Clock::now();
   while (true) {
     for (int i = 0; i < batch; ++i) {
-      if (flush || (!work.warm && work.sets == 1)) flush_l2(rig.flush, stream);
+      if (flush) flush_l2(rig.flush, stream);
       stamp_clock(stamps.as<ClockStamp>() + 2 * i, stream);
       starts[i].record(stream);
       run();

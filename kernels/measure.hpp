@@ -40,7 +40,9 @@ struct Work {
   int sets = 1;       // independent sets of buffers to rotate through
   bool warm = false;  // leave L2 as the last launch left it
 };
-// So many sets that together they are three times L2, so each launch finds its inputs cold.
+// So many sets that together they are three times L2, so each launch finds its inputs cold; at most kMostSets, and then
+// L2 is written over before every sample, in which each set is used once.
+constexpr int kMostSets = 64;
 int rotation_sets(const Rig& rig, double footprint_bytes);
 
 // A GPU under its power limit has two speeds. Burst: a sample, then a rest of three times its length, so that the mean

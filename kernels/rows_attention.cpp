@@ -11,13 +11,9 @@ namespace orrery {
 namespace {
 
 std::vector<std::string> attention_columns() {
-  std::vector<std::string> columns = {"implementation", "backend",  "gpu",      "link",   "n_gpu",  "seq_len",
-                                      "heads",          "kv_heads", "head_dim", "causal", "layout", "schedule",
-                                      "pass",           "time_ms",  "n_q",      "n_k",    "mask",   "window"};
-  for (const std::string& c : result_columns("ms")) {
-    if (c != "time_ms") columns.push_back(c);
-  }
-  return columns;
+  return result_columns(
+      "ms", {"implementation", "backend", "gpu", "link", "n_gpu", "seq_len", "heads", "kv_heads", "head_dim", "causal",
+             "layout", "schedule", "pass", "time_ms", "n_q", "n_k", "mask", "window"});
 }
 
 #if ORRERY_HAVE_CUDNN
@@ -173,20 +169,31 @@ void add_shapes(Table& table) {
     for (int64_t n_k : {K / 2, 2 * K, 8 * K, 32 * K})
       both(shape(n_q, n_k, 32, 8, 128, Mask::full), n_q == 2 * K && n_k == 8 * K);
   }
-  for (int64_t n : {2 * K, 8 * K}) both(shape(n, n, 32, 8, 128, Mask::causal));
+  for (int64_t n_q : {K, 4 * K, 16 * K}) {
+    for (int64_t n_k : {K, 4 * K, 16 * K}) both(shape(n_q, n_k, 32, 8, 128, Mask::full));
+  }
+  for (int64_t n : {K, 2 * K, 4 * K, 8 * K, 16 * K}) both(shape(n, n, 32, 8, 128, Mask::causal));
   for (int64_t n : {K, 4 * K, 16 * K}) {
     both(shape(n, n / 2, 32, 32, 128, Mask::full));
     both(shape(n / 2, n, 32, 32, 128, Mask::full));
   }
+  // Few and many heads: grids of 32 to 2048 tiles of 128 rows. (A rank of Ulysses holds few heads.)
+  for (int64_t heads : {4, 16, 64}) {
+    for (int64_t n : {K, 4 * K}) both(shape(n, n, heads, heads, 128, Mask::full));
+    both(shape(4 * K, 4 * K, heads, heads, 128, Mask::causal));
+  }
+  for (Mask mask : {Mask::full, Mask::causal}) both(shape(32 * K, 32 * K, 4, 1, 128, mask));
   // Whole waves of 128-row tiles on 132 SMs (33 heads of 2K tokens are 4 x 132), and one wave more.
   for (int64_t heads : {33, 34}) {
     for (int64_t n_k : {K / 2, 2 * K, 8 * K}) both(shape(2 * K, n_k, heads, heads, 128, Mask::full));
   }
   // d = 64.
-  for (int64_t n : {K, 4 * K}) {
+  for (int64_t n : {K / 2, K, 2 * K, 4 * K, 8 * K}) {
     for (Mask mask : {Mask::full, Mask::causal}) both(shape(n, n, 32, 32, 64, mask), n == 4 * K);
   }
-  both(shape(2 * K, 8 * K, 32, 8, 64, Mask::full));
+  for (int64_t n_q : {K / 2, 2 * K, 8 * K}) {
+    for (int64_t n_k : {2 * K, 8 * K}) both(shape(n_q, n_k, 32, 8, 64, Mask::full));
+  }
   // Windows: three radii, the public rows (window 1024; 64:8 heads), and with a halo (n_k = n_q + window).
   for (int64_t k : {256, 1024, 4096}) both(shape(16 * K, 16 * K, 32, 32, 128, Mask::window, k), k == 1024);
   both(shape(32 * K, 32 * K, 64, 8, 128, Mask::window, 1024));
@@ -203,7 +210,7 @@ void add_attention_rows(Table& table) {
 #if ORRERY_HAVE_CUDNN
   add_shapes(table);
 #else
-  group.missing = "built without cuDNN";
+  group.missing = "built without cuDNN; its rows of overlap and power as well";
 #endif
   table.groups.push_back(std::move(group));
 }

@@ -106,9 +106,8 @@ struct Model {
 }  // namespace
 
 void add_gemm_rows(Table& table) {
-  std::vector<std::string> columns{"gpu", "model", "layer", "pass", "tokens", "in", "out", "data"};
-  for (const std::string& c : result_columns("us")) columns.push_back(c);
-  table.groups.push_back({"gemm", "projections, MLP and logits through cuBLASLt", columns, ""});
+  table.groups.push_back({"gemm", "projections, MLP and logits through cuBLASLt",
+                          result_columns("us", {"gpu", "model", "layer", "pass", "tokens", "in", "out", "data"}), ""});
 
   add(table, "reference", "square", {8192, 8192, 8192, GemmPass::forward}, true);
   add(table, "reference", "square", {8192, 8192, 8192, GemmPass::forward}, true, true);
@@ -119,7 +118,7 @@ void add_gemm_rows(Table& table) {
   for (const Model& m : models) {
     const bool is_8b = std::string(m.name) == "llama3_8b";
     std::vector<int64_t> tokens{1024, 8192};
-    if (is_8b) tokens.insert(tokens.end(), {256, 2048, 32768});
+    if (is_8b) tokens.insert(tokens.end(), {256, 512, 2048, 4096, 32768});
     for (int64_t t : tokens) {
       add(table, m.name, "qkv", {t, m.hidden, m.hidden + 2 * m.kv});
       add(table, m.name, "attention_out", {t, m.hidden, m.hidden});

@@ -20,7 +20,7 @@ std::vector<int64_t> link_sizes() {
 
 namespace {
 
-constexpr int64_t kLargest = int64_t{1} << 30;
+constexpr int64_t kLargest = int64_t{1} << 30, kLargestToHost = int64_t{256} << 20;
 
 struct Transfer {
   int from, to;  // ranks; -1 is the host
@@ -204,18 +204,17 @@ void add(Table& table, const Pattern& pattern, int64_t bytes) {
 }  // namespace
 
 std::vector<std::string> link_columns() {
-  std::vector<std::string> columns{"gpu",   "link",     "mechanism",          "op",          "pattern", "n_gpu",
-                                   "ranks", "channels", "algorithm_gb_per_s", "bus_gb_per_s"};
-  for (const std::string& c : result_columns("us")) columns.push_back(c);
-  return columns;
+  return result_columns("us", {"gpu", "link", "mechanism", "op", "pattern", "n_gpu", "ranks", "channels",
+                               "algorithm_gb_per_s", "bus_gb_per_s"});
 }
 
 void add_link_rows(Table& table) {
   table.groups.push_back({"links", "copy-engine copies between ranks and with the host", link_columns(), ""});
   for (const Pattern& pattern : patterns(table)) {
-    for (int64_t bytes : link_sizes()) {
-      if (bytes <= kLargest && !(pattern.link == "host" && bytes > (int64_t{256} << 20))) add(table, pattern, bytes);
-    }
+    const std::vector<int64_t> sizes = link_sizes();
+    const size_t step = pattern.link == "local" ? 2 : 1;  // virtual ranks have no link to know in detail
+    const int64_t largest = pattern.link == "host" ? kLargestToHost : kLargest;
+    for (size_t i = 0; i < sizes.size() && sizes[i] <= largest; i += step) add(table, pattern, sizes[i]);
   }
 }
 

@@ -93,9 +93,8 @@ void add(Table& table, const std::string& name, const std::string& what, std::fu
 }  // namespace
 
 void add_overhead_rows(Table& table) {
-  std::vector<std::string> columns{"gpu", "cost", "what"};
-  for (const std::string& c : result_columns("us")) columns.push_back(c);
-  table.groups.push_back({"overhead", "launch, dependency and gap costs", columns, ""});
+  table.groups.push_back(
+      {"overhead", "launch, dependency and gap costs", result_columns("us", {"gpu", "cost", "what"}), ""});
 
   add(table, "launch_host", "host time of one kernel launch into an idle stream", [](Rig& s) {
     const double us = host_us_per(kCount, [&] { empty_kernel(s.stream); });

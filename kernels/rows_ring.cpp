@@ -174,7 +174,7 @@ void add_shapes(Table& table) {
   for (int ranks : rank_counts) {
     for (Transport transport : transports) {
       std::vector<int64_t> tokens =
-          real ? std::vector<int64_t>{K, 2 * K, 4 * K, 8 * K, 16 * K, 32 * K} : std::vector<int64_t>{K, 4 * K};
+          real ? std::vector<int64_t>{K, 2 * K, 4 * K, 8 * K, 16 * K, 32 * K} : std::vector<int64_t>{4 * K};
       for (int64_t n : tokens) {
         for (const auto& [causal, layout] :
              {std::pair<bool, Layout>{false, Layout::contiguous}, {true, Layout::contiguous}, {true, Layout::zigzag}}) {
@@ -219,9 +219,8 @@ void add_shapes(Table& table) {
 }  // namespace
 
 void add_ring_rows(Table& table) {
-  Group group{"ring", "ring attention and pi-Attention over all ranks, with time stamps of every step", run_keys(), "",
-              run_keys()};
-  for (const std::string& c : result_columns("ms")) group.columns.push_back(c);
+  Group group{"ring", "ring attention and pi-Attention over all ranks, with time stamps of every step",
+              result_columns("ms", run_keys()), "", run_keys()};
   for (const char* c : {"rank", "step", "op", "start_us", "end_us", "run_us"}) group.step_columns.push_back(c);
 #if ORRERY_HAVE_CUDNN
   add_shapes(table);

@@ -1,13 +1,20 @@
 #include "kernels/table.hpp"
 
+#include <algorithm>
 #include <cctype>
 
 namespace orrery {
 
-std::vector<std::string> result_columns(const std::string& unit) {
-  return {"time_" + unit,  "p5_" + unit, "p95_" + unit, "samples",       "ci95_rel",     "launches_per_sample",
-          "cache",         "regime",     "flops",       "bytes",         "sm_clock_mhz", "power_w",
-          "temperature_c", "throttle",   "error_norm",  "error_row_max", "status",       "reason"};
+std::vector<std::string> result_columns(const std::string& unit, std::vector<std::string> keys) {
+  for (const std::string& column :
+       {"time_" + unit, "p5_" + unit, "p95_" + unit, std::string("samples"), std::string("ci95_rel"),
+        std::string("launches_per_sample"), std::string("cache"), std::string("regime"), std::string("flops"),
+        std::string("bytes"), std::string("sm_clock_mhz"), std::string("power_w"), std::string("temperature_c"),
+        std::string("throttle"), std::string("error_norm"), std::string("error_row_max"), std::string("status"),
+        std::string("reason")}) {
+    if (std::find(keys.begin(), keys.end(), column) == keys.end()) keys.push_back(column);
+  }
+  return keys;
 }
 
 Fields result_fields(const Measurement& m, const std::string& unit) {
@@ -57,6 +64,16 @@ Fields checked(const Difference& difference, double tolerance) {
   return {{"error_norm", format_number(difference.norm)}, {"error_row_max", format_number(difference.row_max)}};
 }
 
+Outcome checked_and_timed(Rig& rig, const Work& work, const Difference& error, double tolerance, double bytes) {
+  Outcome out;
+  out.values = checked(error, tolerance);
+  const Measurement m = measure(rig, work);
+  for (auto& f : result_fields(m, "us")) out.values.push_back(f);
+  out.headline = bytes / m.us.median * 1e-3;
+  out.headline_unit = "GB/s";
+  return out;
+}
+
 std::string gpu_key(const std::string& name) {
   std::string key;
   bool skipped = false;
@@ -73,6 +90,18 @@ std::string gpu_key(const std::string& name) {
   if (key.rfind("nvidia_", 0) == 0) key.erase(0, 7);
   if (key == "h200" || key == "h100_80gb_hbm3" || key == "b200") key = key.substr(0, 4) + "_sxm";
   return key;
+}
+
+Table make_table(int gpus, const std::string& gpu, const std::string& link) {
+  Table table;
+  table.gpus = gpus;
+  table.gpu = gpu;
+  table.link = link;
+  for (const auto& add : {add_overhead_rows, add_attention_rows, add_merge_rows, add_elementwise_rows, add_gemm_rows,
+                          add_link_rows, add_nccl_rows, add_overlap_rows, add_ring_rows, add_power_rows}) {
+    add(table);
+  }
+  return table;
 }
 
 }  // namespace orrery

@@ -47,8 +47,8 @@ struct Table {
   std::string link;  // nvlink4, pcie or none
 };
 
-// Result columns every kernel row has. `unit` is us or ms.
-std::vector<std::string> result_columns(const std::string& unit);
+// `keys`, then the result columns every kernel row has. `unit` is us or ms.
+std::vector<std::string> result_columns(const std::string& unit, std::vector<std::string> keys);
 Fields result_fields(const Measurement& m, const std::string& unit);
 // Measures in both regimes (long kernels only sustained), a line of CSV for each; the headline is that of the first.
 Outcome both_regimes(Rig& rig, const Work& work, const std::string& unit, const Fields& check,
@@ -56,20 +56,25 @@ Outcome both_regimes(Rig& rig, const Work& work, const std::string& unit, const 
 // Throws if the error is above the tolerance, so that a wrong kernel is never timed.
 Fields checked(const Difference& difference, double tolerance);
 constexpr double kBf16Tolerance = 1e-2;
+// A memory-bound kernel, sustained: the check, then the time, with the headline in GB/s.
+Outcome checked_and_timed(Rig& rig, const Work& work, const Difference& error, double tolerance, double bytes);
 
 // A folder name for a GPU: "NVIDIA H200" is h200_sxm (the PCIe part is named H200 NVL).
 std::string gpu_key(const std::string& name);
 
 // The files rows_*.cpp add their groups and rows.
-// Cool and short ones first: the power rows heat the GPU.
 void add_attention_rows(Table& table);
-void add_memory_rows(Table& table);
+void add_elementwise_rows(Table& table);
 void add_gemm_rows(Table& table);
-void add_overhead_rows(Table& table);
 void add_link_rows(Table& table);
+void add_merge_rows(Table& table);
 void add_nccl_rows(Table& table);
+void add_overhead_rows(Table& table);
 void add_overlap_rows(Table& table);
 void add_power_rows(Table& table);
 void add_ring_rows(Table& table);
+// All of them, in the order they are measured: host times first, while the host has nothing else to do; the rows that
+// heat the GPU most last.
+Table make_table(int gpus, const std::string& gpu, const std::string& link);
 
 }  // namespace orrery

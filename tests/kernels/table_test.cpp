@@ -7,28 +7,9 @@
 
 using namespace orrery;
 
-namespace {
-Table table_for(int gpus) {
-  Table table;
-  table.gpus = gpus;
-  table.gpu = "test";
-  table.link = gpus > 1 ? "nvlink4" : "none";
-  add_overhead_rows(table);
-  add_attention_rows(table);
-  add_memory_rows(table);
-  add_gemm_rows(table);
-  add_link_rows(table);
-  add_nccl_rows(table);
-  add_overlap_rows(table);
-  add_ring_rows(table);
-  add_power_rows(table);
-  return table;
-}
-}  // namespace
-
 TEST_CASE("every row has a name of its own, a group, and only columns of that group") {
   for (int gpus : {1, 2, 8}) {
-    const Table table = table_for(gpus);
+    const Table table = make_table(gpus, "test", gpus > 1 ? "nvlink4" : "none");
     std::set<std::string> names;
     for (const Row& row : table.rows) {
       INFO(row.name);
@@ -36,7 +17,7 @@ TEST_CASE("every row has a name of its own, a group, and only columns of that gr
       const auto group =
           std::find_if(table.groups.begin(), table.groups.end(), [&](const Group& g) { return g.name == row.group; });
       REQUIRE(group != table.groups.end());
-      CHECK(group->missing.empty());
+      CHECK(group->missing.empty());  // a group with rows is not left out
       for (const auto& [key, value] : row.keys) {
         CHECK(std::find(group->columns.begin(), group->columns.end(), key) != group->columns.end());
       }
@@ -52,7 +33,7 @@ TEST_CASE("every row has a name of its own, a group, and only columns of that gr
 
 TEST_CASE("the quick set and the full set fit their time on one GPU by the table's own guesses") {
   double quick = 0, full = 0;
-  const Table table = table_for(1);
+  const Table table = make_table(1, "test", "none");
   for (const Row& row : table.rows) {
     full += row.expected_s;
     if (row.quick) quick += row.expected_s;

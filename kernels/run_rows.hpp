@@ -1,0 +1,13 @@
+// Measures rows of the table one after another and writes a file for every group.
+#pragma once
+#include <vector>
+
+#include "kernels/bench_options.hpp"
+#include "kernels/table.hpp"
+
+namespace orrery {
+
+// 0; 1 if a row failed; 130 if it was interrupted.
+int run_rows(const Table& table, const std::vector<const Row*>& rows, const BenchOptions& options);
+
+}  // namespace orrery
