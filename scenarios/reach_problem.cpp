@@ -68,7 +68,10 @@ void add(const ReachPrimitive& p, int layer, ReachView view, const ReachProblem&
     case Kind::select:
       if (view == ReachView::up)
         step.free.push_back({fits(p.query_block), fits(p.size), fits(p.first), fits(p.before)});
-      if (view == ReachView::drawn) step.drawn.push_back(p);
+      if (view == ReachView::drawn) {
+        ReachPrimitive& drawn = step.drawn.emplace_back(p);
+        for (Index* value : {&drawn.query_block, &drawn.size, &drawn.first, &drawn.before}) *value = fits(*value);
+      }
       return;
     case Kind::bucket:
       if (view == ReachView::up) add_window(step.lags, everything_later, most, most);
@@ -131,6 +134,10 @@ bool ReachProblem::commutes() const {
 ReachProblem make_problem(const ReachPattern& pattern, const ReachSequence& sequence, ReachView view) {
   check(pattern, sequence.layers);
   check(sequence);
+  if (pattern.ring && !sequence.documents.empty()) {
+    throw std::invalid_argument(
+        "ring = true does not go with documents (positions wrap around the whole sequence), leave one of them out");
+  }
   ReachProblem problem;
   problem.causal = pattern.causal, problem.ring = pattern.ring;
   problem.query = sequence.query, problem.end = sequence.tokens;

@@ -13,8 +13,8 @@ namespace {
 void check_size(std::size_t parts) {
   if (parts > IntervalSet::most_parts) {
     throw std::length_error(fmt::format(
-        "the reachable tokens fall into more than {} intervals (the most of this engine), use fewer tokens or "
-        "layers",
+        "the reachable tokens fall into more than {} intervals (128 MB, the most of this engine), use fewer tokens or "
+        "layers, or --engine bitset",
         IntervalSet::most_parts));
   }
 }
@@ -55,6 +55,12 @@ Index IntervalSet::size() const {
   Index sum = 0;
   for (const Interval& part : parts_) sum += part.last - part.first + 1;
   return sum;
+}
+
+bool IntervalSet::contains(Index token) const {
+  const auto part = std::lower_bound(parts_.begin(), parts_.end(), token,
+                                     [](const Interval& interval, Index t) { return interval.last < t; });
+  return part != parts_.end() && part->first <= token;
 }
 
 void IntervalSet::unite(const IntervalSet& other) {

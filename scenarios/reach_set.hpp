@@ -31,6 +31,7 @@ class IntervalSet {
   const std::vector<Interval>& parts() const { return parts_; }
   bool empty() const { return parts_.empty(); }
   Index size() const;
+  bool contains(Index token) const;
   bool operator==(const IntervalSet&) const = default;
 
   /// Adds the tokens of another set.
