@@ -22,8 +22,9 @@ class BitsetEngine {
       : problem_(problem), tokens_(problem.tokens()), draws_(seed) {
     if (tokens_ > most_bitset_tokens) {
       throw std::invalid_argument(fmt::format(
-          "n = {} is past {} (the most tokens of the bitset engine), use fewer tokens or --engine intervals", tokens_,
-          most_bitset_tokens));
+          "n = {} is past {} (the most tokens of the bitset engine, whose result may take 2 GB there), use fewer "
+          "tokens or --engine intervals",
+          tokens_, most_bitset_tokens));
     }
   }
 

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <boost/graph/breadth_first_search.hpp>
-#include <boost/graph/compressed_sparse_row_graph.hpp>
+#include <boost/graph/two_bit_color_map.hpp>
+#include <boost/iterator/transform_iterator.hpp>
 #include <boost/pending/queue.hpp>
+#include <cstdint>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 #include "scenarios/reach_engines.hpp"
 
@@ -62,14 +65,107 @@ class Edges {
   const ReachStep& step_;
 };
 
-using Graph = boost::compressed_sparse_row_graph<boost::directedS>;
-using Vertex = boost::graph_traits<Graph>::vertex_descriptor;
+using Vertex = std::size_t;
+
+/// The keys of every query in one stage, query after query.
+struct StageEdges {
+  std::vector<std::size_t> begin_of_query{0};
+  std::vector<std::uint32_t> keys;
+};
+
+/// A Boost.Graph IncidenceGraph. Vertex s * tokens + t is token t after s stages of all layers; its edges lead to the
+/// keys it sees, one stage earlier. Layers that are alike share the memory of their edges.
+class LayeredGraph {
+ public:
+  struct ToEdge {
+    Vertex query = 0, first_key = 0;
+    std::pair<Vertex, Vertex> operator()(std::uint32_t key) const { return {query, first_key + key}; }
+  };
+  using vertex_descriptor = Vertex;
+  using edge_descriptor = std::pair<Vertex, Vertex>;
+  using directed_category = boost::directed_tag;
+  using edge_parallel_category = boost::disallow_parallel_edge_tag;
+  using traversal_category = boost::incidence_graph_tag;
+  using out_edge_iterator = boost::transform_iterator<ToEdge, const std::uint32_t*, edge_descriptor, edge_descriptor>;
+  using degree_size_type = std::size_t;
+
+  explicit LayeredGraph(const ReachProblem& problem);
+
+  Vertex after_layer(int layer, Index token) const {
+    return level_after_layer_[static_cast<std::size_t>(layer)] * tokens_ + static_cast<Vertex>(token);
+  }
+  Vertex vertices() const { return (stage_of_level_.size() + 1) * tokens_; }
+
+  friend std::pair<out_edge_iterator, out_edge_iterator> out_edges(Vertex vertex, const LayeredGraph& graph) {
+    const Vertex level = vertex / graph.tokens_, query = vertex % graph.tokens_;
+    if (level == 0) return {};
+    const StageEdges& edges = graph.stages_[graph.stage_of_level_[level - 1]];
+    const ToEdge to_edge{vertex, (level - 1) * graph.tokens_};
+    return {{edges.keys.data() + edges.begin_of_query[query], to_edge},
+            {edges.keys.data() + edges.begin_of_query[query + 1], to_edge}};
+  }
+  friend std::size_t out_degree(Vertex vertex, const LayeredGraph& graph) {
+    const auto [begin, end] = out_edges(vertex, graph);
+    return static_cast<std::size_t>(end - begin);
+  }
+  friend Vertex source(const edge_descriptor& edge, const LayeredGraph&) { return edge.first; }
+  friend Vertex target(const edge_descriptor& edge, const LayeredGraph&) { return edge.second; }
+
+ private:
+  std::size_t add_stage(const ReachProblem& problem, const ReachStep& step);
+
+  Vertex tokens_;
+  std::vector<StageEdges> stages_;
+  std::vector<std::size_t> stage_of_level_;  // from level 1 on
+  std::vector<Vertex> level_after_layer_;
+  std::size_t edges_ = 0;
+};
+
+LayeredGraph::LayeredGraph(const ReachProblem& problem) : tokens_(static_cast<Vertex>(problem.tokens())) {
+  std::vector<std::vector<std::size_t>> stages_of_kind;
+  for (const ReachLayer& kind : problem.kinds) {
+    std::vector<std::size_t>& stages = stages_of_kind.emplace_back();
+    for (const ReachStep& step : kind) stages.push_back(add_stage(problem, step));
+  }
+  for (const int kind : problem.kind_of_layer) {
+    const std::vector<std::size_t>& stages = stages_of_kind[static_cast<std::size_t>(kind)];
+    stage_of_level_.insert(stage_of_level_.end(), stages.begin(), stages.end());
+    level_after_layer_.push_back(stage_of_level_.size());
+  }
+}
+
+std::size_t LayeredGraph::add_stage(const ReachProblem& problem, const ReachStep& step) {
+  const Edges defined(problem, step);
+  const auto for_each_key = [&](Index query, auto found) {
+    for (Index key = 0; key < problem.tokens(); ++key) {
+      if (defined.allows(query, key)) found(static_cast<std::uint32_t>(key));
+    }
+  };
+  StageEdges& stage = stages_.emplace_back();
+  std::size_t edges = 0;
+  for (Index query = 0; query < problem.tokens(); ++query) {
+    for_each_key(query, [&](std::uint32_t) { ++edges; });
+    stage.begin_of_query.push_back(edges);
+    if (edges_ + edges > static_cast<std::size_t>(most_graph_edges)) {
+      throw std::invalid_argument(
+          fmt::format("the token graph has more than {} edges (1 GB, the most memory of the graph engine), use fewer "
+                      "tokens or --engine bitset",
+                      most_graph_edges));
+    }
+  }
+  edges_ += edges;
+  stage.keys.reserve(edges);
+  for (Index query = 0; query < problem.tokens(); ++query) {
+    for_each_key(query, [&](std::uint32_t key) { stage.keys.push_back(key); });
+  }
+  return stages_.size() - 1;
+}
 
 /// Notes which tokens of level 0, the layers' input, are discovered.
 class FindInputs : public boost::default_bfs_visitor {
  public:
   FindInputs(std::vector<Index>& found, Index tokens) : found_(&found), tokens_(static_cast<Vertex>(tokens)) {}
-  void discover_vertex(Vertex vertex, const Graph&) {
+  void discover_vertex(Vertex vertex, const LayeredGraph&) {
     if (vertex < tokens_) found_->push_back(static_cast<Index>(vertex));
   }
 
@@ -78,59 +174,29 @@ class FindInputs : public boost::default_bfs_visitor {
   Vertex tokens_;
 };
 
-struct LayeredGraph {
-  Graph graph;
-  std::vector<int> level_after_layer;  // vertices of level s: s * tokens + token
-};
-
-LayeredGraph build(const ReachProblem& problem) {
-  const Index n = problem.tokens();
-  std::vector<std::pair<Vertex, Vertex>> edges;  // sorted by source, as they are made
-  LayeredGraph result;
-  int level = 0;
-  for (int layer = 0; layer < problem.layers(); ++layer) {
-    for (const ReachStep& step : problem.layer(layer)) {
-      const Edges defined(problem, step);
-      for (Index query = 0; query < n; ++query) {
-        for (Index key = 0; key < n; ++key) {
-          if (!defined.allows(query, key)) continue;
-          edges.emplace_back(static_cast<Vertex>((level + 1) * n + query), static_cast<Vertex>(level * n + key));
-        }
-        if (static_cast<std::int64_t>(edges.size()) > most_graph_edges) {
-          throw std::invalid_argument(
-              fmt::format("the token graph has more than {} edges (the most of the graph engine), use fewer tokens or "
-                          "layers, or --engine bitset",
-                          most_graph_edges));
-        }
-      }
-      ++level;
-    }
-    result.level_after_layer.push_back(level);
-  }
-  result.graph = Graph(boost::edges_are_sorted, edges.begin(), edges.end(), static_cast<Vertex>((level + 1) * n));
-  return result;
+void check_time(const ReachProblem& problem) {
+  std::size_t stages = 0;
+  for (const ReachLayer& kind : problem.kinds) stages += kind.size();
+  const double pairs =
+      static_cast<double>(problem.tokens()) * static_cast<double>(problem.tokens()) * static_cast<double>(stages);
+  if (pairs <= most_graph_pairs) return;
+  throw std::invalid_argument(
+      fmt::format("n = {} has {:.2g} pairs of tokens in all kinds of stages (the graph engine looks at each, at most "
+                  "{:.2g} in about a minute), use fewer tokens or --engine bitset",
+                  problem.tokens(), pairs, most_graph_pairs));
 }
 
 }  // namespace
 
 void reach_by_graph(const ReachProblem& problem, const ReachVisit& visit) {
-  const Index n = problem.tokens();
-  if (n > most_graph_edges / n) {
-    throw std::invalid_argument(
-        fmt::format("n = {} has too many pairs of tokens for the graph engine (it looks at each), use fewer tokens or "
-                    "--engine bitset",
-                    n));
-  }
-  const LayeredGraph layered = build(problem);
-  std::vector<boost::default_color_type> colors;
+  check_time(problem);
+  const LayeredGraph graph(problem);
   for (int layer = 0; layer < problem.layers(); ++layer) {
-    colors.assign(boost::num_vertices(layered.graph), boost::white_color);
     std::vector<Index> found;
     boost::queue<Vertex> queue;
-    const Index source = layered.level_after_layer[static_cast<std::size_t>(layer)] * n + problem.query - problem.begin;
     boost::breadth_first_visit(
-        layered.graph, static_cast<Vertex>(source), queue, FindInputs(found, n),
-        boost::make_iterator_property_map(colors.begin(), boost::get(boost::vertex_index, layered.graph)));
+        graph, graph.after_layer(layer, problem.query - problem.begin), queue, FindInputs(found, problem.tokens()),
+        boost::make_two_bit_color_map(graph.vertices(), boost::typed_identity_property_map<Vertex>()));
     std::vector<Interval> tokens;
     for (const Index token : found) tokens.push_back({token + problem.begin, token + problem.begin});
     visit(layer + 1, IntervalSet::merged(std::move(tokens)));

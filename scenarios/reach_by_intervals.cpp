@@ -19,10 +19,14 @@ class IntervalEngine {
 
   void apply(const ReachStep& step, Set& set) const {
     const Set before = set;
-    for (const LagProgression& lags : step.lags) set.unite(keys_at(lags, before));
-    if (step.sink > 0) set.unite(sinks(step.sink, before));
-    for (const NearBlocks& near : step.near) set.unite(near_blocks(near, before));
-    for (const FreeBlocks& free : step.free) set.unite(free_blocks(free, before));
+    add_keys(step, before, set);
+  }
+
+  void add_keys(const ReachStep& step, const Set& queries, Set& into) const {
+    for (const LagProgression& lags : step.lags) into.unite(keys_at(lags, queries));
+    if (step.sink > 0) into.unite(sinks(step.sink, queries));
+    for (const NearBlocks& near : step.near) into.unite(near_blocks(near, queries));
+    for (const FreeBlocks& free : step.free) into.unite(free_blocks(free, queries));
   }
 
  private:
@@ -103,6 +107,12 @@ class IntervalEngine {
 };
 
 }  // namespace
+
+IntervalSet keys_of(const ReachProblem& problem, const ReachStep& step, const IntervalSet& queries) {
+  IntervalSet keys;
+  IntervalEngine(problem).add_keys(step, queries, keys);
+  return keys;
+}
 
 void reach_by_intervals(const ReachProblem& problem, const ReachVisit& visit) {
   IntervalEngine engine(problem);

@@ -1,10 +1,9 @@
 // Three engines, one definition: intervals, bitset and the Boost.Graph token graph agree on every layer of hundreds of
-// random patterns. The random numbers are the generator's own, so that the patterns are the same everywhere.
+// random patterns.
 #include <fmt/format.h>
 
-#include <random>
-
 #include "tests/catch.hpp"
+#include "tests/reach/random_patterns.hpp"
 #include "tests/reach/reach_runs.hpp"
 
 using namespace orrery;
@@ -12,71 +11,6 @@ using namespace orrery;
 namespace {
 
 using Kind = ReachPrimitive::Kind;
-
-class RandomPatterns {
- public:
-  explicit RandomPatterns(std::uint32_t seed) : random_(seed) {}
-
-  Index below(Index limit) { return static_cast<Index>(random_() % static_cast<std::uint32_t>(limit)); }
-
-  LayerRule layers(int count) {
-    using K = LayerRule::Kind;
-    constexpr K kinds[] = {
-        K::all,         K::all,        K::list,      K::every,     K::powers_of_two, K::powers_of_two_from_2,
-        K::deeper_half, K::first_log2, K::last_log2, K::log2_steps};
-    LayerRule rule{kinds[below(10)], {}};
-    if (rule.kind == K::every) rule.list = {static_cast<int>(1 + below(3))};
-    if (rule.kind == K::list) rule.list = {static_cast<int>(1 + below(count)), static_cast<int>(1 + below(count))};
-    return rule;
-  }
-
-  ReachPrimitive primitive(Index tokens, int count, bool translation_invariant) {
-    constexpr Kind kinds[] = {Kind::window, Kind::stride, Kind::stride, Kind::sink,
-                              Kind::block,  Kind::select, Kind::bucket, Kind::full};
-    ReachPrimitive p;
-    p.kind = kinds[below(translation_invariant ? 3 : 8)];
-    if (p.kind == Kind::full && below(4) != 0) p.kind = Kind::window;
-    p.left = below(6), p.right = below(4);
-    p.period = 1 + below(tokens), p.count = below(5);
-    p.doubling = below(6) == 0;
-    p.first = below(4);
-    p.size = 1 + below(12), p.before = below(3);
-    p.query_block = 1 + below(12);
-    p.stage = static_cast<int>(1 + below(3));
-    p.layers = layers(count);
-    return p;
-  }
-
-  ReachPattern pattern(Index tokens, int count) {
-    ReachPattern pattern;
-    const Index side = below(3);
-    pattern.causal = side == 0;
-    pattern.ring = side == 2;
-    const bool translation_invariant = pattern.ring || below(2) == 0;
-    ReachPrimitive window;
-    window.kind = Kind::window;
-    window.left = below(4), window.right = below(3);
-    pattern.primitives.push_back(window);
-    for (Index more = below(4); more > 0; --more) {
-      pattern.primitives.push_back(primitive(tokens, count, translation_invariant));
-    }
-    return pattern;
-  }
-
-  std::vector<Index> documents(Index tokens) {
-    std::vector<Index> lengths;
-    if (below(3) != 0) return lengths;
-    while (tokens > 0) {
-      lengths.push_back(std::min(tokens, 1 + below(tokens)));
-      tokens -= lengths.back();
-    }
-    return lengths;
-  }
-
- private:
-  std::mt19937 random_;
-};
-
 using Sets = std::vector<IntervalSet>;
 template <class Engine>
 Sets sets_of(Engine engine, const ReachProblem& problem) {
@@ -113,6 +47,14 @@ TEST_CASE("three engines agree on every layer of 900 random patterns") {
   CHECK(compared == 1800);
 }
 
+TEST_CASE("the token graph of 5000 tokens agrees too") {
+  const ReachPattern pattern = causal_pi("A", 16, 300);
+  for (const int layers : {1, 20}) {
+    const ReachProblem problem = make_problem(pattern, {5000, 4999, layers, {}}, ReachView::lo);
+    CHECK(sets_of(graph, problem) == sets_of(intervals, problem));
+  }
+}
+
 TEST_CASE("intervals and bitset agree on random patterns of many tokens") {
   for (std::uint32_t seed = 1; seed <= 60; ++seed) {
     RandomPatterns random(seed);
@@ -135,12 +77,19 @@ TEST_CASE("a ring of 16 tokens with radius 2 gives token 0 the neighbourhood 14,
   CHECK(sets.front().parts() == std::vector<Interval>{{0, 2}, {14, 15}});
 }
 
-TEST_CASE("engines refuse what they cannot hold, with a sentence") {
-  const ReachProblem large = make_problem(causal_pi("A", 4, 16), {Index{1} << 40, 0, 2, {}}, ReachView::lo);
-  CHECK_THROWS_WITH(reach_by_bitset(large, [](int, const IntervalSet&) {}), ContainsSubstring("bitset engine"));
-  CHECK_THROWS_WITH(reach_by_graph(large, [](int, const IntervalSet&) {}), ContainsSubstring("graph engine"));
-  const ReachPattern many = causal_pi("C", 0, 2);
-  CHECK_THROWS_AS(reach_of(many, Index{1} << 30, 1), std::length_error);
+TEST_CASE("engines refuse what would take too long or too much memory, and say how much that is") {
+  const auto problem = [](const ReachPattern& pattern, Index tokens) {
+    return make_problem(pattern, {tokens, tokens - 1, 1, {}}, ReachView::lo);
+  };
+  const ReachPattern rule_a = causal_pi("A", 4, 16);
+  CHECK_THROWS_WITH(sets_of(graph, problem(rule_a, 65537)), ContainsSubstring("n = 65537 has 4.3e+09 pairs"));
+  CHECK_THROWS_WITH(sets_of(bitset, problem(rule_a, most_bitset_tokens + 1)), ContainsSubstring("2 GB"));
+  CHECK_THROWS_WITH(reach_of(causal_pi("C", 0, 2), Index{1} << 30, 1), ContainsSubstring("128 MB"));
+  ReachPattern all;
+  ReachPrimitive sink;
+  sink.kind = Kind::sink, sink.first = 20000;
+  all.causal = false, all.primitives = {sink};
+  CHECK_THROWS_WITH(sets_of(graph, problem(all, 20000)), ContainsSubstring("1 GB"));
 }
 
 TEST_CASE("a sink is seen by everyone, documents and blocks end the view") {
