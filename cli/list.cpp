@@ -52,6 +52,7 @@ const std::vector<Section>& sections() {
       {"gpus", [] { print_files("hardware", "gpu"); }},
       {"links", [] { print_files("hardware", "link"); }},
       {"models", [] { print_files("models", "model"); }},
+      {"reach", [] { print_files("reach", "reach"); }},
       {"examples", [] { print_files("examples", "scenario"); }},
   };
   return all;

@@ -20,11 +20,41 @@ namespace {
 
 /// As typed: numbers are read here, so that what is wrong with one is said in a sentence.
 struct ReachOptions {
-  std::string scenario, pattern, rule = "A", k, pi, layers, n, query, ranks, model, engine = "auto", format = "text";
+  std::string scenario, pattern, rule, k, pi, layers, n, query, ranks, model, engine, format = "text";
   std::string plot, find, cover;
   std::vector<std::string> compare;
   bool both_sides = false, ring = false;
+
+  std::string rule_or_default() const { return rule.empty() ? "A" : rule; }
 };
+
+/// An option that would change nothing is a mistake.
+void check_no_option_is_idle(const ReachOptions& o) {
+  struct Row {
+    const char* name;
+    bool given, used;
+    const char* use;
+  };
+  const bool pattern = !o.pattern.empty(), pi = o.pattern == "pi", find = !o.find.empty();
+  const Row rows[] = {
+      {"k", !o.k.empty(), pattern, "--pattern"},
+      {"pi", !o.pi.empty(), pi, "--pattern pi"},
+      {"rule", !o.rule.empty(), pi || find, "--pattern pi and --find"},
+      {"bidirectional", o.both_sides, pattern, "--pattern"},
+      {"ring", o.ring, pattern, "--pattern"},
+      {"cover", !o.cover.empty(), find, "--find"},
+      {"n", !o.n.empty(), !find, "all but --find (which has --cover)"},
+      {"query", !o.query.empty(), !find, "all but --find"},
+      {"engine", !o.engine.empty(), !find, "all but --find"},
+      {"ranks", !o.ranks.empty(), !find, "all but --find"},
+      {"plot", !o.plot.empty(), !find, "all but --find"},
+  };
+  for (const Row& row : rows) {
+    if (!row.given || row.used) continue;
+    throw std::invalid_argument(
+        fmt::format("--{} would change nothing here (it is for {}), leave it out", row.name, row.use));
+  }
+}
 
 /// "4096", "-1", "128K"; anything that is no whole number of 64 bits is an error.
 std::optional<Index> number(const char* name, const std::string& text) {
@@ -64,14 +94,15 @@ ReachEngine engine_named(const std::string& name) {
     const char* name;
     ReachEngine engine;
   };
-  constexpr Row rows[] = {{"auto", ReachEngine::automatic},
+  constexpr Row rows[] = {{"", ReachEngine::automatic},
+                          {"auto", ReachEngine::automatic},
                           {"intervals", ReachEngine::intervals},
                           {"bitset", ReachEngine::bitset},
                           {"graph", ReachEngine::graph}};
   std::vector<std::string> names;
   for (const Row& row : rows) {
     if (name == row.name) return row.engine;
-    names.emplace_back(row.name);
+    if (*row.name != '\0') names.emplace_back(row.name);
   }
   throw std::invalid_argument(fmt::format("engine {} does not exist, {}", name, suggest(name, names)));
 }
@@ -93,10 +124,11 @@ ReachInput from_command_line(const ReachOptions& o) {
   const PiParameters parameters{required("k", o.k, "--pattern"), window ? 1 : required("pi", o.pi, "--pattern pi")};
   ReachInput input;
   input.name = window ? "window" : "pi";
-  input.pattern = pi_pattern(window ? "I" : o.rule, parameters, !o.both_sides && !o.ring, o.ring);
+  input.pattern = pi_pattern(window ? "I" : o.rule_or_default(), parameters, !o.both_sides && !o.ring, o.ring);
   if (window) input.pattern.bound.reset();
-  input.description = window ? fmt::format("window of k = {}", parameters.k)
-                             : fmt::format("rule {}, k = {}, pi = {}", o.rule, parameters.k, parameters.pi);
+  input.description = window
+                          ? fmt::format("window of k = {}", parameters.k)
+                          : fmt::format("rule {}, k = {}, pi = {}", o.rule_or_default(), parameters.k, parameters.pi);
   input.sequence.tokens = required("n", o.n, "--pattern");
   required("layers", o.layers, "--pattern");
   input.sequence.layers = *layer_count(o.layers);
@@ -111,6 +143,10 @@ ReachInput from_command_line(const ReachOptions& o) {
 }
 
 ReachResult computed(ReachInput input, const ReachOptions& o) {
+  if (!input.hardware && !(o.model.empty() && o.ranks.empty())) {
+    throw std::invalid_argument(
+        "--model and --ranks need each other (FLOPs and bytes follow from both), give both or none");
+  }
   ReachResult result{std::move(input), {}, {}};
   result.report = report_reach(result.input.pattern, result.input.sequence, engine_named(o.engine));
   if (result.input.hardware) {
@@ -135,20 +171,15 @@ void run_find(const ReachOptions& o) {
   if (o.find != "k,pi") {
     throw std::invalid_argument(fmt::format("--find {} cannot be searched for, write --find k,pi", o.find));
   }
-  if (o.rule != "A") {
-    throw std::invalid_argument(
-        fmt::format("--find searches rule A alone (rule {} has no closed form here), leave --rule out", o.rule));
-  }
-  const Index tokens = required("cover", o.cover, "--find");
+  FindResult result{o.rule_or_default(), required("cover", o.cover, "--find"), 1, {}};
   required("layers", o.layers, "--find");
-  const int layers = *layer_count(o.layers);
-  CheapestPair found = cheapest_pair(tokens, layers);
+  result.layers = *layer_count(o.layers);
+  result.found = cheapest_pair(result.rule, result.tokens, result.layers);
   if (!o.model.empty()) {
     const ModelShape model = load_model(o.model);
-    found.flops_per_pair = 4.0 * static_cast<double>(model.head_dim * model.heads);
+    result.found.flops_per_pair = 4.0 * static_cast<double>(model.head_dim * model.heads);
   }
-  print(formatted<const CheapestPair&, Index, int>(o.format, cheapest_text, cheapest_json, cheapest_csv, found, tokens,
-                                                   layers));
+  print(formatted<const FindResult&>(o.format, cheapest_text, cheapest_json, cheapest_csv, result));
 }
 
 void run(const ReachOptions& o) {
@@ -159,6 +190,7 @@ void run(const ReachOptions& o) {
         "{} (there is one thing to compute at a time), give one of SCENARIO, --pattern, --compare and --find",
         ways == 0 ? "nothing to compute" : "several things to compute"));
   }
+  check_no_option_is_idle(o);
   if (!o.plot.empty()) check_plot_name(o.plot);
   if (!o.find.empty()) return run_find(o);
   std::vector<ReachResult> results;
@@ -183,19 +215,19 @@ void add_reach(CLI::App& app) {
   command->add_option("--pattern", o->pattern, "pi or window, instead of a file");
   command->add_option("--k", o->k, "Window: earlier tokens seen");
   command->add_option("--pi", o->pi, "Period of the skips");
-  command->add_option("--rule", o->rule, "Reading of the skips: I A A2 B C D E1 E2 E3 F G H")->capture_default_str();
+  command->add_option("--rule", o->rule, "Reading of the skips: I A A2 B C D E1 E2 E3 F G H (default: A)");
   command->add_flag("--bidirectional", o->both_sides, "Later tokens are seen too");
   command->add_flag("--ring", o->ring, "Positions wrap around; implies --bidirectional");
   command->add_option("--layers", o->layers, "Attention layers");
   command->add_option("--n", o->n, "Tokens, e.g. 4096 or 1M");
   command->add_option("--query", o->query, "The token to look from (default: the last; the middle if bidirectional)");
-  command->add_option("--engine", o->engine, "auto, intervals, bitset or graph")->capture_default_str();
+  command->add_option("--engine", o->engine, "auto, intervals, bitset or graph (default: auto)");
   command->add_option("--format", o->format, "text, json or csv")
       ->check(CLI::IsMember({"text", "json", "csv"}))
       ->capture_default_str();
   command->add_option("--plot", o->plot, "Draw lag against layer into this .svg, .png or .pdf file (with gnuplot)");
   command->add_option("--compare", o->compare, "Several files or names in one table and one figure");
-  command->add_option("--find", o->find, "k,pi: the cheapest pair of rule A that covers --cover tokens in --layers");
+  command->add_option("--find", o->find, "k,pi: the cheapest pair of --rule that covers --cover tokens in --layers");
   command->add_option("--cover", o->cover, "Tokens to cover, for --find");
   command->add_option("--model", o->model, "Model for FLOPs and bytes, e.g. llama3_8b");
   command->add_option("--ranks", o->ranks, "GPUs that share the sequence, for the bytes");

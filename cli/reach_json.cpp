@@ -183,25 +183,29 @@ std::string comparison_csv(const std::vector<ReachResult>& results) {
   return text;
 }
 
-std::string cheapest_json(const CheapestPair& found, Index tokens, int layers) {
-  Json json = {{"cover", tokens},
-               {"layers", layers},
-               {"rule", "A"},
+std::string cheapest_json(const FindResult& result) {
+  const CheapestPair& found = result.found;
+  Json json = {{"cover", result.tokens},
+               {"layers", result.layers},
+               {"rule", result.rule},
                {"k", found.parameters.k},
                {"pi", found.parameters.pi},
                {"layers_to_cover", found.layers_needed},
-               {"pairs_per_layer", found.pairs},
-               {"pairs_per_layer_window_only", found.pairs_no_skip}};
-  if (found.flops_per_pair > 0) {
-    json["flops_per_token"] = found.flops_per_pair * static_cast<double>(found.pairs) / static_cast<double>(tokens);
-  }
+               {"pairs", found.pairs},
+               {"pairs_window_only", found.pairs_no_skip},
+               {"k_window_only", found.k_no_skip},
+               {"keys_per_token", result.keys_per_token()}};
+  if (found.flops_per_pair > 0) json["flops_per_token"] = found.flops_per_pair * result.keys_per_token();
   return printed(json);
 }
 
-std::string cheapest_csv(const CheapestPair& found, Index tokens, int layers) {
+std::string cheapest_csv(const FindResult& result) {
+  const CheapestPair& found = result.found;
   return fmt::format(
-      "cover,layers,rule,k,pi,layers_to_cover,pairs_per_layer,pairs_per_layer_window_only\n{},{},A,{},{},{},{},{}\n",
-      tokens, layers, found.parameters.k, found.parameters.pi, found.layers_needed, found.pairs, found.pairs_no_skip);
+      "cover,layers,rule,k,pi,layers_to_cover,pairs,pairs_window_only,k_window_only,keys_per_token\n"
+      "{},{},{},{},{},{},{},{},{},{}\n",
+      result.tokens, result.layers, result.rule, found.parameters.k, found.parameters.pi, found.layers_needed,
+      found.pairs, found.pairs_no_skip, found.k_no_skip, result.keys_per_token());
 }
 
 }  // namespace orrery

@@ -28,9 +28,18 @@ std::string comparison_text(const std::vector<ReachResult>& results);
 std::string comparison_json(const std::vector<ReachResult>& results);
 std::string comparison_csv(const std::vector<ReachResult>& results);
 
-std::string cheapest_text(const CheapestPair& found, Index tokens, int layers);
-std::string cheapest_json(const CheapestPair& found, Index tokens, int layers);
-std::string cheapest_csv(const CheapestPair& found, Index tokens, int layers);
+/// What `--find` was asked, and its answer.
+struct FindResult {
+  std::string rule;
+  Index tokens = 1;
+  int layers = 1;
+  CheapestPair found;
+
+  double keys_per_token() const;  // mean over tokens and layers
+};
+std::string cheapest_text(const FindResult& result);
+std::string cheapest_json(const FindResult& result);
+std::string cheapest_csv(const FindResult& result);
 
 /// Writes FILE.dat and draws FILE (.svg, .png or .pdf) from it with gnuplot: lag against layer. One mechanism: its
 /// density, with the window alone beside it. Several: their fronts. Throws std::runtime_error if gnuplot is missing or

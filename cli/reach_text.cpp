@@ -189,19 +189,22 @@ std::string comparison_text(const std::vector<ReachResult>& results) {
   return text;
 }
 
-std::string cheapest_text(const CheapestPair& found, Index tokens, int layers) {
+double FindResult::keys_per_token() const {
+  return static_cast<double>(found.pairs) / static_cast<double>(layers) / static_cast<double>(tokens);
+}
+
+std::string cheapest_text(const FindResult& result) {
+  const CheapestPair& found = result.found;
   const double share = static_cast<double>(found.pairs) / static_cast<double>(found.pairs_no_skip);
   std::string text = fmt::format(
-      "cheapest pair of rule A that lets the last of {} tokens see all of them within {} layers\n"
+      "cheapest pair of rule {} that lets the last of {} tokens see all of them within {} layers\n"
       "k = {}, pi = {} (covers after {} layers)\n"
-      "{} query-key pairs per layer and head, {:.2f} keys per token\n"
+      "{} query-key pairs of one head in all layers, {:.2f} keys per token and layer\n"
       "the window alone needs k = {} and {} pairs: the pair costs {:.1f} % of that\n",
-      tokens, layers, found.parameters.k, found.parameters.pi, found.layers_needed, found.pairs,
-      static_cast<double>(found.pairs) / static_cast<double>(tokens), ceil_div(tokens - 1, layers), found.pairs_no_skip,
-      100 * share);
+      result.rule, result.tokens, result.layers, found.parameters.k, found.parameters.pi, found.layers_needed,
+      found.pairs, result.keys_per_token(), found.k_no_skip, found.pairs_no_skip, 100 * share);
   if (found.flops_per_pair > 0) {
-    text += fmt::format("attention FLOPs per token and layer {:.4g}\n",
-                        found.flops_per_pair * static_cast<double>(found.pairs) / static_cast<double>(tokens));
+    text += fmt::format("attention FLOPs per token and layer {:.4g}\n", found.flops_per_pair * result.keys_per_token());
   }
   return text;
 }

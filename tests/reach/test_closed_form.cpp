@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include "scenarios/reach_closed_form.hpp"
-#include "scenarios/reach_find.hpp"
 #include "tests/catch.hpp"
 #include "tests/reach/reach_runs.hpp"
 
@@ -46,24 +45,4 @@ TEST_CASE("closed forms refuse to wrap around") {
   CHECK_THROWS_WITH(reach_of(causal_pi("D", 4, 16), 1000, 64), ContainsSubstring("doubling"));
   CHECK_THROWS_WITH(unbounded_max_lags(causal_pi("A", 4, large), 64), ContainsSubstring("2^63"));
   CHECK(unbounded_max_lags(causal_pi("D", 0, 1), 62).back() == (Index{1} << 62) - 1);
-}
-
-TEST_CASE("the cheapest pair is the cheapest of all") {
-  for (const Index tokens : {1, 2, 3, 10, 33, 60}) {
-    for (int layers = 1; layers <= 12; ++layers) {
-      Index least = -1;
-      for (Index k = 0; k < tokens; ++k) {
-        for (Index pi = 1; pi <= tokens; ++pi) {
-          if (!reach_of(causal_pi("A", k, pi), tokens, layers).layers_to_cover) continue;
-          const Index pairs = rule_a_pairs({k, pi}, tokens);
-          if (least < 0 || pairs < least) least = pairs;
-        }
-      }
-      INFO(fmt::format("{} tokens, {} layers", tokens, layers));
-      const CheapestPair found = cheapest_pair(tokens, layers);
-      CHECK(found.pairs == least);
-      const ReachRun run = reach_of(causal_pi("A", found.parameters.k, found.parameters.pi), tokens, layers);
-      CHECK(run.layers_to_cover == found.layers_needed);
-    }
-  }
 }
