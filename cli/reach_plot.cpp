@@ -33,10 +33,24 @@ const Terminal* terminal_of(const std::string& file) {
 }
 
 /// In single quotes gnuplot reads nothing but two quotes.
-std::string quoted(const std::string& text) {
+std::string in_quotes(const std::string& text) {
   std::string result = "'";
   for (const char c : text) result += c == '\'' ? "''" : std::string(1, c);
   return result + "'";
+}
+
+/// Text in lines of about `width` characters, as an expression of gnuplot.
+std::string wrapped(const std::string& text, std::size_t width) {
+  std::istringstream words(text);
+  std::string line, lines;
+  for (std::string word; words >> word;) {
+    if (!line.empty() && line.size() + 1 + word.size() > width) {
+      lines += in_quotes(line) + " . \"\\n\" . ";
+      line.clear();
+    }
+    line += (line.empty() ? "" : " ") + word;
+  }
+  return lines + in_quotes(line);
 }
 
 bool on_path(const char* program) {
@@ -77,6 +91,11 @@ std::string on_log_axis(Index lag) {
   return lag > 0 ? fmt::format("{}", lag) : "NaN";
 }
 
+/// After all layers, for some input.
+Index farthest_lag(const ReachReport& report) {
+  return (report.up ? *report.up : report.lo).layers.back().earlier.max_lag;
+}
+
 std::string lines_block(const ReachResult& result, const std::optional<Index>& window) {
   const ReachReport& r = result.report;
   std::string text = fmt::format("# {}\n# layer contiguous max_lag bound window_kL\n", result.input.name);
@@ -97,7 +116,9 @@ std::optional<ReachPattern> window_alone(const ReachPattern& pattern) {
   std::erase_if(alone.primitives, [](const ReachPrimitive& p) {
     return p.kind != ReachPrimitive::Kind::window || p.layers.kind != LayerRule::Kind::all || p.stage != 1;
   });
-  if (alone.primitives.empty() || alone.primitives.size() == pattern.primitives.size()) return std::nullopt;
+  if (alone.primitives.empty() || alone.primitives.front().left == 0 ||
+      alone.primitives.size() == pattern.primitives.size())
+    return std::nullopt;
   return alone;
 }
 
@@ -105,13 +126,13 @@ std::optional<ReachPattern> window_alone(const ReachPattern& pattern) {
 
 std::string heading(const std::string& file, double largest_lag, int layers, int panels) {
   std::string text =
-      fmt::format("set terminal {}\nset output {}\nset encoding utf8\n", terminal_of(file)->gnuplot, quoted(file));
+      fmt::format("set terminal {}\nset output {}\nset encoding utf8\n", terminal_of(file)->gnuplot, in_quotes(file));
   text += "set logscale y 2\nset format y '%.0f'\n";
   // A label for every second or fourth power of two where there are many.
   text += fmt::format("set ytics 1,{}\n", largest_lag > 1e9 ? 16 : largest_lag > 1e5 ? 4 : 2);
+  if (layers <= 10) text += "set xtics 1\n";
   text += fmt::format("set xrange [0.5:{}.5]\nset yrange [0.7:{:.6g}]\n", layers, largest_lag * 1.5);
-  text +=
-      fmt::format("set xlabel 'attention layer' noenhanced\nset ylabel 'lag: distance to an earlier token [tokens]'\n");
+  text += fmt::format("set xlabel 'attention layer'\nset ylabel 'lag: distance to an earlier token [tokens]'\n");
   text += fmt::format(
       "set grid ytics lc rgb '#d8d8d8'\nset tics out nomirror\nset border 3 lc rgb '#555555'\n"
       "set key outside below center horizontal samplen 3\nset palette defined (0 '#e8f1fa', 0.25 "
@@ -121,27 +142,47 @@ std::string heading(const std::string& file, double largest_lag, int layers, int
   return text;
 }
 
-std::string boxes(const std::string& data, int index) {
+/// A layer reaches a pixel or two into the next, which is drawn over it: else the seams would show.
+std::string boxes(const std::string& data, int index, int layers) {
   return fmt::format(
-      "{} index {} using 1:(sqrt($2*$3)):($1-0.5):($1+0.52):($2-0.5):($3+0.5):4 with boxxyerror fc palette "
+      "{} index {} using 1:(sqrt($2*$3)):($1-0.5):($1+0.5+{:.4f}):($2-0.5):($3+0.5):4 with boxxyerror fc palette "
       "notitle",
-      quoted(data), index);
+      in_quotes(data), index, 0.004 * layers);
 }
 
-std::string line(const std::string& data, int index, int column, const char* style, const std::string& title) {
-  return fmt::format("{} index {} using 1:{} with lines {} title {}", quoted(data), index, column, style,
-                     quoted(title) + " noenhanced");
+std::string line(const std::string& data, int index, int column, const char* style, const char* title) {
+  return fmt::format("{} index {} using 1:{} with lines {} title '{}' noenhanced", in_quotes(data), index, column,
+                     style, title);
+}
+
+/// What is not there is left out: gnuplot would complain.
+struct PlotElement {
+  bool any;
+  std::string text;
+};
+
+std::string plot(const std::vector<PlotElement>& elements) {
+  std::string text;
+  for (const PlotElement& element : elements) {
+    if (element.any) text += (text.empty() ? "plot " : ", ") + element.text;
+  }
+  return text + "\n";
 }
 
 std::string marked_line(const std::string& data, int index, int column, const std::string& style,
                         const std::string& title) {
-  return fmt::format("{} index {} using 1:{} with linespoints {} title {} noenhanced", quoted(data), index, column,
-                     style, quoted(title));
+  return fmt::format("{} index {} using 1:{} with linespoints {} title {} noenhanced", in_quotes(data), index, column,
+                     style, in_quotes(title));
 }
 
+/// The parameters, as an expression of gnuplot.
 std::string caption(const ReachInput& input) {
-  return fmt::format("{}: {}; n = {} tokens, L = {} layers, seen from token {}", input.name, input.pattern.describe(),
-                     input.sequence.tokens, input.sequence.layers, input.sequence.query);
+  const std::string documents =
+      input.sequence.documents.empty() ? "" : fmt::format(" in {} documents", input.sequence.documents.size());
+  const std::string sequence = fmt::format("n = {} tokens{}, L = {} layers, seen from token {}", input.sequence.tokens,
+                                           documents, input.sequence.layers, input.sequence.query);
+  return wrapped(fmt::format("{}: {}", input.name, input.pattern.describe()), 125) + " . \"\\n\" . " +
+         in_quotes(sequence);
 }
 
 std::string one_mechanism(const ReachResult& result, const std::string& data, bool beside) {
@@ -149,34 +190,46 @@ std::string one_mechanism(const ReachResult& result, const std::string& data, bo
   constexpr const char* farthest = "lw 2.5 lc rgb '#222222'";
   constexpr const char* bound = "lw 2.5 dt (9,5) lc rgb '#c2185b'";
   constexpr const char* local = "lw 3.5 dt (4,3) lc rgb '#12b04a'";
+  const ReachReport& r = result.report;
+  const LayerReach& last = r.lo.layers.back();
+  const int layers = result.input.sequence.layers;
   std::string text;
   if (beside) {
-    text += fmt::format("set multiplot title {} noenhanced\n", quoted(caption(result.input)));
+    text += fmt::format("set multiplot title {} noenhanced\n", caption(result.input));
     text +=
-        "set lmargin at screen 0.085\nset rmargin at screen 0.44\nset tmargin at screen 0.88\nset bmargin at screen "
-        "0.23\nset title 'the window alone (called RingAttention in arXiv 2511.10696)' noenhanced\nset key off\n";
-    text += "plot " + boxes(data, 0) + ", " + line(data, 1, 2, local, "window alone: kL") + "\n";
+        "set lmargin at screen 0.085\nset rmargin at screen 0.44\nset tmargin at screen 0.84\nset bmargin at screen "
+        "0.2\nset title 'the window alone (called RingAttention in arXiv 2511.10696)' noenhanced\nset key off\n";
+    text += plot({{true, boxes(data, 0, layers)}, {true, line(data, 1, 5, local, "")}});
     text += fmt::format(
         "set lmargin at screen 0.535\nset rmargin at screen 0.89\nset title {} noenhanced\nset colorbox\n"
-        "unset ylabel\nset key on at screen 0.5,0.07 center center horizontal maxrows 1 maxcols 4 samplen 3 width 1\n",
-        quoted(result.input.description));
+        "unset ylabel\nset key on at screen 0.5,0.055 center center vertical maxrows 2 width 2\n",
+        wrapped(result.input.description, 60));
   } else {
-    text += fmt::format("set title {} noenhanced\n", quoted(caption(result.input)));
+    text += fmt::format(
+        "set title {} noenhanced\nset bmargin at screen 0.2\n"
+        "set key at screen 0.5,0.055 center center vertical maxrows 2 width 2\n",
+        caption(result.input));
   }
-  text += "plot " + boxes(data, 2) + ", " + line(data, 3, 2, front, "contiguous front") + ", " +
-          line(data, 3, 3, farthest, "maximum lag");
-  if (!result.report.bounds.empty()) text += ", " + line(data, 3, 4, bound, "claimed bound kL + π⌈log2 L⌉");
-  if (beside) text += ", " + line(data, 3, 5, local, "window alone: kL");
-  return text + (beside ? "\nunset multiplot\n" : "\n");
+  text += plot(
+      {{last.earlier.max_lag > 0, boxes(data, 2, layers)},
+       {last.earlier.contiguous > 0, line(data, 3, 2, front, "contiguous front")},
+       {farthest_lag(r) > 0, line(data, 3, 3, farthest, r.up ? "largest lag that some input creates" : "maximum lag")},
+       {!r.bounds.empty() && r.bounds.back() > 0, line(data, 3, 4, bound, "claimed bound kL + π⌈log2 L⌉")},
+       {beside, line(data, 3, 5, local, "window alone: kL")}});
+  return text + (beside ? "unset multiplot\n" : "");
 }
 
 std::string several_mechanisms(const std::vector<ReachResult>& results, const std::string& data) {
   static constexpr const char* colors[] = {"#1f77b4", "#d95f02", "#1b7837", "#7b3294", "#c2185b", "#8c6d31", "#222222"};
   const ReachSequence& s = results.front().input.sequence;
+  const std::size_t rows = (results.size() + 1) / 2;  // of the key: two columns fit
+  const double height = 0.026 * static_cast<double>(rows);
   std::string text = fmt::format(
-      "set title 'Contiguous front (solid) and largest lag (dashed) of {} mechanisms; first: n "
-      "= {} tokens, L = {} layers'\nset key outside right top vertical maxrows 40\nplot ",
-      results.size(), s.tokens, s.layers);
+      "set title 'Contiguous front (solid) and largest lag (dashed) of {} mechanisms; {}: n = {} tokens, L = {} "
+      "layers' "
+      "noenhanced\nset bmargin at screen {:.3f}\nset key at screen 0.5,{:.3f} center center vertical maxrows {}\n",
+      results.size(), results.front().input.name, s.tokens, s.layers, 0.14 + height, 0.015 + height / 2, rows);
+  std::vector<PlotElement> elements;
   for (std::size_t i = 0; i < results.size(); ++i) {
     const std::string color = colors[i % std::size(colors)];
     const ReachReport& r = results[i].report;
@@ -190,10 +243,11 @@ std::string several_mechanisms(const std::vector<ReachResult>& results, const st
       return fmt::format("pt {} ps 1.2 pi {} lw {:.1f} {} lc rgb '{}'", i % 9 + 4,
                          s.layers / 8 + 1 + static_cast<int>(i % 3), width, dash, color);
     };
-    text += (i == 0 ? "" : ", ") + marked_line(data, index, 2, style(""), results[i].input.name + resolution + keys) +
-            ", " + marked_line(data, index, 3, style("dt (8,5)"), "");
+    elements.push_back({r.lo.layers.back().earlier.contiguous > 0,
+                        marked_line(data, index, 2, style(""), results[i].input.name + resolution + keys)});
+    elements.push_back({farthest_lag(r) > 0, marked_line(data, index, 3, style("dt (8,5)"), "")});
   }
-  return text + "\n";
+  return text + plot(elements);
 }
 
 void write_file(const std::string& file, const std::string& text) {
@@ -238,6 +292,11 @@ void plot_reach(const std::vector<ReachResult>& results, const std::string& file
   bool beside = false;
   double largest = 1;
   int layers = 1;
+  const auto reaches = [](const ReachResult& result) { return farthest_lag(result.report) > 0; };
+  if (std::none_of(results.begin(), results.end(), reaches)) {
+    throw std::invalid_argument(
+        fmt::format("{} was not drawn (no earlier token is reached), use more tokens or a wider pattern", file));
+  }
   for (const ReachResult& result : results) {
     const std::optional<ReachPattern> alone = window_alone(result.input.pattern);
     const auto window = alone ? std::optional(alone->primitives.front().left) : std::nullopt;

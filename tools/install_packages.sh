@@ -20,7 +20,10 @@ libtomlplusplus-dev toml++/toml.h
 nlohmann-json3-dev  nlohmann/json.hpp
 catch2              catch2/catch_all.hpp catch2/catch.hpp
 LIST
-  if [ "$ci" = --ci ]; then echo clang clang++; fi
+  if [ "$ci" = --ci ]; then
+    echo clang clang++
+    echo gnuplot-nox gnuplot
+  fi
 }
 
 # Where headers are looked for: the system, and what CMake is told by CMAKE_PREFIX_PATH.
