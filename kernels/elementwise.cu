@@ -1,5 +1,4 @@
-#include <cuda_bf16.h>
-
+#include "kernels/bf16_words.cuh"
 #include "kernels/check.hpp"
 #include "kernels/elementwise.hpp"
 
@@ -10,25 +9,6 @@ constexpr int kThreads = 256;
 
 int grid_for(int64_t items) {
   return static_cast<int>((items + kThreads - 1) / kThreads);
-}
-
-__device__ inline void unpack(uint4 raw, float (&x)[8]) {
-  const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    x[2 * i] = __uint_as_float(words[i] << 16);
-    x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-  }
-}
-__device__ inline uint4 pack(const float (&x)[8]) {
-  uint4 out;
-  unsigned* words = &out.x;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
-    words[i] = *reinterpret_cast<const unsigned*>(&pair);
-  }
-  return out;
 }
 
 // out = in. Grid: one 16-byte word a thread.
@@ -75,10 +55,9 @@ __global__ void rms_norm_kernel(uint4* __restrict__ out, const uint4* __restrict
   }
 }
 
-// out = a + b, or silu(a) * b. Grid: one 16-byte word a thread.
+// out = a + b, or silu(a) * b; out may be a or b. Grid: one 16-byte word a thread.
 template <bool kSwiglu>
-__global__ void binary_kernel(uint4* __restrict__ out, const uint4* __restrict__ a, const uint4* __restrict__ b,
-                              int64_t words) {
+__global__ void binary_kernel(uint4* out, const uint4* a, const uint4* b, int64_t words) {
   const int64_t w = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
   if (w >= words) return;
   float x[8], y[8];
@@ -130,23 +109,6 @@ __global__ void embed_kernel(uint4* __restrict__ out, const uint4* __restrict__ 
   __stcs(out + at, __ldg(table + int64_t(index[token]) * words + (at - token * words)));
 }
 
-// The gated skip, in place. Shapes: o [n][heads][d], v [..n][kv_heads][d], gate [heads][n]; d a multiple of 8.
-// Grid: one 16-byte word of o a thread.
-__global__ void gate_skip_kernel(uint4* o, const uint4* __restrict__ v, const float* __restrict__ gate, int64_t n,
-                                 int heads, int group, int words, int64_t period, int64_t first_row) {
-  const int64_t at = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
-  const int64_t row = at / words, token = row / heads;
-  if (token >= n || token < first_row) return;
-  const int head = static_cast<int>(row - token * heads), w = static_cast<int>(at - row * words);
-  const float g = gate[head * n + token];
-  float x[8], y[8];
-  unpack(o[at], x);
-  unpack(__ldg(v + ((token - period) * (heads / group) + head / group) * words + w), y);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) x[i] = g * x[i] + (1.0f - g) * y[i];
-  o[at] = pack(x);
-}
-
 }  // namespace
 
 void copy_kernel(void* out, const void* in, int64_t bytes, cudaStream_t stream) {
@@ -193,15 +155,6 @@ void embed(void* out, const void* table, const void* index, int64_t tokens, int6
   embed_kernel<<<grid_for(count), kThreads, 0, stream>>>(static_cast<uint4*>(out), static_cast<const uint4*>(table),
                                                          static_cast<const uint32_t*>(index), count,
                                                          static_cast<int>(hidden / 8));
-  ORRERY_LAUNCHED();
-}
-
-void gate_skip(void* o, const void* v, const float* gate, int64_t n, int64_t heads, int64_t kv_heads, int64_t d,
-               int64_t period, int64_t first_row, cudaStream_t stream) {
-  const int64_t count = n * heads * (d / 8);
-  gate_skip_kernel<<<grid_for(count), kThreads, 0, stream>>>(
-      static_cast<uint4*>(o), static_cast<const uint4*>(v), gate, n, static_cast<int>(heads),
-      static_cast<int>(heads / kv_heads), static_cast<int>(d / 8), period, first_row);
   ORRERY_LAUNCHED();
 }
 

@@ -141,7 +141,7 @@ Measurement measure(Rig& rig, const Work& work, Regime regime) {
     }
     if (interrupted) throw Interrupted{};
     if (burst) std::this_thread::sleep_for(rest);
-    if (samples.size() < options.min_samples) continue;
+    if (samples.size() < options.min_samples || (!burst && seconds_since(begin) < options.sustained_s)) continue;
     out.us = summarize(samples);
     if (out.us.ci95_rel < options.target_ci || seconds_since(begin) > options.cap_s) break;
   }

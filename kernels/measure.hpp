@@ -13,9 +13,10 @@ namespace orrery {
 
 struct MeasureOptions {
   size_t min_samples = 20;
-  double target_ci = 0.005;  // stop when half the 95 % interval of the median is below this
-  double cap_s = 0.35;       // ... or after this long, once min_samples are taken
-  double warmup_s = 0.3;     // of the sustained regime: the clock settles under the power limit within 0.1 s
+  double target_ci = 0.005;   // stop when half the 95 % interval of the median is below this
+  double cap_s = 0.35;        // ... or after this long, once min_samples are taken
+  double warmup_s = 0.25;     // of the sustained regime: the clock settles under the power limit within 0.1 s
+  double sustained_s = 0.05;  // at least, of the sustained regime: the clock wanders from one 10 ms to the next
 };
 
 // What one GPU needs for measuring.

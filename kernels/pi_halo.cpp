@@ -1,6 +1,4 @@
-#include "kernels/pi_halo.hpp"
-
-#include "kernels/elementwise.hpp"
+#include "kernels/pi_halo_rank.hpp"
 #if ORRERY_HAVE_NCCL
 #include "kernels/nccl_world.hpp"
 #endif
@@ -19,28 +17,11 @@ AttentionShape PiShape::attention(bool first_rank) const {
   return a;
 }
 
-// Keys and values each lie behind room for the halo: row 0 of the rank is row `halo` of the buffer.
-struct PiHalo::Rank {
-  int device = 0;
-  std::unique_ptr<Stream> compute, copy;
-  DeviceBuffer q, keys, values, gate, lse, o;
-  std::unique_ptr<AttentionForward> attention;
-  std::unique_ptr<Event> start, end, sent;
-  Recorded sent_count;
-  std::vector<std::pair<const char*, std::pair<Event, Event>>> spans;
+GateSkip PiShape::gate(bool first_rank) const {
+  return {n, heads, kv_heads, head_dim, period, first_rank ? period : 0};
+}
 
-  template <class F>
-  void stamped(bool stamp, cudaStream_t stream, const char* op, F&& launch) {
-    if (!stamp) return launch();
-    std::pair<Event, Event> span;
-    span.first.record(stream);
-    launch();
-    span.second.record(stream);
-    spans.emplace_back(op, std::move(span));
-  }
-};
-
-PiHalo::PiHalo(const PiShape& shape) : shape_(shape), devices_(shape.ranks), pool_(shape.ranks) {
+PiHalo::PiHalo(const PiShape& shape, bool backward) : shape_(shape), devices_(shape.ranks), pool_(shape.ranks) {
   if (shape.value_halo() > shape.n)
     throw BenchError("the halo must come from one neighbour: window and period up to n");
   enable_peer_access();
@@ -54,34 +35,46 @@ PiHalo::PiHalo(const PiShape& shape) : shape_(shape), devices_(shape.ranks), poo
 #endif
   }
   for (int r = 0; r < shape.ranks; ++r) ranks_.emplace_back(new Rank);
-  pool_.run([&](int r) { make_rank(r); });
+  pool_.run([&](int r) { make_rank(r, backward); });
 }
 
 PiHalo::~PiHalo() = default;
 
-void PiHalo::make_rank(int r) {
+void PiHalo::make_rank(int r, bool with_backward) {
   Rank& k = *ranks_[static_cast<size_t>(r)];
   k.device = devices_.device(r);
   ORRERY_CUDA(cudaSetDevice(k.device));
   k.compute.reset(new Stream);
   k.copy.reset(new Stream(true));
-  k.start.reset(new Event);
-  k.end.reset(new Event);
-  k.sent.reset(new Event(false));
+  for (auto* event : {&k.start, &k.end}) event->reset(new Event);
+  for (auto* event : {&k.sent, &k.computed, &k.returned}) event->reset(new Event(false));
   const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
   const auto q = static_cast<size_t>(shape_.n * shape_.heads * shape_.head_dim);
   const auto rows = static_cast<size_t>(shape_.n * shape_.heads);
-  k.q = DeviceBuffer(q * 2);
-  k.keys = DeviceBuffer(static_cast<size_t>((shape_.key_halo() + shape_.n) * kv_row) * 2);
-  k.values = DeviceBuffer(static_cast<size_t>((shape_.value_halo() + shape_.n) * kv_row) * 2);
-  k.gate = DeviceBuffer(rows * 4);
-  k.lse = DeviceBuffer(rows * 4);
-  k.o = DeviceBuffer(q * 2);
+  const auto key_halo = static_cast<size_t>(shape_.key_halo() * kv_row);
+  const auto value_halo = static_cast<size_t>(shape_.value_halo() * kv_row);
+  const auto own = static_cast<size_t>(shape_.n * kv_row);
+  for (DeviceBuffer* b : {&k.q, &k.o, &k.out}) *b = DeviceBuffer(q * 2);
+  k.keys = DeviceBuffer((key_halo + own) * 2);
+  k.values = DeviceBuffer((value_halo + own) * 2);
+  for (DeviceBuffer* b : {&k.gate, &k.lse}) *b = DeviceBuffer(rows * 4);
+  // The first rank attends to its own rows, the others to the halo's as well.
   const bool first = r == 0;
-  auto* keys = k.keys.as<uint16_t>() + (first ? shape_.key_halo() * kv_row : 0);
-  auto* values = k.values.as<uint16_t>() + (shape_.value_halo() - (first ? 0 : shape_.key_halo())) * kv_row;
+  const size_t key_from = first ? key_halo : 0, value_from = value_halo - (first ? 0 : key_halo);
+  auto *keys = k.keys.as<Bf16Bits>() + key_from, *values = k.values.as<Bf16Bits>() + value_from;
   k.attention.reset(
       new AttentionForward(shape_.attention(first), k.device, k.q.get(), keys, values, k.lse.get(), k.o.get()));
+  if (with_backward) {
+    for (DeviceBuffer* b : {&k.d_out, &k.d_o, &k.dq}) *b = DeviceBuffer(q * 2);
+    k.d_gate = DeviceBuffer(rows * 4);
+    k.d_keys = DeviceBuffer(k.keys.bytes());
+    k.d_values = DeviceBuffer(k.values.bytes());
+    k.returned_keys = DeviceBuffer(key_halo * 2);
+    k.returned_values = DeviceBuffer(value_halo * 2);
+    k.gradient.reset(new AttentionBackward(shape_.attention(first), k.device, k.q.get(), keys, values, k.o.get(),
+                                           k.d_o.get(), k.lse.get(), k.dq.get(), k.d_keys.as<Bf16Bits>() + key_from,
+                                           k.d_values.as<Bf16Bits>() + value_from));
+  }
   ORRERY_CUDA(cudaDeviceSynchronize());
 }
 
@@ -89,107 +82,59 @@ void PiHalo::fill_random(uint64_t seed) {
   for (int r = 0; r < shape_.ranks; ++r) {
     Rank& k = *ranks_[static_cast<size_t>(r)];
     OnDevice on(k.device);
-    const uint64_t s = seed * 64 + static_cast<uint64_t>(r) * 4;
-    fill_normal_bf16(k.q.get(), k.q.bytes() / 2, s, *k.compute);
-    fill_normal_bf16(k.keys.get(), k.keys.bytes() / 2, s + 1, *k.compute);
-    fill_normal_bf16(k.values.get(), k.values.bytes() / 2, s + 2, *k.compute);
-    fill_uniform_f32(k.gate.get(), k.gate.bytes() / 4, s + 3, *k.compute);
+    uint64_t s = seed * 64 + static_cast<uint64_t>(r) * 8;
+    for (DeviceBuffer* b : {&k.q, &k.keys, &k.values, &k.d_out}) {
+      if (b->bytes()) fill_normal_bf16(b->get(), b->bytes() / 2, ++s, *k.compute);
+    }
+    fill_uniform_f32(k.gate.get(), k.gate.bytes() / 4, ++s, *k.compute);
     k.compute->sync();
   }
 }
 
 void PiHalo::upload(int r, const std::vector<uint16_t>& q, const std::vector<uint16_t>& keys,
-                    const std::vector<uint16_t>& values, const std::vector<float>& gate) {
+                    const std::vector<uint16_t>& values, const std::vector<float>& gate,
+                    const std::vector<uint16_t>& d_out) {
   Rank& k = *ranks_[static_cast<size_t>(r)];
   OnDevice on(k.device);
-  const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
-  for (DeviceBuffer* b : {&k.keys, &k.values, &k.o, &k.lse}) poison(b->get(), b->bytes(), *k.compute);
+  for (DeviceBuffer* b : {&k.keys, &k.values, &k.o, &k.out, &k.lse, &k.d_o, &k.d_gate, &k.dq, &k.d_keys, &k.d_values,
+                          &k.returned_keys, &k.returned_values}) {
+    if (b->bytes()) poison(b->get(), b->bytes(), *k.compute);
+  }
   k.compute->sync();
-  ORRERY_CUDA(cudaMemcpy(k.q.get(), q.data(), q.size() * 2, cudaMemcpyHostToDevice));
-  ORRERY_CUDA(cudaMemcpy(k.keys.as<uint16_t>() + shape_.key_halo() * kv_row, keys.data(), keys.size() * 2,
-                         cudaMemcpyHostToDevice));
-  ORRERY_CUDA(cudaMemcpy(k.values.as<uint16_t>() + shape_.value_halo() * kv_row, values.data(), values.size() * 2,
-                         cudaMemcpyHostToDevice));
-  ORRERY_CUDA(cudaMemcpy(k.gate.get(), gate.data(), gate.size() * 4, cudaMemcpyHostToDevice));
+  const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
+  auto copy = [](void* to, const auto& from) {
+    ORRERY_CUDA(cudaMemcpy(to, from.data(), from.size() * sizeof from[0], cudaMemcpyHostToDevice));
+  };
+  copy(k.q.get(), q);
+  copy(k.keys.as<Bf16Bits>() + shape_.key_halo() * kv_row, keys);
+  copy(k.values.as<Bf16Bits>() + shape_.value_halo() * kv_row, values);
+  copy(k.gate.get(), gate);
+  if (k.d_out.bytes()) copy(k.d_out.get(), d_out);
 }
 
-std::vector<double> PiHalo::download(int r) {
+PiHalo::Result PiHalo::download(int r, bool backward) {
   Rank& k = *ranks_[static_cast<size_t>(r)];
   OnDevice on(k.device);
-  return download_bf16(k.o.get(), k.o.bytes() / 2);
-}
-
-void PiHalo::queue(int r, bool hold, bool stamp) {
-  Rank& k = *ranks_[static_cast<size_t>(r)];
-  const cudaStream_t compute = *k.compute, copy = *k.copy;
-  ORRERY_CUDA(cudaSetDevice(k.device));
-  k.spans.clear();
+  Result result;
+  result.out = download_bf16(k.out.get(), k.out.bytes() / 2);
+  if (!backward) return result;
   const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
-  if (hold) {
-    start_.hold(compute);
-    start_.hold(copy);
-  }
-  k.start->record(compute);
-  const bool last = r + 1 == shape_.ranks;
-  const size_t key_bytes = static_cast<size_t>(shape_.key_halo() * kv_row) * 2;
-  const size_t value_bytes = static_cast<size_t>(shape_.value_halo() * kv_row) * 2;
-  // The last rows of this rank: its keys start at row halo, so they are rows n .. n + halo of the buffer.
-  auto* keys = k.keys.as<uint16_t>() + shape_.n * kv_row;
-  auto* values = k.values.as<uint16_t>() + shape_.n * kv_row;
-  if (shape_.transport == Transport::copy_engine) {
-    if (!last) {
-      Rank& to = *ranks_[static_cast<size_t>(r + 1)];
-      k.stamped(stamp, copy, "halo", [&] {
-        auto push = [&](void* target, const void* source, size_t bytes) {
-          if (k.device == to.device) {
-            ORRERY_CUDA(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDeviceToDevice, copy));
-          } else {
-            ORRERY_CUDA(cudaMemcpyPeerAsync(target, to.device, source, k.device, bytes, copy));
-          }
-        };
-        push(to.keys.get(), keys, key_bytes);
-        push(to.values.get(), values, value_bytes);
-      });
-    }
-    k.sent->record(copy);
-    k.sent_count.advance_to(1);
-    if (r > 0) {
-      Rank& from = *ranks_[static_cast<size_t>(r - 1)];
-      from.sent_count.await(1, pool_);
-      ORRERY_CUDA(cudaStreamWaitEvent(compute, *from.sent, 0));
-    }
-  } else {
-#if ORRERY_HAVE_NCCL
-    const ncclComm_t comm = NcclWorld::with_channels(shape_.channels).comm(r);
-    k.stamped(stamp, copy, "halo", [&] {
-      ORRERY_NCCL(ncclGroupStart());
-      if (!last) {
-        ORRERY_NCCL(ncclSend(keys, key_bytes / 2, ncclBfloat16, r + 1, comm, copy));
-        ORRERY_NCCL(ncclSend(values, value_bytes / 2, ncclBfloat16, r + 1, comm, copy));
-      }
-      if (r > 0) {
-        ORRERY_NCCL(ncclRecv(k.keys.get(), key_bytes / 2, ncclBfloat16, r - 1, comm, copy));
-        ORRERY_NCCL(ncclRecv(k.values.get(), value_bytes / 2, ncclBfloat16, r - 1, comm, copy));
-      }
-      ORRERY_NCCL(ncclGroupEnd());
-    });
-    k.sent->record(copy);
-    ORRERY_CUDA(cudaStreamWaitEvent(compute, *k.sent, 0));
-#endif
-  }
-  k.stamped(stamp, compute, "attention", [&] { k.attention->run(compute); });
-  k.stamped(stamp, compute, "gate", [&] {
-    gate_skip(k.o.get(), k.values.as<uint16_t>() + shape_.value_halo() * kv_row, k.gate.as<float>(), shape_.n,
-              shape_.heads, shape_.kv_heads, shape_.head_dim, shape_.period, r == 0 ? shape_.period : 0, compute);
-  });
-  k.end->record(compute);
+  const auto own = static_cast<size_t>(shape_.n * kv_row);
+  result.dq = download_bf16(k.dq.get(), k.dq.bytes() / 2);
+  result.dk = download_bf16(k.d_keys.as<Bf16Bits>() + shape_.key_halo() * kv_row, own);
+  result.dv = download_bf16(k.d_values.as<Bf16Bits>() + shape_.value_halo() * kv_row, own);
+  result.d_gate = download_f32(k.d_gate.get(), k.d_gate.bytes() / 4);
+  return result;
 }
 
-double PiHalo::execute(bool hold, std::vector<RingSpan>* spans) {
-  for (auto& k : ranks_) k->sent_count.reset();
+double PiHalo::execute(bool forward, bool backward, bool hold, std::vector<RingSpan>* spans) {
+  for (auto& k : ranks_) {
+    k->sent_count.reset();
+    k->returned_count.reset();
+  }
   start_.reset();
   try {
-    pool_.run([&](int r) { queue(r, hold, spans != nullptr); });
+    pool_.run([&](int r) { queue(r, forward, backward, hold, spans != nullptr); });
   } catch (...) {
     start_.release();
     cudaDeviceSynchronize();
@@ -211,11 +156,11 @@ double PiHalo::execute(bool hold, std::vector<RingSpan>* spans) {
   return slowest;
 }
 
-double PiHalo::run(std::vector<RingSpan>* spans) {
-  return execute(true, spans);
+double PiHalo::run(bool forward, bool backward, std::vector<RingSpan>* spans) {
+  return execute(forward, backward, true, spans);
 }
-void PiHalo::warm_up() {
-  execute(false, nullptr);
+void PiHalo::warm_up(bool forward, bool backward) {
+  execute(forward, backward, false, nullptr);
 }
 
 }  // namespace orrery

@@ -1,9 +1,11 @@
 // pi-Attention over ranks: a causal window, a gated skip of one key (i - period), and the rows of the previous rank
-// that both need (the halo), exchanged before the rank computes. Forward.
+// that both need (the halo), exchanged before the rank computes. Backward: the gradients of the halo's rows go back to
+// the rank that owns them and are added there.
 #pragma once
 #include <memory>
 #include <vector>
 
+#include "kernels/gate_skip.hpp"
 #include "kernels/ring.hpp"
 
 namespace orrery {
@@ -21,27 +23,33 @@ struct PiShape {
   int64_t key_halo() const { return window; }
   int64_t value_halo() const { return std::max(window, period); }
   AttentionShape attention(bool first_rank) const;
+  GateSkip gate(bool first_rank) const;
 };
 
 class PiHalo {
  public:
-  explicit PiHalo(const PiShape& shape);
+  PiHalo(const PiShape& shape, bool backward);
   ~PiHalo();
   PiHalo(const PiHalo&) = delete;
   PiHalo& operator=(const PiHalo&) = delete;
 
   void fill_random(uint64_t seed);
   void upload(int rank, const std::vector<uint16_t>& q, const std::vector<uint16_t>& k, const std::vector<uint16_t>& v,
-              const std::vector<float>& gate);
-  std::vector<double> download(int rank);
-  double run(std::vector<RingSpan>* spans = nullptr);  // as Ring::run
-  void warm_up();
+              const std::vector<float>& gate, const std::vector<uint16_t>& d_out);
+  struct Result {
+    std::vector<double> out, dq, dk, dv, d_gate;
+  };
+  Result download(int rank, bool backward);
+  double run(bool forward, bool backward, std::vector<RingSpan>* spans = nullptr);  // as Ring::run
+  void warm_up(bool forward, bool backward);
 
  private:
   struct Rank;
-  double execute(bool hold, std::vector<RingSpan>* spans);
-  void queue(int rank, bool hold, bool stamp);
-  void make_rank(int rank);
+  double execute(bool forward, bool backward, bool hold, std::vector<RingSpan>* spans);
+  void queue(int rank, bool forward, bool backward, bool hold, bool stamp);
+  void queue_forward(int rank, bool stamp);
+  void queue_backward(int rank, bool stamp);
+  void make_rank(int rank, bool backward);
 
   PiShape shape_;
   Ranks devices_;

@@ -112,41 +112,59 @@ Difference check_ring(RingShape shape, bool backward) {
 
 Difference check_pi(PiShape shape) {
   const PiShape s = small(shape);
-  const int64_t total = s.n * s.ranks, row = s.heads * s.head_dim, kv_row = s.kv_heads * s.head_dim;
-  const Tensor q(total, row, 1), k(total, kv_row, 2), v(total, kv_row, 3);
-  AttentionShape a = s.attention(true);
-  a.n_q = a.n_k = total;
-  Doubles expected = reference_forward(a, q.values, k.values, v.values).o;
+  const int64_t total = s.n * s.ranks, d = s.head_dim, row = s.heads * d, kv_row = s.kv_heads * d;
+  const Tensor q(total, row, 1), k(total, kv_row, 2), v(total, kv_row, 3), d_out(total, row, 4);
   std::mt19937_64 random(5);
   std::uniform_real_distribution<float> uniform;
   std::vector<float> gate(static_cast<size_t>(s.heads * total));
   for (float& g : gate) g = uniform(random);
+
+  AttentionShape a = s.attention(true);
+  a.n_q = a.n_k = total;
+  const ReferenceForward attention = reference_forward(a, q.values, k.values, v.values);
+  Doubles out = attention.o, d_o = d_out.values, d_gate(gate.size()), dv_skip(v.values.size());
   for (int64_t t = s.period; t < total; ++t) {
     for (int64_t h = 0; h < s.heads; ++h) {
       const double g = gate[h * total + t];
-      for (int64_t c = 0; c < s.head_dim; ++c) {
-        double& x = expected[t * row + h * s.head_dim + c];
-        x = g * x + (1 - g) * v.values[(t - s.period) * kv_row + (h * s.kv_heads / s.heads) * s.head_dim + c];
+      const int64_t skipped = (t - s.period) * kv_row + (h * s.kv_heads / s.heads) * d;
+      for (int64_t c = 0; c < d; ++c) {
+        const int64_t at = t * row + h * d + c;
+        out[at] = g * attention.o[at] + (1 - g) * v.values[skipped + c];
+        d_o[at] = g * d_out.values[at];
+        d_gate[h * total + t] += d_out.values[at] * (attention.o[at] - v.values[skipped + c]);
+        dv_skip[skipped + c] += (1 - g) * d_out.values[at];
       }
     }
   }
-  PiHalo pi(s);
+  ReferenceBackward gradient = reference_backward(a, q.values, k.values, v.values, attention.o, d_o, attention.lse);
+  for (size_t i = 0; i < dv_skip.size(); ++i) gradient.dv[i] += dv_skip[i];
+
+  PiHalo pi(s, true);
   for (int r = 0; r < s.ranks; ++r) {
     auto token = [&](int64_t i) { return r * s.n + i; };
     std::vector<float> part;
     for (int64_t h = 0; h < s.heads; ++h) {
       part.insert(part.end(), gate.begin() + h * total + r * s.n, gate.begin() + h * total + (r + 1) * s.n);
     }
-    pi.upload(r, q.shard(s.n, token), k.shard(s.n, token), v.shard(s.n, token), part);
+    pi.upload(r, q.shard(s.n, token), k.shard(s.n, token), v.shard(s.n, token), part, d_out.shard(s.n, token));
   }
-  pi.warm_up();
-  pi.run();
-  Doubles got(expected.size());
+  pi.warm_up(true, true);
+  pi.run(true, true);  // twice: the second run meets the first one's buffers
+  Doubles got_out(out.size()), dq = got_out, dk(k.values.size()), dv = dk, got_gate(d_gate.size());
   for (int r = 0; r < s.ranks; ++r) {
-    const Doubles part = pi.download(r);
-    for (int64_t i = 0; i < s.n; ++i) place(got, part, row, i, r * s.n + i);
+    const PiHalo::Result got = pi.download(r, true);
+    for (int64_t i = 0; i < s.n; ++i) {
+      const int64_t token = r * s.n + i;
+      place(got_out, got.out, row, i, token);
+      place(dq, got.dq, row, i, token);
+      place(dk, got.dk, kv_row, i, token);
+      place(dv, got.dv, kv_row, i, token);
+      for (int64_t h = 0; h < s.heads; ++h) got_gate[h * total + token] = got.d_gate[h * s.n + i];
+    }
   }
-  return difference(got, expected, s.head_dim);
+  Difference result = worst(difference(got_out, out, d), difference(dq, gradient.dq, d));
+  result = worst(result, worst(difference(dk, gradient.dk, d), difference(dv, gradient.dv, d)));
+  return worst(result, difference(got_gate, d_gate, total));
 }
 
 }  // namespace orrery

@@ -114,17 +114,18 @@ void add_ring(Table& table, const RingShape& s, const std::string& pass, bool qu
   table.rows.push_back(std::move(row));
 }
 
-void add_pi(Table& table, const PiShape& s, bool quick) {
+void add_pi(Table& table, const PiShape& s, const std::string& pass, bool quick) {
+  const bool backward = pass != "forward";
   Row row;
   row.group = "ring";
   const std::string channels = s.transport == Transport::nccl ? s.channels ? std::to_string(s.channels) : "auto" : "";
-  row.name = "ring/pi_halo/" + transport_name(s.transport) + "/p" + std::to_string(s.ranks) + "/h" +
+  row.name = "ring/pi_halo/" + pass + "/" + transport_name(s.transport) + "/p" + std::to_string(s.ranks) + "/h" +
              std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "/n" + std::to_string(s.n) + "/w" +
              std::to_string(s.window) + "/s" + std::to_string(s.period);
   row.what = "pi-Attention: window, gated skip of one key, halo from the previous rank";
   AttentionShape whole = s.attention(true);
   whole.n_q = whole.n_k = s.n * s.ranks;
-  row.flops = whole.forward_flops();
+  row.flops = whole.forward_flops() + (backward ? whole.backward_flops() : 0);
   row.quick = quick;
   row.expected_s = 1;
   row.keys = {{"implementation", "orrery_pi"},
@@ -139,7 +140,7 @@ void add_pi(Table& table, const PiShape& s, bool quick) {
               {"causal", "true"},
               {"layout", "contiguous"},
               {"schedule", "halo"},
-              {"pass", "forward"},
+              {"pass", pass},
               {"transport", transport_name(s.transport)},
               {"channels", channels},
               {"physical_gpus", std::to_string(std::min(table.gpus, s.ranks))},
@@ -147,18 +148,21 @@ void add_pi(Table& table, const PiShape& s, bool quick) {
               {"window", std::to_string(s.window)},
               {"period", std::to_string(s.period)}};
   const Fields keys = row.keys;
-  row.run = [s, keys](Rig& rig) {
+  row.run = [s, backward, keys](Rig& rig) {
     const Difference error = check_pi(s);
     checked(error, kBf16Tolerance);
-    PiHalo pi(s);
+    PiHalo pi(s, backward);
     pi.fill_random(13);
-    pi.warm_up();
+    pi.warm_up(true, backward);
     return timed_run(
-        rig, error, {keys}, [&] { return pi.run(); }, [&](std::vector<RingSpan>& spans) { return pi.run(&spans); });
+        rig, error, {keys}, [&] { return pi.run(true, backward); },
+        [&](std::vector<RingSpan>& spans) { return pi.run(true, backward, &spans); });
   };
   row.prepare = [s, gpus = table.gpus](int) {
     for (const PiShape& shape : {small(s), s}) {
-      for (const bool first : {true, false}) compile({{shape.attention(first), Pass::forward}}, s.ranks, gpus);
+      for (const bool first : {true, false}) {
+        for (Pass p : {Pass::forward, Pass::backward}) compile({{shape.attention(first), p}}, s.ranks, gpus);
+      }
     }
   };
   table.rows.push_back(std::move(row));
@@ -209,7 +213,7 @@ void add_shapes(Table& table) {
         s.ranks = ranks;
         s.n = n;
         s.transport = transport;
-        add_pi(table, s, n == 4 * K);
+        for (const char* pass : {"forward", "forward_backward"}) add_pi(table, s, pass, n == 4 * K);
       }
     }
   }
