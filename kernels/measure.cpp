@@ -66,7 +66,7 @@ int rotation_sets(const Rig& rig, double footprint_bytes) {
   return static_cast<int>(std::min<double>(kMostSets, std::max(1.0, std::ceil(wanted))));
 }
 
-Measurement measure(Rig& rig, const Work& work, Regime regime) {
+Measurement measure(Rig& rig, const Work& work, Regime regime, double at_least_s) {
   const cudaStream_t stream = rig.stream;
   const MeasureOptions& options = rig.options;
   const bool burst = regime == Regime::burst;
@@ -141,7 +141,7 @@ Measurement measure(Rig& rig, const Work& work, Regime regime) {
     }
     if (interrupted) throw Interrupted{};
     if (burst) std::this_thread::sleep_for(rest);
-    if (samples.size() < options.min_samples || (!burst && seconds_since(begin) < options.sustained_s)) continue;
+    if (samples.size() < options.min_samples || seconds_since(begin) < at_least_s) continue;
     out.us = summarize(samples);
     if (out.us.ci95_rel < options.target_ci || seconds_since(begin) > options.cap_s) break;
   }
@@ -150,10 +150,11 @@ Measurement measure(Rig& rig, const Work& work, Regime regime) {
   return out;
 }
 
-Measurement measure_samples(Rig& rig, const std::function<double()>& once, double cap_s) {
+Measurement measure_samples(Rig& rig, const std::function<double()>& once, double at_least_s, double cap_s) {
   Measurement out;
   out.cache = "as_is";
-  for (int i = 0; i < 2; ++i) once();
+  const Clock::time_point warm = Clock::now();
+  for (int i = 0; i < 2 || seconds_since(warm) < at_least_s / 2; ++i) once();
   std::vector<double> samples;
   if (rig.monitor->available()) rig.monitor->begin();
   const Clock::time_point begin = Clock::now();
@@ -161,7 +162,7 @@ Measurement measure_samples(Rig& rig, const std::function<double()>& once, doubl
     for (int i = 0; i < 5; ++i) samples.push_back(once());
     if (interrupted) throw Interrupted{};
     out.us = summarize(samples);
-  } while (samples.size() < rig.options.min_samples ||
+  } while (samples.size() < rig.options.min_samples || seconds_since(begin) < at_least_s ||
            (out.us.ci95_rel >= rig.options.target_ci && seconds_since(begin) < cap_s));
   out.state = rig.monitor->end();
   out.sm_clock_mhz = out.state.sm_clock_mhz;

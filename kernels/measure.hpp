@@ -13,10 +13,9 @@ namespace orrery {
 
 struct MeasureOptions {
   size_t min_samples = 20;
-  double target_ci = 0.005;   // stop when half the 95 % interval of the median is below this
-  double cap_s = 0.35;        // ... or after this long, once min_samples are taken
-  double warmup_s = 0.25;     // of the sustained regime: the clock settles under the power limit within 0.1 s
-  double sustained_s = 0.05;  // at least, of the sustained regime: the clock wanders from one 10 ms to the next
+  double target_ci = 0.005;  // stop when half the 95 % interval of the median is below this
+  double cap_s = 0.35;       // ... or after this long, once min_samples are taken
+  double warmup_s = 0.2;     // of the sustained regime: the clock settles under the power limit within 0.1 s
 };
 
 // What one GPU needs for measuring.
@@ -61,11 +60,13 @@ struct Measurement {
 
 // Kernels under 200 us are captured as many as fill 400 us into one graph that rotates through the sets, so that
 // neither the launch nor the resolution of events counts; longer ones are launched one at a time behind an L2 flush.
-Measurement measure(Rig& rig, const Work& work, Regime regime = Regime::sustained);
+// Samples for `at_least_s`, rests included.
+Measurement measure(Rig& rig, const Work& work, Regime regime = Regime::sustained, double at_least_s = 0.05);
 // Longer than this a burst would be no different: the clock falls within tens of milliseconds of one launch.
 constexpr double kLongestBurstUs = 60e3;
 
-// The same stopping rule for anything that times itself: `once` returns microseconds. Two calls are not counted.
-Measurement measure_samples(Rig& rig, const std::function<double()>& once, double cap_s = 0.2);
+// The same stopping rule for anything that times itself: `once` returns microseconds. Called, but not counted, for half
+// of at_least_s before.
+Measurement measure_samples(Rig& rig, const std::function<double()>& once, double at_least_s, double cap_s);
 
 }  // namespace orrery

@@ -191,7 +191,7 @@ void add_merge(Table& table, Variant variant, int64_t n, int64_t heads, int64_t 
   row.bytes = merge_bytes(variant, s);
   row.flops = 4.0 * static_cast<double>(s.elements());
   row.quick = quick;
-  row.expected_s = 0.6;
+  row.expected_s = 0.4;
   row.keys = {{"gpu", table.gpu},
               {"kernel", name_of(variant)},
               {"n_q", std::to_string(n)},

@@ -199,7 +199,7 @@ void add(Table& table, Op op, int64_t bytes, int channels) {
     Collective collective(op, bytes, channels);
     const int repeats = bytes <= (1 << 20) ? 20 : bytes <= (16 << 20) ? 5 : 1;
     const Measurement m = measure_samples(
-        rig, [&] { return collective.run(rig.gate, repeats); }, 0.05);
+        rig, [&] { return collective.run(rig.gate, repeats); }, 0.01, 0.05);
     Outcome out;
     for (auto& f : result_fields(m, "us")) {
       if (f.first != "launches_per_sample" && f.first != "cache" && f.first != "regime") out.values.push_back(f);

@@ -75,11 +75,12 @@ void add(Table& table, const std::string& name, const std::string& what, std::fu
   row.name = "overhead/" + name;
   row.what = what;
   row.quick = true;
-  row.expected_s = 0.4;
+  row.expected_s = 0.25;
   row.keys = {{"gpu", table.gpu}, {"cost", name}, {"what", what}};
   row.run = [once](Rig& rig) {
     Outcome out;
-    const Measurement m = measure_samples(rig, [&] { return once(rig); });
+    const Measurement m = measure_samples(
+        rig, [&] { return once(rig); }, 0.1, 0.3);
     for (auto& f : result_fields(m, "us")) {
       if (f.first != "cache" && f.first != "regime") out.values.push_back(f);
     }

@@ -27,7 +27,7 @@ Outcome timed_run(Rig& rig, const Difference& error, const std::vector<Fields>& 
   out.values = checked(error, kBf16Tolerance);
   const auto warm = std::chrono::steady_clock::now();
   while (std::chrono::duration<double>(std::chrono::steady_clock::now() - warm).count() < rig.options.warmup_s) once();
-  const Measurement m = measure_samples(rig, once, rig.options.cap_s);
+  const Measurement m = measure_samples(rig, once, rig.options.cap_s / 2, rig.options.cap_s);
   for (auto& f : result_fields(m, "ms")) out.values.push_back(f);
   out.headline = m.us.median * 1e-3;
   out.headline_unit = "ms";

@@ -96,7 +96,7 @@ void compile_plans(const std::vector<const Row*>& rows, int device) {
 }
 
 // A cold chip leaks less and clocks higher under the same power limit: a run from cold would differ from one that
-// follows another. The GPU computes until its temperature has not risen for 5 s.
+// follows another. The GPU computes until its temperature has not risen for 5 s, and rests until the clock is back.
 void heat(Rig& rig, double most_s) {
   ORRERY_CUDA(cudaSetDevice(rig.device));
   const auto gemm = make_workload("gemm", rig.device, rig.stream);
@@ -111,6 +111,7 @@ void heat(Rig& rig, double most_s) {
       highest_at = seconds_since(start);
     }
   }
+  std::this_thread::sleep_for(std::chrono::seconds(2));
   std::fprintf(stderr, "heated to %s C in %.1f s\n", format_number(highest).c_str(), seconds_since(start));
 }
 
@@ -170,7 +171,7 @@ int run_rows(const Table& table, const std::vector<const Row*>& rows, const Benc
   const std::string folder = output_folder(options, table.gpu);
   Files files(table, folder, header(rig, options));
   auto compiled = std::async(std::launch::async, [&] { compile_plans(rows, options.device); });
-  if (options.complete()) heat(rig, 25);
+  if (options.full) heat(rig, 25);
   compiled.get();
 
   double expected = 0;

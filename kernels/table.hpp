@@ -73,8 +73,8 @@ void add_overhead_rows(Table& table);
 void add_overlap_rows(Table& table);
 void add_power_rows(Table& table);
 void add_ring_rows(Table& table);
-// All of them, in the order they are measured: host times first, while the host has nothing else to do; the rows that
-// heat the GPU most last.
+// All of them, in the order they are measured: costs of the host and of copies first, while the clock is not held back
+// by a kernel that ran before; the rows that heat the GPU most last.
 Table make_table(int gpus, const std::string& gpu, const std::string& link);
 
 }  // namespace orrery
