@@ -3,12 +3,14 @@
 
     validate/measured/compare.py FIRST SECOND [--tolerance 0.02] [--share 0.95]
 
-A row agrees if all its times (medians) are within the tolerance of each other. Power rows are left out: they show how a
-clock moves, second by second. Exit code 0 if at least the share of all other rows agrees, otherwise 1.
+A row agrees if all its times (medians) are within the tolerance of each other; "in cycles" is the share that agrees in
+time x clock. Power rows are left out: they show how a clock moves, second by second. Exit code 0 if at least the share of
+all other rows agrees, otherwise 1.
 """
 import argparse
 import csv
 import pathlib
+import signal
 import sys
 
 TIMES = {"time_us", "time_ms", "compute_alone_us", "compute_overlapped_us", "transfer_alone_us", "transfer_overlapped_us"}
@@ -18,14 +20,20 @@ RESULTS = TIMES | {
     "temperature_c", "throttle", "error_norm", "error_row_max", "status", "reason", "algorithm_gb_per_s", "bus_gb_per_s",
     "compute_slowdown", "transfer_slowdown", "compute_ci95_rel", "transfer_ci95_rel", "compute_clock_alone_mhz",
     "compute_clock_overlapped_mhz"}
+STAMPED = {"attention", "gemm", "merge", "elementwise"}  # files whose clock is stamped around every sample
 
 
 def read(path):
     """The rows of a measured file that are not failed, by what they measured."""
     with open(path, newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {tuple((k, v) for k, v in row.items() if k not in RESULTS and v): row
+        return {tuple((k, rounded(k, v)) for k, v in row.items() if k not in RESULTS and v): row
                 for row in rows if row.get("status") == "ok"}
+
+
+def rounded(column, value):
+    """Work in four digits: older files have it in six, newer ones exactly."""
+    return f"{float(value):.4g}" if column in ("flops", "bytes") else value
 
 
 def difference(first, second):
@@ -35,6 +43,7 @@ def difference(first, second):
 
 
 def clock_difference(first, second):
+    """Of the SM clock, which kernel rows have from stamps around every sample and other rows from NVML."""
     if not first.get("sm_clock_mhz") or not second.get("sm_clock_mhz"):
         return None
     return float(second["sm_clock_mhz"]) / float(first["sm_clock_mhz"]) - 1
@@ -50,8 +59,8 @@ def name(key):
     return " ".join(v if not v.isdigit() else f"{k}={v}" for k, v in key if k not in boring or (k == "bytes" and len(key) < 9))
 
 
-def compare(first, second, tolerance):
-    """Of every file in both folders: its rows in both, and the differences beyond the tolerance."""
+def compare(first, second):
+    """Of every file in both folders: the rows in both with their differences, and how many are in one only."""
     for path in sorted(pathlib.Path(first).glob("*.csv")):
         other = pathlib.Path(second) / path.name
         if path.stem == "power" or path.stem.endswith("_steps") or not other.exists():
@@ -63,6 +72,7 @@ def compare(first, second, tolerance):
 
 
 def main():
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # compare.py ... | head
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("first")
     options.add_argument("second")
@@ -70,19 +80,23 @@ def main():
     options.add_argument("--share", type=float, default=0.95)
     options = options.parse_args()
 
-    print(f"{'file':<14} {'rows':>5} {'agree':>6} {'share':>7} {'median':>8} {'95 %':>8} {'largest':>8}   only in one")
+    files = list(compare(options.first, options.second))
+    if not files:
+        sys.exit(f"compare.py: {options.first} and {options.second} have no row in common")
+    print(f"{'file':<14} {'rows':>5} {'agree':>6} {'share':>7} {'in cycles':>10} {'median':>8} {'95 %':>8} {'largest':>8}"
+          "   only in one")
     rows = agree = 0
     beyond = []
-    for stem, pairs, unmatched in compare(options.first, options.second, options.tolerance):
+    for stem, pairs, unmatched in files:
         sizes = [abs(d) for _, d, _ in pairs]
         good = sum(s <= options.tolerance for s in sizes)
-        print(f"{stem:<14} {len(pairs):>5} {good:>6} {good / len(pairs):>7.1%} {quantile(sizes, 0.5):>8.2%} "
+        cycles = [abs((1 + d) * (1 + clock) - 1) for _, d, clock in pairs if stem in STAMPED and clock is not None]
+        in_cycles = f"{sum(c <= options.tolerance for c in cycles) / len(cycles):.1%}" if cycles else ""
+        print(f"{stem:<14} {len(pairs):>5} {good:>6} {good / len(pairs):>7.1%} {in_cycles:>10} {quantile(sizes, 0.5):>8.2%} "
               f"{quantile(sizes, 0.95):>8.2%} {max(sizes):>8.2%}   {unmatched or ''}")
         rows += len(pairs)
         agree += good
         beyond += [(stem, *pair) for pair in pairs if abs(pair[1]) > options.tolerance]
-    if not rows:
-        sys.exit(f"compare.py: {options.first} and {options.second} have no row in common")
     for stem, key, d, clock in sorted(beyond, key=lambda row: -abs(row[2])):
         print(f"  {d:+7.1%}  clock {'' if clock is None else format(clock, '+.1%'):>6}  {stem}: {name(key)}")
     share = agree / rows

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""The tables of README.md that compare the measured files with public numbers, from the files.
+
+    validate/measured/tables.py           prints them
+    validate/measured/tables.py --check   exits with 1 if README.md has other ones
+"""
+import csv
+import math
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+
+# NVIDIA's runs of cuDNN 9.19.1 on H200, ms; bf16, batch 1, 64 query and 8 key heads, d = 128:
+# github.com/NVIDIA/cudnn-frontend, benchmark/sdpa_benchmark_training/results/h200_919_only_cudnn.
+CUDNN_H200_MS = {
+    ("causal", "forward"): {2048: 0.142, 4096: 0.465, 8192: 1.708, 16384: 6.531, 32768: 25.566},
+    ("causal", "backward"): {2048: 0.464, 4096: 1.450, 8192: 5.083, 16384: 19.002, 32768: 75.688},
+    ("full", "forward"): {2048: 0.217, 4096: 0.819, 8192: 3.182, 16384: 12.524, 32768: 50.769},
+    ("full", "backward"): {2048: 0.681, 4096: 2.453, 8192: 9.262, 16384: 35.947, 32768: 153.841},
+}
+# Useful TFLOP/s on H100: cuDNN and FlashAttention-3 in its paper (arXiv 2407.08608, 16K tokens, hidden size 2048), and for
+# the windows TransformerEngine's cuDNN and FA3 in the MagiAttention benchmark (github.com/SandAI-org/MagiAttention, 32K,
+# 64:8 heads). None: not published.
+H100_TFLOPS = [  # mask, pass, head_dim, heads, n, cuDNN, FA3
+    ("full", "forward", 128, 16, 16384, 595, 648), ("causal", "forward", 128, 16, 16384, 539, 616),
+    ("full", "backward", 128, 16, 16384, 516, 561), ("full", "forward", 64, 32, 16384, 413, 497),
+    ("causal", "forward", 64, 32, 16384, 388, 473), ("window", "forward", 128, 64, 32768, 393, 523),
+    ("window", "backward", 128, 64, 32768, 281, 332)]
+# aiconfigurator's collected nccl-tests rows of H200 (NCCL 2.29.2, us, two GPUs), by MiB as nccl-tests count them:
+# github.com/ai-dynamo/aiconfigurator, systems/data/h200_sxm/comm/nccl/2.29.2.
+NCCL_H200_US = {
+    "all_gather": {1: 11.3, 4: 26.4, 16: 54.1, 64: 155.8, 128: 288.5, 256: 544.8, 512: 1041.9},
+    "reduce_scatter": {1: 10.4, 4: 23.4, 16: 50.6, 64: 163.9, 128: 305.0, 256: 581.7, 512: 1083.5},
+    "all_to_all": {1: 13.5, 4: 19.8, 16: 51.8, 64: 137.2, 128: 251.5, 256: 470.3, 512: 901.7},
+    "all_reduce": {1: 14.3, 4: 32.4, 16: 76.2, 64: 248.3, 128: 463.0, 256: 885.8, 512: 1703.9},
+}
+
+
+def read(name):
+    with open(HERE / name, newline="") as file:
+        return [row for row in csv.DictReader(line for line in file if not line.startswith("#")) if row["status"] == "ok"]
+
+
+def attention(rows, mask, which, heads, head_dim, n, regime):
+    for row in rows:
+        found = (row["mask"], row["pass"], row["heads"], row["head_dim"], row["n_q"], row["n_k"], row["regime"])
+        if found == (mask, which, str(heads), str(head_dim), str(n), str(n), regime):
+            if mask != "window" or row["window"] == "1024":
+                return row
+    return None
+
+
+def rate(row):
+    return float(row["flops"]) / float(row["time_ms"]) * 1e-9
+
+
+def published_runs(rows):
+    yield "| mask, pass | n | public ms | burst ms / TFLOP/s | differs | MHz | sustained ms / TFLOP/s | differs | MHz |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for (mask, which), times in CUDNN_H200_MS.items():
+        for n, public in times.items():
+            cells = f"| {mask} {which} | {n // 1024}K | {public:.3f} |"
+            for regime in ("burst", "sustained"):
+                row = attention(rows, mask, which, 64, 128, n, regime)
+                if row:
+                    ms = float(row["time_ms"])
+                    cells += f" {ms:.3f} / {rate(row):.0f} | {ms / public - 1:+.1%} | {float(row['sm_clock_mhz']):.0f} |"
+                else:
+                    cells += "  |  |  |"
+            yield cells
+
+
+def h100_runs(rows):
+    yield "| TFLOP/s | cuDNN, H100 | FA3, H100 | here, burst | here, sustained |"
+    yield "|---|---|---|---|---|"
+    for mask, which, head_dim, heads, n, cudnn, fa3 in H100_TFLOPS:
+        here = [rate(attention(rows, mask, which, heads, head_dim, n, regime)) for regime in ("burst", "sustained")]
+        yield f"| d {head_dim} {mask} {which} | {cudnn} | {fa3} | {here[0]:.0f} | {here[1]:.0f} |"
+
+
+def collectives(rows):
+    sizes = list(NCCL_H200_US["all_gather"])
+    yield "| us, by MiB | " + " | ".join(map(str, sizes)) + " |"
+    yield "|---|" + "---|" * len(sizes)
+    def step(size):  # sizes are sqrt(2) apart, and written with six digits
+        return round(2 * math.log2(size))
+
+    times = {(row["op"], step(float(row["bytes"]))): float(row["time_us"]) for row in rows if row["channels"] == "auto"}
+    for op, public in NCCL_H200_US.items():
+        yield f"| {op}, public | " + " | ".join(f"{us:.1f}" for us in public.values()) + " |"
+        share = 2 if op in ("all_gather", "reduce_scatter") else 1  # ours count a rank's shard
+        here = {mib: times[op, step((mib << 20) / share)] for mib in sizes}
+        yield f"| {op}, here | " + " | ".join(f"{here[m]:.1f} ({here[m] / public[m] - 1:+.1%})" for m in sizes) + " |"
+
+
+def main():
+    attention_rows = read("h200_sxm/attention.csv")
+    tables = [list(published_runs(attention_rows)), list(h100_runs(attention_rows)),
+              list(collectives(read("h200_sxm_x2/collectives.csv")))]
+    if sys.argv[1:] == ["--check"]:
+        text = (HERE / "README.md").read_text()
+        stale = [table[0] for table in tables if "\n".join(table) not in text]
+        for head in stale:
+            print(f"README.md: the table \"{head}\" is not what the files give (validate/measured/tables.py prints it)")
+        return 1 if stale else 0
+    print("\n\n".join("\n".join(table) for table in tables))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
