@@ -57,18 +57,18 @@ class Config {
   }
 
   /// A missing field is noted and 0 returned; refuse_missing() then reports all of them at once.
-  std::int64_t count(std::initializer_list<const char*> names) {
+  std::int64_t count(std::initializer_list<const char*> names, std::int64_t most) {
     const json* value = find(names);
     if (value == nullptr) {
       missing_.emplace_back(*names.begin());
       return 0;
     }
-    return to_count(*names.begin(), *value);
+    return to_count(*names.begin(), *value, most);
   }
 
-  std::int64_t count_or(std::initializer_list<const char*> names, std::int64_t otherwise) const {
+  std::int64_t count_or(std::initializer_list<const char*> names, std::int64_t otherwise, std::int64_t most) const {
     const json* value = find(names);
-    return value == nullptr ? otherwise : to_count(*names.begin(), *value);
+    return value == nullptr ? otherwise : to_count(*names.begin(), *value, most);
   }
 
   bool boolean(const char* name) {
@@ -96,14 +96,13 @@ class Config {
   }
 
  private:
-  std::int64_t to_count(const char* name, const json& value) const {
-    constexpr std::int64_t most = std::int64_t{1} << 40;  // no shape is near it, and products stay exact
+  std::int64_t to_count(const char* name, const json& value, std::int64_t most) const {
     // An unsigned number beyond 2^63 would come out negative, so it is compared as what it is.
     const bool whole = value.is_number_integer();
     const bool large = value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(most);
     if (whole && !large && value.get<std::int64_t>() > 0) return value.get<std::int64_t>();
-    throw error(fmt::format("{} is {}, expected a whole number from 1 to 2^40", name,
-                            value.is_number() ? value.dump() : std::string(value.type_name())));
+    throw error(fmt::format("{} is {}, expected a whole number from 1 to {}", name,
+                            value.is_number() ? value.dump() : std::string(value.type_name()), most));
   }
 
   const json& root_;
@@ -167,19 +166,19 @@ ModelShape load_hugging_face_config(const std::filesystem::path& file) {
   model.source = file.string();
 
   const bool gpt2 = config.find({"n_embd"}) != nullptr;
-  model.layers = config.count({"num_hidden_layers", "n_layer"});
-  model.hidden = config.count({"hidden_size", "n_embd"});
-  model.heads = config.count({"num_attention_heads", "n_head"});
-  model.kv_heads = config.count_or({"num_key_value_heads"}, model.heads);
+  model.layers = config.count({"num_hidden_layers", "n_layer"}, model_limits::layers);
+  model.hidden = config.count({"hidden_size", "n_embd"}, model_limits::width);
+  model.heads = config.count({"num_attention_heads", "n_head"}, model_limits::heads);
+  model.kv_heads = config.count_or({"num_key_value_heads"}, model.heads, model_limits::heads);
   // In GPT2Config n_inner = null means 4 * n_embd.
-  model.ffn_hidden =
-      gpt2 ? config.count_or({"n_inner", "intermediate_size"}, 4 * model.hidden) : config.count({"intermediate_size"});
-  model.vocabulary = config.count({"vocab_size"});
+  model.ffn_hidden = gpt2 ? config.count_or({"n_inner", "intermediate_size"}, 4 * model.hidden, model_limits::width)
+                          : config.count({"intermediate_size"}, model_limits::width);
+  model.vocabulary = config.count({"vocab_size"}, model_limits::width);
   const std::string activation = config.string({"hidden_act", "activation_function", "hidden_activation"});
   // GPT2Config ties the embeddings and has learned positions without saying so.
   model.tied_embeddings =
       gpt2 && config.find({"tie_word_embeddings"}) == nullptr ? true : config.boolean("tie_word_embeddings");
-  model.learned_positions = gpt2 ? config.count({"n_positions", "max_position_embeddings"}) : 0;
+  model.learned_positions = gpt2 ? config.count({"n_positions", "max_position_embeddings"}, model_limits::width) : 0;
   config.refuse_missing();
 
   const json* family = config.find({"model_type"});
@@ -191,7 +190,12 @@ ModelShape load_hugging_face_config(const std::filesystem::path& file) {
                     "add head_dim",
                     model.hidden, model.heads));
   }
-  model.head_dim = config.count_or({"head_dim"}, model.hidden / model.heads);
+  model.head_dim = config.count_or({"head_dim"}, model.hidden / model.heads, model_limits::head_dim);
+  if (model.head_dim > model_limits::head_dim) {
+    throw config.error(
+        fmt::format("hidden_size / num_attention_heads = {} (a head has at most {} dimensions), correct one of them",
+                    model.head_dim, model_limits::head_dim));
+  }
   if (model.heads % model.kv_heads != 0) {
     throw config.error(
         fmt::format("num_attention_heads = {} is not divisible by num_key_value_heads = {} (each key head "

@@ -8,11 +8,10 @@
 namespace orrery {
 namespace {
 
-std::int64_t positive_count(const Table& table, std::string_view key) {
-  constexpr std::int64_t most = std::int64_t{1} << 40;  // no shape is near it, and products stay exact
+std::int64_t count(const Table& table, std::string_view key, std::int64_t most, std::int64_t least = 1) {
   const std::int64_t value = table.count(key);
-  if (value >= 1 && value <= most) return value;
-  throw table.error_at(key, fmt::format("{} = {} (it must be from 1 to 2^40), correct it", key, value));
+  if (value >= least && value <= most) return value;
+  throw table.error_at(key, fmt::format("{} = {} (it must be from {} to {}), correct it", key, value, least, most));
 }
 
 ModelShape load_toml(const std::filesystem::path& path) {
@@ -22,16 +21,16 @@ ModelShape load_toml(const std::filesystem::path& path) {
   model.name = path.stem().string();
   model.description = file.string("description");
   model.source = file.string("source");
-  model.layers = positive_count(file, "layers");
-  model.hidden = positive_count(file, "hidden");
-  model.heads = positive_count(file, "heads");
-  model.kv_heads = positive_count(file, "kv_heads");
-  model.head_dim = positive_count(file, "head_dim");
-  model.ffn_hidden = positive_count(file, "ffn_hidden");
+  model.layers = count(file, "layers", model_limits::layers);
+  model.hidden = count(file, "hidden", model_limits::width);
+  model.heads = count(file, "heads", model_limits::heads);
+  model.kv_heads = count(file, "kv_heads", model_limits::heads);
+  model.head_dim = count(file, "head_dim", model_limits::head_dim);
+  model.ffn_hidden = count(file, "ffn_hidden", model_limits::width);
   model.gated_ffn = file.boolean("gated_ffn");
-  model.vocabulary = positive_count(file, "vocabulary");
+  model.vocabulary = count(file, "vocabulary", model_limits::width);
   model.tied_embeddings = file.boolean("tied_embeddings");
-  model.learned_positions = file.count("learned_positions");
+  model.learned_positions = count(file, "learned_positions", model_limits::width, 0);
   model.published_parameters = file.optional_number("published_parameters");
   file.finish();
   if (model.heads % model.kv_heads != 0) {

@@ -33,6 +33,15 @@ struct ModelShape {
   double parameters() const;
 };
 
+/// The largest shapes a model file may state, a hundred times what has been published. Everything derived from them
+/// fits its type: heads and head_dim an int, products with 2^31 tokens a 64-bit integer.
+namespace model_limits {
+inline constexpr std::int64_t layers = 10'000;
+inline constexpr std::int64_t heads = 16'384;
+inline constexpr std::int64_t head_dim = 65'536;
+inline constexpr std::int64_t width = std::int64_t{1} << 30;  // hidden sizes, vocabulary, positions
+}  // namespace model_limits
+
 /// By path (.toml, or .json for a Hugging Face config), or by the name of a file in scenarios/models/ (see resolve).
 /// Throws InputError, among others if kv_heads does not divide heads, or if the model is not of this kind (mixture of
 /// experts, latent attention, encoder-decoder).

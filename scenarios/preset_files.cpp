@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 
 #include "scenarios/layout.hpp"
+#include "scenarios/model.hpp"
 #include "scenarios/reader.hpp"
 #include "scenarios/schedule.hpp"
 
@@ -46,7 +48,7 @@ Constant fraction(const Table& parent, std::string_view key) {
 
 Constant tile_side(const Table& parent, std::string_view key) {
   Constant c = constant(parent, key, Unit::one);
-  if (!(c.value >= 1 && c.value <= 65536 && c.value == static_cast<double>(static_cast<int>(c.value)))) {
+  if (!(c.value >= 1 && c.value <= 65536 && c.value == std::floor(c.value))) {
     throw parent.table(key).error_at(
         "value", fmt::format("{} = {} is not a whole number from 1 to 65536, write e.g. 128", key, c.value));
   }
@@ -99,7 +101,13 @@ void read_gather(const Table& table, Implementation& i) {
   if (table.is_string("kv_heads_at_a_time")) {
     table.choice("kv_heads_at_a_time", {"all"});
   } else {
-    i.gather_kv_heads = static_cast<int>(std::max<std::int64_t>(1, table.count("kv_heads_at_a_time")));
+    const std::int64_t heads = table.count("kv_heads_at_a_time");
+    if (heads < 1 || heads > model_limits::heads) {
+      throw table.error_at("kv_heads_at_a_time",
+                           fmt::format("kv_heads_at_a_time = {} is not in 1 to {}, write one of these or \"all\"",
+                                       heads, model_limits::heads));
+    }
+    i.gather_kv_heads = static_cast<int>(heads);
   }
   if (i.gather_gradients == GatherGradients::ring && i.gather_attention == GatherAttention::together) {
     throw table.error_at("gradients",

@@ -101,6 +101,13 @@ TEST_CASE("numbers of a pattern that make no sense are errors that say why") {
   CHECK_THAT(pattern("kind = \"window\", left = 3, right = 2"), ContainsSubstring("causal"));
   CHECK_THAT(pattern("kind = \"window\", left = 3, layers = [33]"), ContainsSubstring("layer 33 does not exist"));
   CHECK_THAT(pattern("kind = \"window\", left = 3, layers = [2]"), ContainsSubstring("layer 1 attends to nothing"));
+  CHECK_THAT(pattern("kind = \"window\", left = 3, layers = [4294967297]"),
+             ContainsSubstring("layer 4294967297 does not exist"));
+  CHECK_THAT(pattern("kind = \"window\", left = 2.5"), ContainsSubstring("left = 2.5 is not a whole number"));
+  CHECK_THAT(pattern("kind = \"window\", left = 1e300"), ContainsSubstring("left = 1e+300 is out of range"));
+  CHECK_THAT(pattern("kind = \"stride\", period = 9223372036854775807, count = 1"),
+             ContainsSubstring("period = 9.223372036854776e+18 is out of range"));
+  CHECK_THAT(pattern("kind = \"sink\", first = 0"), ContainsSubstring("first = 0 adds no key"));
   CHECK_THAT(pattern("kind = \"windw\", left = 3"), ContainsSubstring("window"));
 }
 
@@ -141,6 +148,12 @@ TEST_CASE("an implementation is not used for what its library does not run") {
 
 TEST_CASE("documents must fill the sequence") {
   CHECK_THAT(message("causal = true", "causal = true\ndocuments = [5, 6]"), ContainsSubstring("11 tokens"));
+  CHECK_THAT(message("causal = true", "causal = true\ndocuments = [65536, 0]"), ContainsSubstring("has 0 tokens"));
+  // 2048 times 2^53 - 1 is beyond 64 bits.
+  std::string many = "9007199254740991";
+  for (int i = 1; i < 2048; ++i) many += ", 9007199254740991";
+  CHECK_THAT(message("causal = true", "causal = true\ndocuments = [" + many + "]"),
+             ContainsSubstring("a document has 9007199254740991 tokens"));
   CHECK(message("causal = true", "causal = true\ndocuments = [65000, 536]") == "no error");
 }
 
@@ -168,6 +181,18 @@ TEST_CASE("files that are no scenarios are refused by the program with one sente
   refuse(replaced(good, "tokens = \"64K\"", "tokens = \"64Q\""), "64Q");
   refuse(replaced(good, "ranks = 8", "ranks = 99999999999"), "ranks");
   refuse(replaced(good, "kind = \"full\"", "kind = \"window\", left = 9223372036854775808"), "bad.toml:");
+}
+
+TEST_CASE("an implementation that gathers no head, or more than an int counts, is refused") {
+  const TemporaryFolder folder;
+  const std::string ideal = read_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/implementations/ideal.toml");
+  const auto file = folder.write("scenario.toml", replaced(good, "\"ideal\"", "\"./own.toml\""));
+  for (const char* count : {"0", "4294967297"}) {
+    folder.write("own.toml",
+                 replaced(ideal, "kv_heads_at_a_time = \"all\"", std::string("kv_heads_at_a_time = ") + count));
+    CHECK_THROWS_WITH(load_scenario(file),
+                      ContainsSubstring(std::string("kv_heads_at_a_time = ") + count + " is not in"));
+  }
 }
 
 TEST_CASE("a model file with missing fields names them") {

@@ -176,7 +176,7 @@ TEST_CASE("a config with a value of the wrong kind is refused") {
                ContainsSubstring("m.json:"));
   }
   CHECK(json_complaint(replaced(good_config, "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 1.5")) ==
-        "m.json: num_hidden_layers is 1.5, expected a whole number from 1 to 2^40");
+        "m.json: num_hidden_layers is 1.5, expected a whole number from 1 to 10000");
   CHECK_THAT(json_complaint(replaced(good_config, "false", "\"no\"")),
              ContainsSubstring("tie_word_embeddings is string, expected true or false"));
   CHECK_THAT(json_complaint(replaced(good_config, "\"silu\"", "3")),
@@ -222,11 +222,43 @@ TEST_CASE("a model file is strict") {
         "m.toml:7:12: heads = 16 is not divisible by kv_heads = 7 (each key head serves as many query heads), correct "
         "one of them");
   CHECK(toml_complaint(replaced(good_toml, "layers = 4", "layers = 0")) ==
-        "m.toml:4:10: layers = 0 (it must be from 1 to 2^40), correct it");
+        "m.toml:4:10: layers = 0 (it must be from 1 to 10000), correct it");
   CHECK(toml_complaint(replaced(good_toml, "head_dim = 64\n", "")) ==
         "m.toml:1:1: missing key \"head_dim\" in the top level (it has no default), add it");
   CHECK_THAT(toml_complaint(good_toml + "rope_theta = 1e4\n"),
              ContainsSubstring("m.toml:14:1: unknown key \"rope_theta\""));
+}
+
+TEST_CASE("a shape beyond the limits is an error in both formats, never a smaller number") {
+  struct Row {
+    const char *toml, *json;
+    std::int64_t most;
+  };
+  for (const Row& row : {Row{"layers = 4", "\"num_hidden_layers\": 4", model_limits::layers},
+                         Row{"\nheads = 16", "\"num_attention_heads\": 16", model_limits::heads},
+                         Row{"kv_heads = 8", "\"num_key_value_heads\": 8", model_limits::heads},
+                         Row{"\nhidden = 1024", "\"hidden_size\": 1024", model_limits::width},
+                         Row{"ffn_hidden = 4096", "\"intermediate_size\": 4096", model_limits::width},
+                         Row{"vocabulary = 1000", "\"vocab_size\": 1000", model_limits::width}}) {
+    INFO(row.toml);
+    const std::string toml = row.toml, json = row.json;
+    const std::string key = toml.substr(0, toml.find('=')), field = json.substr(0, json.find(':'));
+    // 2^32 + 2 is 2 in 32 bits, 2^31 negative.
+    for (const std::int64_t value : {row.most + 1, (std::int64_t{1} << 32) + 2, std::int64_t{1} << 31}) {
+      CHECK_THAT(toml_complaint(replaced(good_toml, toml, fmt::format("{}= {}", key, value))),
+                 ContainsSubstring(fmt::format("= {} (it must be from 1 to {})", value, row.most)));
+      CHECK_THAT(json_complaint(replaced(good_config, json, fmt::format("{}: {}", field, value))),
+                 ContainsSubstring(fmt::format("is {}, expected a whole number from 1 to {}", value, row.most)));
+    }
+  }
+  CHECK_THAT(toml_complaint(replaced(good_toml, "head_dim = 64", "head_dim = 65537")),
+             ContainsSubstring("head_dim = 65537 (it must be from 1 to 65536)"));
+  CHECK_THAT(json_complaint(replaced(good_config, "1024", "1024, \"head_dim\": 65537")),
+             ContainsSubstring("head_dim is 65537, expected a whole number from 1 to 65536"));
+  CHECK_THAT(json_complaint(replaced(good_config, "1024", "2097152")),
+             ContainsSubstring("hidden_size / num_attention_heads = 131072 (a head has at most 65536"));
+  CHECK_THAT(toml_complaint(replaced(good_toml, "learned_positions = 0", "learned_positions = 1073741825")),
+             ContainsSubstring("it must be from 0 to 1073741824"));
 }
 
 TEST_CASE("an unknown model lists the nearest and all") {
