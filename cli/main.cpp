@@ -2,14 +2,32 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <string>
 
 #include "cli/commands.hpp"
 
 namespace {
+
 constexpr int exit_failure = 2;
+
+/// "orrery simulate", or "orrery" if no subcommand was recognised.
+std::string chosen(const CLI::App& app) {
+  std::string name = app.get_name();
+  for (const CLI::App* command : app.get_subcommands()) name += " " + command->get_name();
+  return name;
 }
+
+/// What was typed may hold anything; a message is one line.
+std::string in_one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+  return text;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{"Predicts how attention runs on GPU clusters: time, communication, and why.", "orrery"};
@@ -25,7 +43,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
   } catch (const CLI::ParseError& error) {
-    app.exit(error);
+    fmt::print(stderr, "orrery: {}, see {} --help\n", in_one_line(error.what()), chosen(app));
     return exit_failure;
   } catch (const std::exception& error) {
     fmt::print(stderr, "orrery: {}\n", error.what());

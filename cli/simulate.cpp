@@ -2,13 +2,15 @@
 
 #include <chrono>
 #include <cstdio>
-#include <fstream>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 #include "cli/commands.hpp"
+#include "cli/output_file.hpp"
 #include "cli/report_writers.hpp"
 #include "sim/chrome_trace.hpp"
 
@@ -19,25 +21,36 @@ struct SimulateOptions {
   std::string scenario;
   std::string format = "text";
   std::string trace;
+  bool traces = false;
 };
 
-SimulationResult simulate_with_trace(const AttentionProgram& program, const Cluster& cluster, const std::string& file) {
-  std::ofstream out(file, std::ios::binary);
-  if (!out) throw std::runtime_error(fmt::format("{}: cannot be written (does the folder exist?)", file));
-  ChromeTrace trace(out, program, cluster);
+void check_trace_name(const SimulateOptions& options) {
+  if (options.trace.empty()) {
+    throw std::runtime_error("--trace is empty (it names the file to write), write e.g. --trace trace.json");
+  }
+  std::error_code error;  // that one of them does not exist is not a mistake here
+  if (std::filesystem::equivalent(options.trace, options.scenario, error)) {
+    throw std::runtime_error(fmt::format(
+        "{}: --trace names the scenario itself (it would be overwritten), name another file", options.trace));
+  }
+}
+
+SimulationResult simulate_with_trace(const AttentionProgram& program, const Cluster& cluster, const std::string& name) {
+  OutputFile file(name);
+  ChromeTrace trace(file.stream(), program, cluster);
   SimulationResult result = simulate(program, cluster, &trace);
   trace.finish();
-  out.close();
-  if (!out) throw std::runtime_error(fmt::format("{}: could not be written whole (is the disk full?)", file));
+  file.keep();
   return result;
 }
 
 void run(const SimulateOptions& options) {
+  if (options.traces) check_trace_name(options);
   const auto start = std::chrono::steady_clock::now();
   const Scenario scenario = load_scenario(options.scenario);
   const AttentionProgram program = build_program(scenario);
-  const SimulationResult result = options.trace.empty() ? simulate(program, scenario.cluster)
-                                                        : simulate_with_trace(program, scenario.cluster, options.trace);
+  const SimulationResult result = options.traces ? simulate_with_trace(program, scenario.cluster, options.trace)
+                                                 : simulate(program, scenario.cluster);
   const double wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const Report report = summarize(scenario, program, result, wall_s);
   const std::string text = options.format == "json"  ? json_report(scenario, report)
@@ -58,8 +71,12 @@ void add_simulate(CLI::App& app) {
   command->add_option("--format", options->format, "text, json or csv")
       ->check(CLI::IsMember({"text", "json", "csv"}))
       ->capture_default_str();
-  command->add_option("--trace", options->trace, "Write a Chrome trace (opens in Perfetto) to this file");
-  command->callback([options] { run(*options); });
+  const CLI::Option* trace =
+      command->add_option("--trace", options->trace, "Write a Chrome trace (opens in Perfetto) to this file");
+  command->callback([options, trace] {
+    options->traces = trace->count() > 0;
+    run(*options);
+  });
 }
 
 }  // namespace orrery

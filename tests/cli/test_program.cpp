@@ -74,8 +74,61 @@ TEST_CASE("whatever the user mistypes ends with exit code 2, one message on stan
     const ProgramRun run = run_program(arguments);
     CHECK(run.exit_code == 2);
     CHECK(run.output.empty());
-    CHECK_FALSE(run.error.empty());
+    CHECK(run.error.starts_with("orrery: "));
+    CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
   }
+}
+
+TEST_CASE("a mistyped command line says where its help is") {
+  CHECK_THAT(run_program("simulate --format xml " + example).error, ContainsSubstring("see orrery simulate --help"));
+  CHECK_THAT(run_program("simulat").error, ContainsSubstring("see orrery --help"));
+}
+
+TEST_CASE("a trace without a name or with that of the scenario is refused before anything is written") {
+  const TemporaryFolder folder;
+  const std::string text = read_file(example);
+  const std::string copy = folder.write("copy.toml", text).string();
+  const ProgramRun unnamed = run_program("simulate --trace '' " + example);
+  CHECK(unnamed.exit_code == 2);
+  CHECK_THAT(unnamed.error, ContainsSubstring("--trace is empty"));
+  std::filesystem::create_symlink(copy, folder.path() / "link.toml");
+  for (const std::string& name : {copy, (folder.path() / "link.toml").string()}) {
+    const ProgramRun same = run_program("simulate --trace " + name + " " + copy);
+    CHECK(same.exit_code == 2);
+    CHECK_THAT(same.error, ContainsSubstring("names the scenario itself"));
+    CHECK(read_file(copy) == text);
+  }
+}
+
+TEST_CASE("a simulation that fails leaves no trace and keeps the one that was there") {
+  const TemporaryFolder folder;
+  const std::string trace = folder.write("trace.json", "before").string();
+  // A billionth of a FLOP per second: the first kernel takes longer than 2^63 ps.
+  const std::string gpu =
+      "kind = \"gpu\"\ndescription = \"d\"\nsource = \"s\"\nhbm_bandwidth = \"4 TB/s\"\n"
+      "hbm_capacity = \"1 GB\"\nsms = 132\nlinks = [\"nvlink4\"]\n[peak]\nbf16 = \"1e-9 FLOP/s\"\n";
+  folder.write("slow.toml", gpu);
+  std::string text = read_file(example);
+  const std::string hardware = "\"h200_sxm\"\nprofile = \"h200_sxm\"";
+  REQUIRE(text.find(hardware) != std::string::npos);
+  text.replace(text.find(hardware), hardware.size(), "\"./slow.toml\"\nprofile = \"peak\"");
+  const std::string scenario = folder.write("scenario.toml", text).string();
+  const ProgramRun run = run_program("simulate --trace " + trace + " " + scenario);
+  CHECK(run.exit_code == 2);
+  CHECK_THAT(run.error, ContainsSubstring("106 days"));
+  CHECK(read_file(trace) == "before");
+  const auto files = std::filesystem::directory_iterator(folder.path());
+  CHECK(std::distance(begin(files), end(files)) == 3);
+}
+
+TEST_CASE("a scenario whose name is not UTF-8 gives valid JSON all the same") {
+  const TemporaryFolder folder;
+  const std::string file = folder.write("caf\xe9.toml", read_file(example)).string();
+  for (const char* format : {"json", "csv", "text"}) {
+    CHECK(run_program(std::string("simulate --format ") + format + " '" + file + "'").exit_code == 0);
+  }
+  const ProgramRun run = run_program("simulate --format json '" + file + "'");
+  CHECK(nlohmann::json::parse(run.output)["scenario"] == "caf\xef\xbf\xbd");
 }
 
 TEST_CASE("a full disk is an error, not a short report") {
