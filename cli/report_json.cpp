@@ -44,12 +44,24 @@ Json scalars(const Scenario& s, const Report& r) {
   return json;
 }
 
-Json intensity(const Intensity& i) {
-  return {{"tokens_per_group", i.tokens},
-          {"needed_tokens", i.needed_tokens},
-          {"compute_rate_flop_per_s", i.compute_rate.si()},
-          {"link_rate_bytes_per_s", i.link_rate.si()},
-          {"hides_communication", i.holds()}};
+Json intensities(const Scenario& s, const Report& r) {
+  if (r.intensity.hops.empty()) return nullptr;
+  Json list = Json::array();
+  for (const Intensity& i : r.intensity.hops) {
+    list.push_back(
+        {{"phase", i.phase == Phase::forward ? "forward" : "backward"},
+         {"hop", i.outer ? "outer_ring" : "block"},
+         {"tokens_per_group", i.tokens},
+         {"needed_tokens", s.full_pattern() && s.documents.empty() ? Json(i.needed_tokens()) : Json(nullptr)},
+         {"bytes", i.bytes.si()},
+         {"link_rate_bytes_per_s", i.link_rate.si()},
+         {"hop_s", i.hop().si()},
+         {"flops", i.flops.si()},
+         {"compute_rate_flop_per_s", i.compute_rate.si()},
+         {"attention_s", i.attention().si()},
+         {"hides_communication", i.holds()}});
+  }
+  return list;
 }
 
 Json rank_list(const Report& r) {
@@ -77,7 +89,8 @@ Json rank_list(const Report& r) {
 
 std::string json_report(const Scenario& s, const Report& r) {
   Json json = scalars(s, r);
-  json["intensity"] = r.intensity ? intensity(*r.intensity) : Json(nullptr);
+  json["intensity"] = intensities(s, r);
+  json["no_intensity"] = r.intensity.without;
   json["phases"] = Json::array();
   for (const PhaseReport& p : r.phases) {
     json["phases"].push_back({{"phase", p.name},
@@ -105,7 +118,8 @@ std::string json_report(const Scenario& s, const Report& r) {
   }
   json["left_out"] = r.left_out;
   json["wall_s"] = r.wall_s;
-  return json.dump(2) + "\n";
+  // File names may hold bytes that are not UTF-8; JSON may not.
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 std::string csv_report(const Scenario& s, const Report& r) {

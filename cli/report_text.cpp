@@ -83,11 +83,15 @@ void write_work(Page& page, const Scenario& s, const Report& r) {
   page.line("imbalance          {:>12}   compute of the busiest rank over the mean",
             fmt::format("{:.3f}", r.imbalance));
   page.line("sent per rank      {:>12}   at most; {} in all", format(r.sent_by_busiest_rank), format(r.sent_in_all));
-  if (r.intensity) {
-    page.line("c >= F/B           {:>12}   c = {:.0f} tokens per block, {:.0f} needed to hide a hop (F = {}, B = {})",
-              r.intensity->holds() ? "yes" : "no", r.intensity->tokens, r.intensity->needed_tokens,
-              format(r.intensity->compute_rate), format(r.intensity->link_rate));
+  for (const Intensity& i : r.intensity.hops) {
+    page.line("c >= F/B           {:>12}   {}{}: a hop takes {} (B = {}), the attention beside it {} (F = {})",
+              i.holds() ? "yes" : "no", i.phase == Phase::forward ? "forward" : "backward",
+              i.outer ? ", outer ring" : "", format(i.hop()), format(i.link_rate), format(i.attention()),
+              format(i.compute_rate));
+    if (s.full_pattern() && s.documents.empty())
+      page.line("{:>31}   c = {:.0f} tokens per block, {:.0f} needed", "", i.tokens, i.needed_tokens());
   }
+  for (const std::string& reason : r.intensity.without) page.line("c >= F/B           {:>12}   {}", "-", reason);
   page.line("");
 }
 
@@ -115,9 +119,9 @@ void write_ranks(Page& page, const Report& r) {
   for (const LinkReport& link : r.links) busiest.push_back(&link);
   std::stable_sort(busiest.begin(), busiest.end(),
                    [](const auto* a, const auto* b) { return a->utilisation > b->utilisation; });
-  page.line("busiest links      {:>10} {:>12} {:>10}", "bytes", "in use", "of peak");
+  page.line("busiest links      {:>10} {:>12} {:>12}", "bytes", "in use", "of capacity");
   for (std::size_t i = 0; i < std::min<std::size_t>(4, busiest.size()); ++i) {
-    page.line("  {:<16} {:>10} {:>12} {:>10}", busiest[i]->name, format(busiest[i]->bytes),
+    page.line("  {:<16} {:>10} {:>12} {:>12}", busiest[i]->name, format(busiest[i]->bytes),
               percent(busiest[i]->busy, r.step_time), percent(busiest[i]->utilisation));
   }
   page.line("");

@@ -56,6 +56,13 @@ class AllGather : public Schedule {
     }
   }
 
+  /// Gathers of some heads each are the whole sequence for all heads.
+  TileWork work_of(Rank rank, const Visit& visit) const override {
+    const auto pattern_class = static_cast<std::size_t>(visit.pattern_class);
+    const int group = geometry_.group_of(rank);
+    return per_rank() ? tiles_[pattern_class].of(group) : whole_[pattern_class][static_cast<std::size_t>(group)];
+  }
+
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {
     if (raises(visit)[Signal::grad_home] > 0) {
       op.wait_for(at(rank, Signal::grad_home), visit.before[Signal::grad_home] + 1);

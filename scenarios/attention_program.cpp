@@ -27,10 +27,14 @@ AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::mo
   Visit visit;
   visit.before = SignalCounts(signals_.size() - signal_count);
   block_of_visit_.push_back(0);
+  std::map<std::pair<Phase, int>, std::size_t> kinds;
   const auto add = [&](int layer, Phase phase) {
     visit.layer = layer;
     visit.phase = phase;
     visit.pattern_class = input_.class_of_layer[static_cast<std::size_t>(layer)];
+    const auto [kind, is_new] = kinds.try_emplace({phase, visit.pattern_class}, visit_kinds_.size());
+    if (is_new) visit_kinds_.push_back({visits_.size(), 0});
+    ++visit_kinds_[kind->second].count;
     visits_.push_back(visit);
     const SignalCounts raised = raises(visit);
     for (std::size_t s = 0; s < raised.counts.size(); ++s) visit.before.counts[s] += raised.counts[s];
@@ -210,21 +214,32 @@ WorkTotals AttentionProgram::work_of_visit(Rank rank, const Visit& visit) const 
 }
 
 WorkTotals AttentionProgram::work_of(Rank rank) const {
-  // Visits of one phase and class do the same work.
-  std::map<std::pair<Phase, int>, std::pair<int, const Visit*>> kinds;
-  for (const Visit& visit : visits_) {
-    auto& [count, example] = kinds[{visit.phase, visit.pattern_class}];
-    ++count;
-    example = &visit;
-  }
   WorkTotals sum;
-  for (const auto& [kind, entry] : kinds) {
-    const WorkTotals once = work_of_visit(rank, *entry.second);
-    sum.useful += once.useful * entry.first;
-    sum.executed += once.executed * entry.first;
-    sum.attention_executed += once.attention_executed * entry.first;
-    sum.sent += once.sent * entry.first;
-    sum.kv_sent += once.kv_sent * entry.first;
+  for (const VisitKind& kind : visit_kinds_) {
+    const WorkTotals once = work_of_visit(rank, visits_[kind.first]);
+    sum.useful += once.useful * kind.count;
+    sum.executed += once.executed * kind.count;
+    sum.attention_executed += once.attention_executed * kind.count;
+    sum.sent += once.sent * kind.count;
+    sum.kv_sent += once.kv_sent * kind.count;
+  }
+  return sum;
+}
+
+AttentionProgram::FlopTotals AttentionProgram::flops_of(Rank rank) const {
+  const Geometry& g = input_.geometry;
+  FlopTotals sum;
+  for (const VisitKind& kind : visit_kinds_) {
+    const Visit& visit = visits_[kind.first];
+    const TileWork work = schedule_->work_of(rank, visit);
+    AttentionShape shape{.heads = static_cast<double>(g.query_heads(g.member_of(rank)).count),
+                         .head_dim = static_cast<double>(g.head_dim),
+                         .batch = static_cast<double>(g.batch)};
+    const Flops dense = input_.dense_flops * dense_passes(visit.phase);
+    shape.pairs = static_cast<double>(work.useful);
+    sum.useful += (attention_flops(shape, visit.phase) + dense) * kind.count;
+    shape.pairs = static_cast<double>(work.executed);
+    sum.executed += (attention_flops(shape, visit.phase) + dense) * kind.count;
   }
   return sum;
 }

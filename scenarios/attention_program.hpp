@@ -48,12 +48,27 @@ class AttentionProgram final : public Program {
   /// The actions behind the ops of a block, in the same order; optionally adds up their work.
   std::vector<Action> actions(Rank rank, std::int64_t block, OpBuffer& buffer, WorkTotals* totals = nullptr) const;
 
-  /// Work of one rank over the whole program, and in one visit of a layer.
+  /// Work of one rank over the whole program, summed up over the blocks of a visit of each kind. For all ranks that is
+  /// ranks x steps blocks; flops_of gives the FLOPs of it from the counts the schedule has made already.
   WorkTotals work_of(Rank rank) const;
-  WorkTotals work_of_visit(Rank rank, const Visit& visit) const;
+  struct FlopTotals {
+    Flops useful, executed;
+  };
+  FlopTotals flops_of(Rank rank) const;
+
+  int steps(const Visit& visit) const { return schedule_->steps(visit); }
+  std::int64_t block_of_step(const Visit& visit, int step) const {
+    return block_of_visit_[static_cast<std::size_t>(visit.number)] + 1 + step;
+  }
 
   const AttentionProgramInput& input() const { return input_; }
   std::span<const Visit> visits() const { return visits_; }
+  /// Visits of one phase and pattern class do the same: the first of them, and how many there are.
+  struct VisitKind {
+    std::size_t first = 0;
+    int count = 0;
+  };
+  std::span<const VisitKind> visit_kinds() const { return visit_kinds_; }
 
  private:
   void write(Rank rank, std::int64_t block, BlockWriter& writer, const Visit& visit, int block_in_visit) const;
@@ -62,6 +77,7 @@ class AttentionProgram final : public Program {
   void write_exchange(Rank rank, const Visit& visit, bool into_heads, BlockWriter& writer) const;
   SignalCounts raises(const Visit& visit) const;
   int exchange_messages(Phase phase, bool into_heads) const;
+  WorkTotals work_of_visit(Rank rank, const Visit& visit) const;
   const Visit& visit_of(std::int64_t block) const;
 
   AttentionProgramInput input_;
@@ -69,6 +85,7 @@ class AttentionProgram final : public Program {
   std::unique_ptr<Schedule> schedule_;
   std::vector<std::string> signals_;
   std::vector<Visit> visits_;
+  std::vector<VisitKind> visit_kinds_;
   std::vector<std::int64_t> block_of_visit_;  // first block of each visit, and the number of blocks
 };
 

@@ -80,8 +80,7 @@ void BlockWriter::accumulate(const Action& action, Op op) {
 }
 
 void BlockWriter::dense(const Action& action, Op op) {
-  // Backward: gradients of the inputs and of the weights, two products for each of the forward pass.
-  const double passes = phase_ == Phase::forward ? 1.0 : 2.0;
+  const double passes = dense_passes(phase_);
   const Flops flops = context_.dense_flops * passes;
   if (!(flops > Flops())) {
     marker(action, op);

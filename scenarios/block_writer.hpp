@@ -16,6 +16,13 @@ struct TileWork {
   Index useful = 0;      // unmasked pairs
   Index executed = 0;    // pairs in the tiles the kernel computes
   Index query_rows = 0;  // queries with at least one key here
+
+  TileWork& operator+=(const TileWork& other) {
+    useful += other.useful;
+    executed += other.executed;
+    query_rows += other.query_rows;
+    return *this;
+  }
 };
 
 /// What ops are accounted under.
@@ -33,6 +40,11 @@ struct CostContext {
   Flops dense_flops;
   Bytes dense_bytes;
 };
+
+/// Matrix products of a pass for each of the forward pass; backward, gradients of the inputs and of the weights.
+constexpr double dense_passes(Phase phase) {
+  return phase == Phase::forward ? 1.0 : 2.0;
+}
 
 /// Sums over the ops written.
 struct WorkTotals {

@@ -66,6 +66,10 @@ class DoubleRing : public Schedule {
     }
   }
 
+  TileWork work_of(Rank rank, const Visit& visit) const override {
+    return tiles_[static_cast<std::size_t>(visit.pattern_class)].of(geometry_.group_of(rank));
+  }
+
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {
     if (visit.phase == Phase::forward) return;
     if (outer_ > 1) {

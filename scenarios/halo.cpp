@@ -97,6 +97,12 @@ class Halo : public Schedule {
     }
   }
 
+  TileWork work_of(Rank rank, const Visit& visit) const override {
+    const auto group = static_cast<std::size_t>(geometry_.group_of(rank));
+    TileWork work = fetches(visit).local[group];
+    return work += fetches(visit).remote[group];
+  }
+
  private:
   bool nccl() const { return implementation_.transport == Transport::nccl; }
   const Fetches& fetches(const Visit& visit) const { return fetches_[static_cast<std::size_t>(visit.pattern_class)]; }

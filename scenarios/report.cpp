@@ -3,35 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 
 namespace orrery {
 namespace {
-
-BytesPerSecond narrowest(const Cluster& cluster, Rank from, Rank to) {
-  BytesPerSecond least = BytesPerSecond::from_si(std::numeric_limits<double>::infinity());
-  for (const LinkId link : cluster.route(from, to).links) {
-    least = std::min(least, cluster.links()[static_cast<std::size_t>(link)].bandwidth);
-  }
-  return least;
-}
-
-std::optional<Intensity> intensity_of(const Scenario& s, const AttentionProgram& program) {
-  if (s.groups == 1) return std::nullopt;
-  const Geometry& g = program.input().geometry;
-  const Rank rank = g.ranks() - 1;  // under a causal mask the busiest one, whatever the layout
-  const WorkTotals work = program.work_of_visit(rank, program.visits().front());
-  if (!(work.kv_sent > Bytes()) || !(work.attention_executed > Flops())) return std::nullopt;
-  Intensity i;
-  i.tokens = static_cast<double>(g.tokens_of(rank).size());
-  i.compute_rate = program.input().peaks.matrix * s.profile.attention_forward_efficiency.value;
-  i.link_rate = narrowest(s.cluster, rank, g.neighbour(rank, 1));
-  // P blocks are attended while P - 1 travel: compare one step with one hop.
-  const Seconds step = work.attention_executed / static_cast<double>(s.groups) / i.compute_rate;
-  const Seconds hop = work.kv_sent / static_cast<double>(s.groups - 1) / i.link_rate;
-  i.needed_tokens = i.tokens * (hop / step);
-  return i;
-}
 
 std::vector<Share> critical_path_of(const SimulationResult& result, const Program& program) {
   std::vector<Share> shares;
@@ -107,7 +81,7 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
   Seconds busiest;
   for (std::size_t r = 0; r < result.ranks.size(); ++r) {
     const RankTotals& totals = result.ranks[r];
-    const WorkTotals work = program.work_of(static_cast<Rank>(r));
+    const AttentionProgram::FlopTotals work = program.flops_of(static_cast<Rank>(r));
     RankReport rank{to_seconds(totals.compute),
                     to_seconds(totals.comm),
                     to_seconds(totals.exposed_comm),
@@ -133,7 +107,10 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
   if (report.comm > Seconds()) report.overlap_fraction = 1.0 - report.exposed_comm / report.comm;
   if (report.compute > Seconds()) report.imbalance = busiest / report.compute;
   if (result.end > 0) report.mfu = report.useful / (program.input().peaks.matrix * report.step_time * ranks);
-  report.intensity = intensity_of(s, program);
+  const auto most_flops = std::max_element(report.ranks.begin(), report.ranks.end(),
+                                           [](const auto& a, const auto& b) { return a.executed < b.executed; });
+  report.intensity =
+      intensities_of(program, s.cluster, static_cast<Rank>(std::distance(report.ranks.begin(), most_flops)));
   for (std::size_t p = 0; p < result.phases.size(); ++p) {
     const PhaseTotals& totals = result.phases[p];
     if (totals.end == 0) continue;

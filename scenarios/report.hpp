@@ -1,10 +1,10 @@
 // What a simulation says, in physical units: the numbers behind every output format.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "scenarios/intensity.hpp"
 #include "scenarios/scenario.hpp"
 #include "sim/simulate.hpp"
 
@@ -29,24 +29,13 @@ struct LinkReport {
   std::string name;
   Bytes bytes;
   Seconds busy;
-  double utilisation = 0;  // bytes / (bandwidth * step time)
+  double utilisation = 0;  // bytes / (nominal bandwidth * link_efficiency of the profile * step time)
 };
 
 struct Share {
   std::string name;
   Seconds time;
   double fraction = 0;  // of the step time
-};
-
-/// Ring Attention's condition c >= F/B (arXiv 2310.01889, section 3), generalised to what this program really computes
-/// and sends per forward step: a group's block of c tokens hides the transfer of the next one if c is at least c *
-/// (transfer time of a hop) / (compute time of a step). For full attention without GQA in bf16 this is F/B.
-struct Intensity {
-  double tokens = 0;            // c, tokens of a group
-  double needed_tokens = 0;     // the threshold
-  FlopsPerSecond compute_rate;  // F: peak times efficiency
-  BytesPerSecond link_rate;     // B: the narrowest link to the next rank, times efficiency
-  bool holds() const { return tokens >= needed_tokens; }
 };
 
 struct ConstantReport {
@@ -61,10 +50,12 @@ struct Report {
   Seconds step_time, compute, comm, exposed_comm, idle;
   double overlap_fraction = 1;  // 1 - exposed_comm / comm
   Bytes sent_by_busiest_rank, sent_in_all;
-  Flops useful, executed;              // all ranks
-  double mfu = 0;                      // useful / (step time * peak * ranks)
-  double imbalance = 1;                // compute time of the busiest rank / mean
-  std::optional<Intensity> intensity;  // if ranks send each other KV during attention
+  Flops useful, executed;  // all ranks
+  /// useful / (step time * peak * ranks). Times are whole picoseconds, so a kernel at the very peak may be half a
+  /// picosecond short: only there can this exceed 1, by less than 1e-12 s over the duration of a kernel.
+  double mfu = 0;
+  double imbalance = 1;  // compute time of the busiest rank / mean
+  Intensities intensity;
   std::vector<PhaseReport> phases;
   std::vector<Share> critical_path;
   std::vector<LinkReport> links;  // those that carried anything

@@ -52,6 +52,8 @@ class Ring : public Schedule {
     }
   }
 
+  TileWork work_of(Rank rank, const Visit& visit) const override { return tiles(visit).of(geometry_.group_of(rank)); }
+
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {
     if (visit.phase == Phase::backward && raises(visit)[Signal::grad_home] > 0) {
       op.wait_for(at(rank, Signal::grad_home), visit.before[Signal::grad_home] + 1);

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
-#include <numeric>
 #include <stdexcept>
 
 #include "scenarios/cluster_reader.hpp"
@@ -63,7 +63,14 @@ std::vector<int> read_layers(const Table& table, int layers) {
     for (int layer = step; layer <= layers; layer += step) chosen.push_back(layer);
     return chosen;
   }
-  for (const Index layer : table.counts("layers")) chosen.push_back(static_cast<int>(std::min<Index>(layer, 1 << 30)));
+  for (const Index layer : table.counts("layers")) {
+    if (layer < 1 || layer > layers) {
+      throw table.error_at("layers", fmt::format("layer {} does not exist (the model has layers 1 to {}), write one of "
+                                                 "them",
+                                                 layer, layers));
+    }
+    chosen.push_back(static_cast<int>(layer));
+  }
   if (chosen.empty())
     throw table.error_at(
         "layers", "layers is an empty list (the pattern would never be used), name a layer or leave the key out");
@@ -74,8 +81,13 @@ std::vector<int> read_layers(const Table& table, int layers) {
 Index signed_count(const Table& table, std::string_view key) {
   if (table.is_string(key)) return table.count(key);
   const double value = table.number(key);
-  if (value != static_cast<double>(static_cast<Index>(value)))
-    throw table.error_at(key, fmt::format("{} = {} is not a whole number", key, value));
+  constexpr double most = 9007199254740992.0;  // 2^53, from where on doubles skip whole numbers
+  if (std::abs(value) >= most) {
+    throw table.error_at(key, fmt::format("{} = {} is out of range (2^53 or more), write less", key, value));
+  }
+  if (value != std::floor(value)) {
+    throw table.error_at(key, fmt::format("{} = {} is not a whole number (it counts tokens), round it", key, value));
+  }
   return static_cast<Index>(value);
 }
 
@@ -104,6 +116,7 @@ Primitive read_primitive(const Table& table, bool causal, int layers) {
   } else if (kind == "sink") {
     p.kind = Primitive::Kind::sink;
     p.first = signed_count(table, number = "first");
+    if (p.first == 0) throw table.error_at("first", "first = 0 adds no key, write 1 or more, or leave the sink out");
   }
   p.layers = read_layers(table, layers);
   try {
@@ -118,13 +131,20 @@ void read_attention(const Table& table, Scenario& s) {
   s.causal = table.boolean("causal");
   if (table.has("documents")) {
     s.documents = table.counts("documents");
-    const Index sum = std::accumulate(s.documents.begin(), s.documents.end(), Index{0});
-    const bool positive = std::all_of(s.documents.begin(), s.documents.end(), [](Index length) { return length > 0; });
-    if (sum != s.tokens || !positive) {
-      throw table.error_at(
-          "documents",
-          fmt::format("the documents have {} tokens in all (workload.tokens = {}), make positive lengths add up to it",
-                      sum, s.tokens));
+    Index left = s.tokens;
+    for (const Index length : s.documents) {
+      if (length < 1 || length > left) {
+        throw table.error_at("documents",
+                             fmt::format("a document has {} tokens (of workload.tokens = {} the ones before "
+                                         "leave {}), make positive lengths add up to it",
+                                         length, s.tokens, left));
+      }
+      left -= length;
+    }
+    if (left > 0) {
+      throw table.error_at("documents", fmt::format("the documents have {} tokens in all (workload.tokens = {}), make "
+                                                    "positive lengths add up to it",
+                                                    s.tokens - left, s.tokens));
     }
   }
   for (const Table& primitive : table.tables("pattern"))
@@ -161,9 +181,7 @@ void check_implementation(const Table& table, const Scenario& s) {
         fmt::format("{} does not use layout {} (it uses {}), choose one of these or another implementation", i.name,
                     s.layout, fmt::join(i.layouts, ", ")));
   }
-  const bool full = std::all_of(s.primitives.begin(), s.primitives.end(),
-                                [](const Primitive& p) { return p.kind == Primitive::Kind::full; });
-  if (!full && !i.sparse) {
+  if (!s.full_pattern() && !i.sparse) {
     throw table.error_at(
         "implementation",
         fmt::format("{} runs full attention only (the pattern is sparse), choose another implementation", i.name));
@@ -226,6 +244,11 @@ void read_cluster_table(const Table& table, Scenario& s) {
 }
 
 }  // namespace
+
+bool Scenario::full_pattern() const {
+  return std::all_of(primitives.begin(), primitives.end(),
+                     [](const Primitive& p) { return p.kind == Primitive::Kind::full; });
+}
 
 double bytes_per_element(std::string_view dtype) {
   return dtype == "fp32" ? 4.0 : 2.0;

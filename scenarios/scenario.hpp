@@ -50,6 +50,8 @@ struct Scenario {
   std::vector<ClusterLink> links;
   Cluster cluster{GpuResources{}};
 
+  /// Every query scores every key of its document (of the past, if causal).
+  bool full_pattern() const;
   Rank ranks() const { return groups * members; }
   /// Throws std::invalid_argument if a layer has no pattern; load_scenario has checked that.
   Pattern pattern() const { return Pattern(primitives, layers); }

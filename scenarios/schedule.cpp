@@ -45,7 +45,7 @@ std::span<const ScheduleKind> schedules() {
           "rings within rings: inner_ring ranks rotate, then whole rings pass on (LoongTrain, arXiv 2406.18485)",
           make_double_ring, HeadExchange::none, true},
       ScheduleKind{"all_gather", "every rank gathers all KV, then attends (Llama 3, arXiv 2407.21783)", make_all_gather,
-                   HeadExchange::none},
+                   HeadExchange::none, false, "a gather is over before its rows are attended"},
       ScheduleKind{"ulysses", "all-to-all trades tokens for heads before and after attention (arXiv 2309.14509)",
                    make_ring, HeadExchange::all_ranks},
       ScheduleKind{"usp", "head exchange among ulysses_degree ranks, ring across the groups (arXiv 2405.07719)",
@@ -67,9 +67,11 @@ TileWork measure(const Mask& mask, const TokenSet& queries, const TokenSet& keys
 
 TileTable::TileTable(const Geometry& geometry, const Mask& mask, TileShape tile) : groups_(geometry.groups) {
   for (int q = 0; q < groups_; ++q) {
+    TileWork& sum = sums_.emplace_back();
     for (int k = 0; k < groups_; ++k) {
       work_.push_back(measure(mask, geometry.group_tokens[static_cast<std::size_t>(q)],
                               geometry.group_tokens[static_cast<std::size_t>(k)], tile));
+      sum += work_.back();
       const int distance = (q - k + groups_) % groups_;
       if (work_.back().useful > 0 && distance > reach_) reach_ = distance;
     }

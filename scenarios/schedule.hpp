@@ -84,6 +84,8 @@ class Schedule {
   /// Raises of each signal on a rank in one visit; Visit::before is not read.
   virtual SignalCounts raises(const Visit& visit) const = 0;
   virtual void write_step(Rank rank, const Visit& visit, int step, BlockWriter& writer) const = 0;
+  /// Pairs of all kernels of a visit, per head: what the blocks of write_step add up to, without generating them.
+  virtual TileWork work_of(Rank rank, const Visit& visit) const = 0;
   /// What the rank's compute stream must wait for before the layer counts as done.
   virtual void wait_for_end(Rank rank, const Visit& visit, Op& op) const;
 };
@@ -95,6 +97,7 @@ struct ScheduleKind {
   std::unique_ptr<Schedule> (*make)(const ScheduleInput&);
   enum class HeadExchange { none, all_ranks, stated } head_exchange;
   bool needs_inner_ring = false;
+  std::string_view no_hops{};  // why no hop runs beside an attention (see intensity.hpp); empty if some do
 };
 std::span<const ScheduleKind> schedules();
 
@@ -119,6 +122,8 @@ class TileTable {
  public:
   TileTable(const Geometry& geometry, const Mask& mask, TileShape tile);
   const TileWork& at(int query_group, int key_group) const;
+  /// Sum over all key groups.
+  const TileWork& of(int query_group) const { return sums_[static_cast<std::size_t>(query_group)]; }
   /// The largest distance round the ring, in hops, at which any group finds work.
   int reach() const { return reach_; }
 
@@ -126,6 +131,7 @@ class TileTable {
   int groups_;
   int reach_ = 0;
   std::vector<TileWork> work_;
+  std::vector<TileWork> sums_;  // by query group
 };
 
 std::vector<TileTable> tile_tables(const ScheduleInput& input);

@@ -21,7 +21,8 @@ namespace orrery {
 using Rank = std::int32_t;
 
 /// In-order queues of one rank. Ops on different streams run at the same time if nothing else orders them.
-/// `network` is the second communicator of hierarchical schedules: their transfers between nodes.
+/// `network` is the second communicator of hierarchical schedules: their transfers between nodes. `copy_in` is for
+/// programs whose receivers pull; the schedules in scenarios/ push, so they leave it idle.
 enum class Stream : std::uint8_t { compute, copy_out, copy_in, collective, network };
 inline constexpr int streams_per_rank = 5;
 std::string_view name_of(Stream stream);

@@ -103,7 +103,7 @@ TEST_CASE("the laws of every simulation hold for every example") {
   }
 }
 
-TEST_CASE("links of twice the bandwidth never make an example scenarioer") {
+TEST_CASE("links of twice the bandwidth never make an example slower") {
   for (const fs::path& file : examples()) {
     INFO(file.filename().string());
     Scenario scenario = load_scenario(file);

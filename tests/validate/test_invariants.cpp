@@ -384,6 +384,11 @@ TEST_CASE("every schedule and layout splits the pairs of the mask without loss o
       executed += program.work_of(r).executed.si();
     }
     INFO(named.name);
+    // The counts the schedule keeps are those of the blocks it writes.
+    for (Rank r = 0; r < program.ranks(); ++r) {
+      CHECK(program.flops_of(r).useful.si() == program.work_of(r).useful.si());
+      CHECK(program.flops_of(r).executed.si() == program.work_of(r).executed.si());
+    }
     // Tiles of one pair: only overlapping primitives are computed twice.
     CHECK(executed >= useful);
     if (named.scenario.pattern.size() == 1) CHECK(executed == useful);
