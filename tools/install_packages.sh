@@ -23,6 +23,7 @@ LIST
   if [ "$ci" = --ci ]; then
     echo clang clang++
     echo gnuplot-nox gnuplot
+    echo clang-format clang-format
   fi
 }
 
