@@ -2,12 +2,12 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
 
 #include "cli/commands.hpp"
+#include "scenarios/data_files.hpp"
 
 namespace {
 
@@ -18,13 +18,6 @@ std::string chosen(const CLI::App& app) {
   std::string name = app.get_name();
   for (const CLI::App* command : app.get_subcommands()) name += " " + command->get_name();
   return name;
-}
-
-/// What was typed may hold anything; a message is one line.
-std::string in_one_line(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-  return text;
 }
 
 }  // namespace
@@ -43,7 +36,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "orrery: {}, see {} --help\n", in_one_line(error.what()), chosen(app));
+    fmt::print(stderr, "orrery: {}, see {} --help\n", orrery::in_one_line(error.what()), chosen(app));
     return exit_failure;
   } catch (const std::exception& error) {
     fmt::print(stderr, "orrery: {}\n", error.what());

@@ -53,6 +53,12 @@ bool is_path(std::string_view name) {
 
 }  // namespace
 
+std::string in_one_line(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+  return text;
+}
+
 std::string read_text_file(const fs::path& file, std::string_view format) {
   std::error_code error;
   const fs::file_status status = fs::status(file, error);

@@ -16,6 +16,9 @@ struct InputError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// A message is one line, whatever a file or a command line holds: control characters become blanks.
+std::string in_one_line(std::string text);
+
 /// No input is larger; a file beyond it is refused before it is read.
 inline constexpr std::size_t largest_input_file = 8u << 20;
 

@@ -53,10 +53,7 @@ std::string in_quotes(std::string_view text) {
   while (length < text.size() && length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
   std::string shown(text.substr(0, length));
   if (length < text.size()) shown += "...";
-  // A message is one line, whatever the file says.
-  std::replace_if(
-      shown.begin(), shown.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-  return fmt::format("\"{}\"", shown);
+  return fmt::format("\"{}\"", in_one_line(std::move(shown)));
 }
 
 InputError Table::Node::error(toml::source_position where, std::string_view message) const {

@@ -52,7 +52,7 @@ struct Report {
   Bytes sent_by_busiest_rank, sent_in_all;
   Flops useful, executed;  // all ranks
   /// useful / (step time * peak * ranks). Times are whole picoseconds, so a kernel at the very peak may be half a
-  /// picosecond short: only there can this exceed 1, by less than 1e-12 s over the duration of a kernel.
+  /// picosecond short: only there can this exceed 1, by half a picosecond over the duration of a kernel.
   double mfu = 0;
   double imbalance = 1;  // compute time of the busiest rank / mean
   Intensities intensity;

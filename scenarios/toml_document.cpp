@@ -49,12 +49,8 @@ std::optional<toml::source_position> too_deep(std::string_view text) {
 
 std::string message_at(const std::filesystem::path& file, toml::source_position where, std::string_view message) {
   // Tables that only exist as part of a longer name have no position of their own.
-  std::string text =
-      fmt::format("{}:{}:{}: {}", file.string(), std::max(where.line, 1u), std::max(where.column, 1u), message);
-  // A message is one line of text, whatever the file says.
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-  return text;
+  return in_one_line(
+      fmt::format("{}:{}:{}: {}", file.string(), std::max(where.line, 1u), std::max(where.column, 1u), message));
 }
 
 toml::table parse_toml(std::string_view text, const std::filesystem::path& file) {
