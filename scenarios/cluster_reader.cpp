@@ -94,7 +94,7 @@ class ClusterReader {
   static Rank count_to_rank(const Table& table, std::string_view key, std::int64_t value) {
     constexpr std::int64_t most = 1 << 20;
     if (value < 1 || value > most)
-      throw table.error_at(key, fmt::format("{} = {} is not in 1 to {}", key, value, most));
+      throw table.error_at(key, fmt::format("{} = {} is not in 1 to {}, write one of these", key, value, most));
     return static_cast<Rank>(value);
   }
   static Rank rank_count(const Table& table, std::string_view key) {

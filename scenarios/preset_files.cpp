@@ -76,7 +76,7 @@ std::vector<std::string> names(const Table& table, std::string_view key, std::sp
 int one_of(const Table& table, std::string_view key, int a, int b) {
   const std::int64_t value = table.count(key);
   if (value != a && value != b)
-    throw table.error_at(key, fmt::format("{} = {} is neither {} nor {}", key, value, a, b));
+    throw table.error_at(key, fmt::format("{} = {} is neither {} nor {}, write one of the two", key, value, a, b));
   return static_cast<int>(value);
 }
 

@@ -37,7 +37,7 @@ auto load_named(const Table& table, std::string_view key, const char* folder, Lo
 Index bounded(const Table& table, std::string_view key, Index least, Index most) {
   const Index value = table.count(key);
   if (value < least || value > most) {
-    throw table.error_at(key, fmt::format("{} = {} is not in {} to {}", key, value, least, most));
+    throw table.error_at(key, fmt::format("{} = {} is not in {} to {}, write one of these", key, value, least, most));
   }
   return value;
 }
