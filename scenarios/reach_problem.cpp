@@ -30,18 +30,15 @@ void add_window(std::vector<LagProgression>& lags, Index right, Index left, Inde
 
 void add_stride(std::vector<LagProgression>& lags, const ReachPrimitive& p, Index period, const ReachProblem& problem) {
   const Index n = problem.tokens();
-  Index count = p.count;
+  const Index once_around = (n - 1) / period;
+  Index count = p.count == 0 ? once_around : p.count;
   if (problem.ring) {
-    // After n / gcd(n, period) skips the multiples repeat.
-    const Index distinct = n / std::gcd(n, period);
-    count = count == 0 ? distinct : std::min(count, distinct);
+    count = std::min(count, n / std::gcd(n, period));  // then the multiples repeat
     period %= n;
-    if (period == 0) return;
   } else {
-    const Index fits = (n - 1) / period;
-    count = count == 0 ? fits : std::min(count, fits);
+    count = std::min(count, once_around);
   }
-  if (count == 0) return;
+  if (count == 0 || period == 0) return;
   const Index last = checked_multiply(period, count, "a stride (period * count)");
   lags.push_back({period, last, period});
   if (!problem.causal) lags.push_back({-last, -period, period});

@@ -123,7 +123,7 @@ Scored scored(const ReachPrimitive& p, const ReachPattern& pattern, Index n, int
       return {};
     case Kind::stride: {
       const Index period = p.doubling ? p.period << (layer - 1) : p.period;
-      for (Index i = 1; i <= (p.count == 0 ? n : p.count); ++i) {
+      for (Index i = 1; i <= (p.count == 0 ? (n - 1) / period : p.count); ++i) {
         for (const Index wanted : {i * period, -i * period}) {
           if (wanted < 0 && pattern.causal) continue;
           if (pattern.ring ? period % n != 0 && (wanted - lag) % n == 0 : wanted == lag) return certain(true);

@@ -77,6 +77,17 @@ TEST_CASE("a ring of 16 tokens with radius 2 gives token 0 the neighbourhood 14,
   CHECK(sets.front().parts() == std::vector<Interval>{{0, 2}, {14, 15}});
 }
 
+TEST_CASE("all multiples of a period go around a ring once") {
+  ReachPattern pattern;
+  pattern.causal = false, pattern.ring = true;
+  ReachPrimitive stride;
+  stride.kind = Kind::stride, stride.period = 3, stride.count = 0;
+  pattern.primitives = {stride};
+  const Sets sets = sets_of(intervals, make_problem(pattern, {16, 0, 1, {}}, ReachView::lo));
+  // 3, 6, 9, 12, 15 one way and 13, 10, 7, 4, 1 the other.
+  CHECK(sets[0].parts() == std::vector<Interval>{{0, 1}, {3, 4}, {6, 7}, {9, 10}, {12, 13}, {15, 15}});
+}
+
 TEST_CASE("engines refuse what would take too long or too much memory, and say how much that is") {
   const auto problem = [](const ReachPattern& pattern, Index tokens) {
     return make_problem(pattern, {tokens, tokens - 1, 1, {}}, ReachView::lo);
