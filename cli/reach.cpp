@@ -35,7 +35,7 @@ void check_no_option_is_idle(const ReachOptions& o) {
     bool given, used;
     const char* use;
   };
-  const bool pattern = !o.pattern.empty(), pi = o.pattern == "pi", find = !o.find.empty();
+  const bool pattern = !o.pattern.empty(), pi = pattern && o.pattern != "window", find = !o.find.empty();
   const Row rows[] = {
       {"k", !o.k.empty(), pattern, "--pattern"},
       {"pi", !o.pi.empty(), pi, "--pattern pi"},
@@ -147,10 +147,15 @@ ReachResult computed(ReachInput input, const ReachOptions& o) {
     throw std::invalid_argument(
         "--model and --ranks need each other (FLOPs and bytes follow from both), give both or none");
   }
-  ReachResult result{std::move(input), {}, {}};
+  ReachResult result{std::move(input), {}, {}, {}};
   result.report = report_reach(result.input.pattern, result.input.sequence, engine_named(o.engine));
   if (result.input.hardware) {
-    result.cost = reach_cost(result.input.pattern, result.input.sequence, *result.input.hardware);
+    try {
+      result.cost = reach_cost(result.input.pattern, result.input.sequence, *result.input.hardware);
+    } catch (const std::invalid_argument& problem) {
+      if (!(o.model.empty() && o.ranks.empty())) throw;  // it was asked for
+      result.no_cost = problem.what();
+    }
   }
   return result;
 }

@@ -99,6 +99,7 @@ Json result_json(const ReachResult& result) {
   if (r.up) json["layers_to_cover_up"] = optional_layers(r.up->layers_to_cover);
   if (r.coarse) json["layers_to_cover_coarse"] = optional_layers(r.coarse->layers_to_cover);
   if (result.cost) json["cost"] = cost_json(*result.cost, *input.hardware);
+  if (!result.no_cost.empty()) json["no_cost"] = result.no_cost;
   json["engine"] = r.lo.engine;
   return json;
 }

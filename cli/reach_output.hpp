@@ -17,6 +17,7 @@ struct ReachResult {
   ReachInput input;
   ReachReport report;
   std::optional<ReachCost> cost;  // if the model and the number of GPUs are known
+  std::string no_cost;            // why it could not be counted
 };
 
 // Three formats of each; wall_s comes last in JSON and is all that differs between runs.

@@ -302,7 +302,7 @@ void plot_reach(const std::vector<ReachResult>& results, const std::string& file
     const auto window = alone ? std::optional(alone->primitives.front().left) : std::nullopt;
     if (results.size() == 1) {
       beside = alone.has_value();
-      ReachResult local{result.input, result.report, {}};
+      ReachResult local{result.input, result.report, {}, {}};
       if (alone) local.report = report_reach(*alone, result.input.sequence, ReachEngine::automatic);
       data += density_block(result.input, alone.value_or(result.input.pattern)) + lines_block(local, window);
       data += density_block(result.input, result.input.pattern);

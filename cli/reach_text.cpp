@@ -148,6 +148,7 @@ std::string reach_text(const ReachResult& result) {
                         resolution_text(r.resolution), covers_text(r.coarse->layers_to_cover, layers));
   }
   if (result.cost) text += cost_text(*result.cost, *input.hardware);
+  if (!result.no_cost.empty()) text += fmt::format("cost        not counted: {}\n", result.no_cost);
   return text;
 }
 

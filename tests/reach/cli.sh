@@ -33,6 +33,8 @@ nothing to compute|--layers 4
 several things to compute|pi_A --find k,pi --cover 100 --layers 4
 --pi would change nothing|--pattern window --k 4 --pi 16 --layers 4 --n 100
 --k would change nothing|pi_A --k 4
+pattern pie does not exist|--pattern pie --k 4 --pi 16 --layers 4 --n 10
+ranks = 3 does not divide n = 100|pi_A --ranks 3 --model llama3_8b --n 100
 --rule would change nothing|pi_A --rule B
 --ring would change nothing|pi_A --ring
 --cover would change nothing|pi_A --cover 100
@@ -55,6 +57,10 @@ for engine in intervals bitset; do
   "$orrery" reach $run --engine $engine --format csv | sed 's/,[a-z]*$//' >"$folder/$engine.csv"
 done
 cmp -s "$folder/intervals.csv" "$folder/bitset.csv" || fail "engines differ"
+
+# A reach is not refused because its cost cannot be counted.
+"$orrery" reach pi_32k --n 4294967296 >"$folder/out" 2>"$folder/err" || fail "a reach without a cost"
+grep -q '^cost  *not counted: n = 4294967296 is past 2^31' "$folder/out" || fail "no word about the cost"
 
 "$orrery" reach --pattern pi --k 4 --pi 16 --layers 2 --n 1 --plot "$folder/one.svg" >"$folder/out" 2>"$folder/err"
 [ $? -eq 2 ] && grep -q 'no earlier token is reached' "$folder/err" || fail "a picture of nothing"
