@@ -221,14 +221,17 @@ std::string one_mechanism(const ReachResult& result, const std::string& data, bo
 
 std::string several_mechanisms(const std::vector<ReachResult>& results, const std::string& data) {
   static constexpr const char* colors[] = {"#1f77b4", "#d95f02", "#1b7837", "#7b3294", "#c2185b", "#8c6d31", "#222222"};
-  const ReachSequence& s = results.front().input.sequence;
+  const ReachSequence& first = results.front().input.sequence;
+  const bool alike = std::all_of(results.begin(), results.end(), [&](const ReachResult& r) {
+    return r.input.sequence.tokens == first.tokens && r.input.sequence.layers == first.layers;
+  });
   const std::size_t rows = (results.size() + 1) / 2;  // of the key: two columns fit
   const double height = 0.026 * static_cast<double>(rows);
   std::string text = fmt::format(
-      "set title 'Contiguous front (solid) and largest lag (dashed) of {} mechanisms; {}: n = {} tokens, L = {} "
-      "layers' "
-      "noenhanced\nset bmargin at screen {:.3f}\nset key at screen 0.5,{:.3f} center center vertical maxrows {}\n",
-      results.size(), results.front().input.name, s.tokens, s.layers, 0.14 + height, 0.015 + height / 2, rows);
+      "set title 'Contiguous front (solid) and largest lag (dashed){}' noenhanced\nset bmargin at screen {:.3f}\n"
+      "set key at screen 0.5,{:.3f} center center vertical maxrows {}\n",
+      alike ? fmt::format("; n = {} tokens, L = {} layers", first.tokens, first.layers) : "", 0.14 + height,
+      0.015 + height / 2, rows);
   std::vector<PlotElement> elements;
   for (std::size_t i = 0; i < results.size(); ++i) {
     const std::string color = colors[i % std::size(colors)];
@@ -236,12 +239,13 @@ std::string several_mechanisms(const std::vector<ReachResult>& results, const st
     const std::string resolution = r.resolution == 1 ? "" : fmt::format(" [{}]", resolution_text(r.resolution));
     const int index = static_cast<int>(2 * i + 1);
     const std::string keys =
-        results[i].cost ? fmt::format(", {:.0f} keys/token", results[i].cost->pairs_per_token) : std::string();
+        (results[i].cost ? fmt::format(", {:.0f} keys/token", results[i].cost->pairs_per_token) : "") +
+        (alike ? "" : fmt::format(", n = {}", results[i].input.sequence.tokens));
     // Lines that coincide stay visible: later ones are thinner, and each has its own marks in its own layers.
     const double width = 2 + 3.0 * static_cast<double>(results.size() - 1 - i) / static_cast<double>(results.size());
     const auto style = [&](const char* dash) {
       return fmt::format("pt {} ps 1.2 pi {} lw {:.1f} {} lc rgb '{}'", i % 9 + 4,
-                         s.layers / 8 + 1 + static_cast<int>(i % 3), width, dash, color);
+                         results[i].input.sequence.layers / 8 + 1 + static_cast<int>(i % 3), width, dash, color);
     };
     elements.push_back({r.lo.layers.back().earlier.contiguous > 0,
                         marked_line(data, index, 2, style(""), results[i].input.name + resolution + keys)});

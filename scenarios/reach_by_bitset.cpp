@@ -157,7 +157,7 @@ class BitsetEngine {
   void add_near(const NearBlocks& near, const std::vector<Interval>& runs, Words& set) const {
     const Index before = std::min(near.before, tokens_ / near.size + 1);
     for_each_block(runs, near.size, [&](Index b, Index last) {
-      set_range(set, (b - std::min(b, before)) * near.size,
+      set_range(set, (b - before) * near.size,
                 problem_.causal ? last : std::min((b + before) * near.size, tokens_) + near.size - 1);
     });
   }
