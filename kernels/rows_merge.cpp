@@ -72,109 +72,118 @@ double merge_bytes(Variant v, const MergeShape& s) {
 
 struct MergeBuffers {
   DeviceBuffer o, lse, block, lse2, scratch;
+
+  // Random inputs; what the kernel shall write without reading it is poisoned.
+  MergeBuffers(Variant variant, const MergeShape& s, uint64_t seed, cudaStream_t stream) {
+    const auto n = static_cast<size_t>(s.elements()), rows = static_cast<size_t>(s.n_q * s.heads);
+    const bool wide = variant == Variant::f32;
+    o = DeviceBuffer(n * 4);
+    lse = DeviceBuffer(rows * 4);
+    lse2 = DeviceBuffer(rows * 4);
+    block = DeviceBuffer(n * (wide ? 4 : 2));
+    fill_normal_f32(o.get(), n, seed + 1, stream);
+    fill_normal_f32(lse.get(), rows, seed + 2, stream);
+    fill_normal_f32(lse2.get(), rows, seed + 3, stream);
+    if (wide) {
+      fill_normal_f32(block.get(), n, seed + 4, stream);
+    } else {
+      fill_normal_bf16(block.get(), n, seed + 4, stream);
+    }
+    if (variant == Variant::eager) scratch = DeviceBuffer((2 * n + 3 * rows) * 4);
+    if (variant == Variant::eager) poison(scratch.get(), scratch.bytes(), stream);
+    if (variant == Variant::first) poison(o.get(), o.bytes(), stream);
+    if (variant == Variant::first) poison(lse.get(), lse.bytes(), stream);
+    if (variant == Variant::cast) poison(block.get(), block.bytes(), stream);
+  }
 };
 
-Outcome run_merge(Rig& rig, Variant variant, const MergeShape& s) {
-  const auto n = static_cast<size_t>(s.elements()), rows = static_cast<size_t>(s.n_q * s.heads);
-  const double bytes = merge_bytes(variant, s);
-  const int sets = rotation_sets(rig, bytes);
-  const bool wide = variant == Variant::f32;
-  std::vector<MergeBuffers> data(static_cast<size_t>(sets));
-  uint64_t seed = 100;
-  for (MergeBuffers& b : data) {
-    b.o = DeviceBuffer(n * 4);
-    b.lse = DeviceBuffer(rows * 4);
-    b.lse2 = DeviceBuffer(rows * 4);
-    b.block = DeviceBuffer(n * (wide ? 4 : 2));
-    fill_normal_f32(b.o.get(), n, ++seed, rig.stream);
-    fill_normal_f32(b.lse.get(), rows, ++seed, rig.stream);
-    fill_normal_f32(b.lse2.get(), rows, ++seed, rig.stream);
-    if (wide) {
-      fill_normal_f32(b.block.get(), n, ++seed, rig.stream);
-    } else {
-      fill_normal_bf16(b.block.get(), n, ++seed, rig.stream);
-    }
-    if (variant == Variant::eager) {
-      b.scratch = DeviceBuffer((2 * n + 3 * rows) * 4);
-      poison(b.scratch.get(), b.scratch.bytes(), rig.stream);
-    }
-    if (variant == Variant::first) {
-      poison(b.o.get(), b.o.bytes(), rig.stream);
-      poison(b.lse.get(), b.lse.bytes(), rig.stream);
-    }
-    if (variant == Variant::cast) poison(b.block.get(), b.block.bytes(), rig.stream);
+void launch(Variant variant, const MergeShape& s, const MergeBuffers& b, cudaStream_t stream) {
+  auto *o = b.o.as<float>(), *lse = b.lse.as<float>();
+  const auto* lse2 = b.lse2.as<float>();
+  switch (variant) {
+    case Variant::block:
+      return merge_block(s, o, lse, b.block.get(), lse2, false, stream);
+    case Variant::first:
+      return merge_block(s, o, lse, b.block.get(), lse2, true, stream);
+    case Variant::f32:
+      return merge_f32(s, o, lse, b.block.as<float>(), lse2, stream);
+    case Variant::eager:
+      return merge_eager(s, o, lse, b.block.get(), lse2, b.scratch.as<float>(), stream);
+    case Variant::accumulate:
+      return accumulate(o, b.block.get(), s.elements(), false, stream);
+    case Variant::cast:
+      return to_bf16(b.block.get(), o, s.elements(), stream);
   }
-  Work work;
-  work.sets = sets;
-  work.launch = [&](cudaStream_t stream, int set) {
-    const MergeBuffers& b = data[static_cast<size_t>(set)];
-    auto* o = b.o.as<float>();
-    auto* lse = b.lse.as<float>();
-    const auto* lse2 = b.lse2.as<float>();
-    switch (variant) {
-      case Variant::block:
-        return merge_block(s, o, lse, b.block.get(), lse2, false, stream);
-      case Variant::first:
-        return merge_block(s, o, lse, b.block.get(), lse2, true, stream);
-      case Variant::f32:
-        return merge_f32(s, o, lse, b.block.as<float>(), lse2, stream);
-      case Variant::eager:
-        return merge_eager(s, o, lse, b.block.get(), lse2, b.scratch.as<float>(), stream);
-      case Variant::accumulate:
-        return accumulate(o, b.block.get(), s.elements(), false, stream);
-      case Variant::cast:
-        return to_bf16(b.block.get(), o, s.elements(), stream);
-    }
-  };
-  // Checked on every row of the first tokens and of the last ones.
-  const MergeBuffers& b = data.front();
-  const int64_t some = std::min<int64_t>(s.n_q, 64);
-  auto part = [&](const DeviceBuffer& buffer, bool f32, int64_t token) {
-    const char* at = buffer.as<char>() + token * s.heads * s.head_dim * (f32 ? 4 : 2);
-    const auto count = static_cast<size_t>(some * s.heads * s.head_dim);
-    return f32 ? download_f32(at, count) : download_bf16(at, count);
-  };
-  auto part_lse = [&](const DeviceBuffer& buffer, int64_t token) {
-    const Doubles all = download_f32(buffer.get(), rows);
-    Doubles out;
-    for (int64_t h = 0; h < s.heads; ++h) {
-      out.insert(out.end(), all.begin() + h * s.n_q + token, all.begin() + h * s.n_q + token + some);
-    }
-    return out;
-  };
-  Difference error;
-  rig.stream.sync();
-  std::vector<Doubles> o, lse, block, lse2;
-  const std::vector<int64_t> tokens{0, s.n_q - some};
-  for (int64_t t : tokens) {
-    o.push_back(part(b.o, true, t));
-    lse.push_back(part_lse(b.lse, t));
-    block.push_back(part(b.block, wide, t));
-    lse2.push_back(part_lse(b.lse2, t));
-  }
-  work.launch(rig.stream, 0);
-  rig.stream.sync();
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    Difference d;
-    if (variant == Variant::cast) {
-      d = difference(part(b.block, false, tokens[i]), o[i], s.head_dim);
-    } else if (variant == Variant::accumulate) {
-      Doubles sum = o[i];
-      for (size_t c = 0; c < sum.size(); ++c) sum[c] += block[i][c];
-      d = difference(part(b.o, true, tokens[i]), sum, s.head_dim);
-    } else {
-      if (variant == Variant::first) {
-        o[i] = block[i];
-        lse[i] = lse2[i];
-      } else {
-        reference_merge(o[i], lse[i], block[i], lse2[i], s.head_dim, some, s.heads);
+}
+
+// Some tokens of the buffers, on the host.
+struct Part {
+  Doubles o, lse, block, lse2;
+
+  Part(const MergeBuffers& b, const MergeShape& s, bool wide, int64_t token, int64_t tokens) {
+    const int64_t row = s.heads * s.head_dim;
+    const auto count = static_cast<size_t>(tokens * row), rows = static_cast<size_t>(s.n_q * s.heads);
+    o = download_f32(b.o.as<float>() + token * row, count);
+    block = wide ? download_f32(b.block.as<float>() + token * row, count)
+                 : download_bf16(b.block.as<uint16_t>() + token * row, count);
+    auto of_tokens = [&](const DeviceBuffer& buffer) {  // [heads][n_q]
+      const Doubles all = download_f32(buffer.get(), rows);
+      Doubles out;
+      for (int64_t h = 0; h < s.heads; ++h) {
+        const auto from = all.begin() + h * s.n_q + token;
+        out.insert(out.end(), from, from + tokens);
       }
-      const Difference of_lse = difference(part_lse(b.lse, tokens[i]), lse[i], some);
-      d = difference(part(b.o, true, tokens[i]), o[i], s.head_dim);
-      d = {std::max(d.norm, of_lse.norm), std::max(d.row_max, of_lse.row_max)};
-    }
+      return out;
+    };
+    lse = of_tokens(b.lse);
+    lse2 = of_tokens(b.lse2);
+  }
+};
+
+Difference compare(Variant variant, const MergeShape& s, Part before, const Part& after, int64_t tokens) {
+  switch (variant) {
+    case Variant::cast:
+      return difference(after.block, before.o, s.head_dim);
+    case Variant::accumulate:
+      for (size_t i = 0; i < before.o.size(); ++i) before.o[i] += before.block[i];
+      return difference(after.o, before.o, s.head_dim);
+    case Variant::first:
+      before.o = before.block;
+      before.lse = before.lse2;
+      break;
+    default:
+      reference_merge(before.o, before.lse, before.block, before.lse2, s.head_dim, tokens, s.heads);
+  }
+  const Difference o = difference(after.o, before.o, s.head_dim), lse = difference(after.lse, before.lse, tokens);
+  return {std::max(o.norm, lse.norm), std::max(o.row_max, lse.row_max)};
+}
+
+// Launches once; compares the first tokens and the last ones.
+Difference check(Variant variant, const MergeShape& s, const MergeBuffers& b, const Stream& stream) {
+  const int64_t some = std::min<int64_t>(s.n_q, 64);
+  const bool wide = variant == Variant::f32;
+  const std::vector<int64_t> tokens{0, s.n_q - some};
+  stream.sync();
+  std::vector<Part> before;
+  for (int64_t token : tokens) before.emplace_back(b, s, wide, token, some);
+  launch(variant, s, b, stream);
+  stream.sync();
+  Difference error;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const Difference d = compare(variant, s, before[i], Part(b, s, wide, tokens[i], some), some);
     error = {std::max(error.norm, d.norm), std::max(error.row_max, d.row_max)};
   }
+  return error;
+}
+
+Outcome run_merge(Rig& rig, Variant variant, const MergeShape& s) {
+  const double bytes = merge_bytes(variant, s);
+  Work work;
+  work.sets = rotation_sets(rig, bytes);
+  std::vector<MergeBuffers> data;
+  for (int i = 0; i < work.sets; ++i) data.emplace_back(variant, s, 100 + 4 * static_cast<uint64_t>(i), rig.stream);
+  work.launch = [&](cudaStream_t stream, int set) { launch(variant, s, data[static_cast<size_t>(set)], stream); };
+  const Difference error = check(variant, s, data.front(), rig.stream);
   return checked_and_timed(rig, work, error, variant == Variant::cast ? kBf16Tolerance : 1e-5, bytes);
 }
 
