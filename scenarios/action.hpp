@@ -46,8 +46,15 @@ constexpr bool is_query_like(BufferKind kind) {
 struct Buffer {
   BufferKind kind = BufferKind::query;
   int slot = 0;
-  bool operator==(const Buffer&) const = default;
+  /// Counts the contents that the slot is filled with, one after the other, so that the functional check can tell them
+  /// apart: whoever writes another one destroys all of the last.
+  std::int64_t use = 0;
 };
+
+/// The buffer of that use, one of `slots` that take turns.
+constexpr Buffer slot_of(BufferKind kind, std::int64_t use, int slots) {
+  return {kind, static_cast<int>(use % slots), use};
+}
 
 struct HeadRange {
   int first = 0;

@@ -19,7 +19,7 @@ class AllGather : public Schedule {
     for (const Mask& mask : input.masks) {
       std::vector<TileWork>& works = whole_.emplace_back();
       for (const TokenSet& queries : geometry_.group_tokens) {
-        works.push_back(measure(mask, queries, geometry_.all_tokens, input.tile));
+        works.push_back(measure(mask.local(queries, geometry_.all_tokens), input.tile));
       }
     }
   }
@@ -94,8 +94,7 @@ class AllGather : public Schedule {
     return visit.before[Signal::kv_consumed] + gather;
   }
   Buffer gathered(const Visit& visit, int gather) const {
-    return hops_ == 0 ? Buffer{BufferKind::kv}
-                      : Buffer{BufferKind::kv_slot, static_cast<int>(gather_number(visit, gather) % 2)};
+    return hops_ == 0 ? Buffer{BufferKind::kv} : slot_of(BufferKind::kv_slot, gather_number(visit, gather), 2);
   }
 
   void write_gather(Rank rank, const Visit& visit, int gather, BlockWriter& writer) const {
@@ -225,7 +224,7 @@ class AllGather : public Schedule {
     const int gather = per_rank() ? 0 : step;
     const std::int64_t number = visit.before[Signal::grad_consumed] + gather;
     Action action = attention(rank, visit, step);
-    action.into = hops_ == 0 ? Buffer{BufferKind::d_kv} : Buffer{BufferKind::d_kv_work, static_cast<int>(number % 2)};
+    action.into = hops_ == 0 ? Buffer{BufferKind::d_kv} : slot_of(BufferKind::d_kv_work, number, 2);
     Op op = waiting_op(rank, visit, step);
     if (hops_ > 0) op.wait_for(at(rank, Signal::grad_sent), (number - 1) * hops_);
     op.finished = {consumed(rank, visit, step), at(rank, Signal::computed)};

@@ -108,8 +108,8 @@ class DoubleRing : public Schedule {
 
   /// Where the block of a step lies.
   Buffer block(const Visit& visit, Position p) const {
-    if (p.inner > 0) return {BufferKind::kv_slot, static_cast<int>((inner_hop(visit, p) - 1) % 2)};
-    if (p.outer > 0) return {BufferKind::outer_kv_slot, static_cast<int>((outer_hop(visit, p.outer) - 1) % 2)};
+    if (p.inner > 0) return slot_of(BufferKind::kv_slot, inner_hop(visit, p) - 1, 2);
+    if (p.outer > 0) return slot_of(BufferKind::outer_kv_slot, outer_hop(visit, p.outer) - 1, 2);
     return {BufferKind::kv};
   }
 
@@ -145,14 +145,8 @@ class DoubleRing : public Schedule {
       op.wait_for(at(rank, Signal::kv_arrived), hop + 1, WaitStage::finish);
     }
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = p.outer * inner_ + p.inner};
-    action.messages = {{rank,
-                        to,
-                        block(visit, p),
-                        {BufferKind::kv_slot, static_cast<int>(hop % 2)},
-                        &tokens(rank, p),
-                        kv_heads(rank),
-                        false,
-                        at(to, Signal::kv_arrived)}};
+    action.messages = {{rank, to, block(visit, p), slot_of(BufferKind::kv_slot, hop, 2), &tokens(rank, p),
+                        kv_heads(rank), false, at(to, Signal::kv_arrived)}};
     writer.transfer(action, Category::kv_transfer, implementation_.kv_messages, op);
   }
 
@@ -175,14 +169,8 @@ class DoubleRing : public Schedule {
       op.wait_for(at(rank, Signal::outer_kv_arrived), hop + 1, WaitStage::finish);
     }
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = p.outer * inner_};
-    action.messages = {{rank,
-                        to,
-                        block(visit, p),
-                        {BufferKind::outer_kv_slot, static_cast<int>(hop % 2)},
-                        &tokens(rank, p),
-                        kv_heads(rank),
-                        false,
-                        at(to, Signal::outer_kv_arrived)}};
+    action.messages = {{rank, to, block(visit, p), slot_of(BufferKind::outer_kv_slot, hop, 2), &tokens(rank, p),
+                        kv_heads(rank), false, at(to, Signal::outer_kv_arrived)}};
     writer.transfer(action, Category::kv_transfer, implementation_.kv_messages, op, BlockWriter::Path::network);
   }
 
@@ -203,7 +191,7 @@ class DoubleRing : public Schedule {
   std::int64_t ring_sum(const Visit& visit, int outer) const { return visit.before[Signal::outer_grad_sent] + outer; }
   Buffer ring_sum_buffer(const Visit& visit, int outer) const {
     if (outer_ == 1) return {BufferKind::d_kv};
-    return {BufferKind::outer_d_kv_work, static_cast<int>(ring_sum(visit, outer) % 2)};
+    return slot_of(BufferKind::outer_d_kv_work, ring_sum(visit, outer), 2);
   }
 
   GradientStep gradient_step(const Visit& visit, Position p) const {
@@ -267,7 +255,7 @@ class DoubleRing : public Schedule {
                .layer = visit.layer,
                .rows = &rows,
                .kv_heads = kv_heads(rank),
-               .from = {BufferKind::outer_d_kv_in, static_cast<int>((slot - 1) % 2)},
+               .from = slot_of(BufferKind::outer_d_kv_in, outer > 0 ? slot - 1 : 0, 2),
                .into = ring_sum_buffer(visit, outer),
                .step = outer * inner_};
     if (outer > 0) {
@@ -288,10 +276,9 @@ class DoubleRing : public Schedule {
                   WaitStage::finish);
     }
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = outer * inner_};
-    action.messages = {
-        {rank, to, ring_sum_buffer(visit, outer),
-         goes_home ? Buffer{BufferKind::d_kv} : Buffer{BufferKind::outer_d_kv_in, static_cast<int>(slot % 2)}, &rows,
-         kv_heads(rank), false, at(to, Signal::outer_grad_arrived)}};
+    action.messages = {{rank, to, ring_sum_buffer(visit, outer),
+                        goes_home ? Buffer{BufferKind::d_kv} : slot_of(BufferKind::outer_d_kv_in, slot, 2), &rows,
+                        kv_heads(rank), false, at(to, Signal::outer_grad_arrived)}};
     writer.transfer(action, Category::gradient_transfer, implementation_.kv_messages, op, BlockWriter::Path::network);
   }
 

@@ -18,10 +18,10 @@ struct GradientStep {
 };
 
 inline Buffer gradient_work_slot(std::int64_t hop) {
-  return {BufferKind::d_kv_work, static_cast<int>(hop % 2)};
+  return slot_of(BufferKind::d_kv_work, hop, 2);
 }
 inline Buffer gradient_in_slot(std::int64_t slot) {
-  return {BufferKind::d_kv_in, static_cast<int>(slot % 2)};
+  return slot_of(BufferKind::d_kv_in, slot, 2);
 }
 
 /// The attention of a backward step and the sum with the gradient that arrived. `action.into` says where the result

@@ -28,23 +28,18 @@ Fetches find_fetches(const Geometry& geometry, const Mask& mask, TileShape tile)
   };
   Fetches fetches;
   fetches.rows.resize(static_cast<std::size_t>(groups));
-  for (int distance = 1; distance < groups; ++distance) {
-    std::vector<TokenSet> needed;
-    bool any = false;
-    for (int group = 0; group < groups; ++group) {
-      needed.push_back(mask.keys_needed(tokens(group), tokens(group - distance)));
-      any = any || !needed.back().empty();
-    }
-    if (!any) continue;
-    fetches.distances.push_back(distance);
-    for (int group = 0; group < groups; ++group) {
-      fetches.rows[static_cast<std::size_t>(group)].push_back(needed[static_cast<std::size_t>(group)]);
+  const TileTable works(geometry, mask, tile);
+  fetches.distances = works.distances();
+  for (int group = 0; group < groups; ++group) {
+    for (const int distance : fetches.distances) {
+      fetches.rows[static_cast<std::size_t>(group)].push_back(
+          mask.keys_needed(tokens(group), tokens(group - distance)));
     }
   }
   for (int group = 0; group < groups; ++group) {
     fetches.all.push_back(concatenate(fetches.rows[static_cast<std::size_t>(group)]));
-    fetches.local.push_back(measure(mask, tokens(group), tokens(group), tile));
-    fetches.remote.push_back(measure(mask, tokens(group), fetches.all.back(), tile));
+    fetches.local.push_back(works.at(group, group));
+    fetches.remote.push_back(measure(mask.local(tokens(group), fetches.all.back()), tile));
   }
   return fetches;
 }
@@ -122,10 +117,13 @@ class Halo : public Schedule {
     return visit.before.counts[signal_count + distance_index(distance(visit, i))] + 1;
   }
   HeadRange kv_heads(Rank rank) const { return geometry_.kv_heads_of(geometry_.member_of(rank)); }
-  static Buffer slot(const Visit& visit) {
-    return {BufferKind::kv_slot, static_cast<int>(visit.before[Signal::kv_consumed] % 2)};
+  static Buffer slot(const Visit& visit) { return slot_of(BufferKind::kv_slot, visit.before[Signal::kv_consumed], 2); }
+  static Buffer work_buffer(const Visit& visit) {
+    return slot_of(BufferKind::d_kv_work, visit.before[Signal::grad_consumed], 1);
   }
-  static constexpr Buffer work_buffer{BufferKind::d_kv_work, 0};
+  static Buffer returned(const Visit& visit, int i) {
+    return {BufferKind::d_kv_in, i, visit.before[Signal::grad_consumed]};
+  }
 
   void wait_for_order(Rank rank, const Visit& visit, Op& op) const {
     if (implementation_.transfer_order != TransferOrder::same_step_compute) return;
@@ -163,7 +161,7 @@ class Halo : public Schedule {
     const auto group = static_cast<std::size_t>(geometry_.group_of(rank));
     Action action = attention_action(geometry_, rank, visit, fetches(visit).all[group], slot(visit));
     action.step = 1;
-    action.into = work_buffer;
+    action.into = work_buffer(visit);
     for (int i = 0; !nccl() && i < distances(visit); ++i) {
       Op arrival;
       arrival.wait_for(arrived(rank, visit, i), arrivals(visit, i));
@@ -188,13 +186,7 @@ class Halo : public Schedule {
       op.wait_for(at(rank, Signal::grad_arrived), ordinal + 1, WaitStage::finish);
     }
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = i};
-    action.messages = {{rank,
-                        to,
-                        work_buffer,
-                        {BufferKind::d_kv_in, i},
-                        &rows(rank, visit, i),
-                        kv_heads(rank),
-                        false,
+    action.messages = {{rank, to, work_buffer(visit), returned(visit, i), &rows(rank, visit, i), kv_heads(rank), false,
                         at(to, Signal::grad_arrived)}};
     writer.transfer(action, Category::gradient_transfer, implementation_.kv_messages, op);
   }
@@ -205,7 +197,7 @@ class Halo : public Schedule {
                   .layer = visit.layer,
                   .rows = &rows(from, visit, i),
                   .kv_heads = kv_heads(rank),
-                  .from = {BufferKind::d_kv_in, i},
+                  .from = returned(visit, i),
                   .into = {BufferKind::d_kv},
                   .step = 2};
     Op op;

@@ -42,22 +42,29 @@ std::vector<TokenSet> place_striped(const LayoutRequest& r) {
   return sets;
 }
 
+// Counting looks at pairs of runs; beyond this a layout would take seconds.
+constexpr Index most_runs = 1024;
+
 // Group g holds the residues [g * period / G, (g + 1) * period / G) modulo the period, so that a skip by a multiple of
-// the period never leaves its group. Written as runs or as progressions, whichever are fewer.
+// the period never leaves its group. One residue per group is the striped layout.
 std::vector<TokenSet> place_residue(const LayoutRequest& r) {
   require_divides(r.period, "residues", r.groups, "residue layout: residue_period over the ranks of the ring");
   require_divides(r.tokens, "tokens", r.period, "residue layout: whole periods");
   const Index residues = r.period / r.groups;
   const Index periods = r.tokens / r.period;
+  if (r.groups == 1) return place_contiguous(r);
+  if (residues == 1) return place_striped(r);
+  if (periods > most_runs) {
+    throw std::invalid_argument(
+        fmt::format("{} tokens are {} periods of {} (residue layout: a rank holds a run of each, at most {}), use a "
+                    "residue_period of {} or more, or of {}",
+                    r.tokens, periods, r.period, most_runs, ceil_div(r.tokens, most_runs), r.groups));
+  }
   std::vector<TokenSet> sets;
   for (Index g = 0; g < r.groups; ++g) {
-    std::vector<TokenRange> ranges;
-    if (periods <= residues) {
-      for (Index m = 0; m < periods; ++m) ranges.push_back({m * r.period + g * residues, residues, 1});
-    } else {
-      for (Index i = 0; i < residues; ++i) ranges.push_back({g * residues + i, periods, r.period});
-    }
-    sets.emplace_back(std::move(ranges));
+    std::vector<TokenRange> runs;
+    for (Index m = 0; m < periods; ++m) runs.push_back({m * r.period + g * residues, residues, 1});
+    sets.emplace_back(std::move(runs));
   }
   return sets;
 }

@@ -15,8 +15,9 @@ struct LayoutRequest {
   Index period = 1;  // residue only
 };
 
-/// A row of the table of layouts. `place` returns one token set per group; every token is in exactly one of them, and
-/// all sets have the same size. It throws std::invalid_argument if the tokens do not divide.
+/// A row of the table of layouts. `place` returns one token set per group; every token is in exactly one of them, all
+/// sets have the same size, and a group keeps its tokens in ascending order, as kernels with a causal flag need them.
+/// It throws std::invalid_argument if the tokens do not divide.
 struct Layout {
   std::string_view name;
   std::string_view description;

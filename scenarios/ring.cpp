@@ -90,7 +90,7 @@ class Ring : public Schedule {
   }
   HeadRange kv_heads(Rank rank) const { return geometry_.kv_heads_of(geometry_.member_of(rank)); }
 
-  static Buffer kv_slot(std::int64_t hop) { return {BufferKind::kv_slot, static_cast<int>(hop % 2)}; }
+  static Buffer kv_slot(std::int64_t hop) { return slot_of(BufferKind::kv_slot, hop, 2); }
 
   /// Waits shared by all hops: the block is there, and a slot at the receiver is free.
   /// `hop` counts from the start of the program, `step` from the start of the visit.

@@ -150,7 +150,8 @@ void read_attention(const Table& table, Scenario& s) {
   for (const Table& primitive : table.tables("pattern"))
     s.primitives.push_back(read_primitive(primitive, s.causal, s.layers));
   try {
-    s.pattern();
+    const Pattern pattern = s.pattern();
+    for (int c = 0; c < pattern.classes(); ++c) pattern.mask(c, s.tokens, s.causal, s.documents);
   } catch (const std::invalid_argument& error) {
     throw table.error_at("pattern", error.what());
   }
@@ -280,10 +281,14 @@ AttentionProgram build_program(const Scenario& s) {
   input.peaks = {s.gpu.peak(s.dtype), s.gpu.hbm_bandwidth};
   input.element_bytes = bytes_per_element(s.dtype);
   if (s.whole_layers) {
-    // Two FLOPs per weight and token. Bytes: the weights once, and the activations in and out of the matrix products.
-    const double parameters = s.model.attention_parameters() + s.model.ffn_parameters();
+    // Two FLOPs per weight and token. Bytes: the weights once, and what goes in and out of the matrix products: x in,
+    // q, k and v out; the attended values in, out; x in, gate and up out (of a model without a gate: up), their product
+    // in, out.
+    const ModelShape& m = s.model;
+    const double parameters = m.attention_parameters() + m.ffn_parameters();
     const double rows = static_cast<double>(s.tokens) / s.ranks() * static_cast<double>(s.batch);
-    const double width = static_cast<double>(4 * s.model.hidden + 3 * s.model.ffn_hidden);
+    const auto width = static_cast<double>(4 * m.hidden + 2 * (m.heads + m.kv_heads) * m.head_dim +
+                                           (m.gated_ffn ? 3 : 2) * m.ffn_hidden);
     input.dense_flops = Flops::from_si(2.0 * parameters * rows);
     input.dense_bytes = Bytes::from_si(input.element_bytes * (parameters + rows * width));
   }

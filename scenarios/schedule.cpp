@@ -56,33 +56,6 @@ std::span<const ScheduleKind> schedules() {
   return table;
 }
 
-TileWork measure(const Mask& mask, const TokenSet& queries, const TokenSet& keys, TileShape tile) {
-  TileWork work;
-  work.useful = mask.pairs(queries, keys);
-  if (work.useful == 0) return work;
-  work.executed = mask.executed_pairs(queries, keys, tile);
-  work.query_rows = mask.queries_served(queries, keys).size();
-  return work;
-}
-
-TileTable::TileTable(const Geometry& geometry, const Mask& mask, TileShape tile) : groups_(geometry.groups) {
-  for (int q = 0; q < groups_; ++q) {
-    TileWork& sum = sums_.emplace_back();
-    for (int k = 0; k < groups_; ++k) {
-      work_.push_back(measure(mask, geometry.group_tokens[static_cast<std::size_t>(q)],
-                              geometry.group_tokens[static_cast<std::size_t>(k)], tile));
-      sum += work_.back();
-      const int distance = (q - k + groups_) % groups_;
-      if (work_.back().useful > 0 && distance > reach_) reach_ = distance;
-    }
-  }
-}
-
-const TileWork& TileTable::at(int query_group, int key_group) const {
-  return work_[static_cast<std::size_t>(query_group) * static_cast<std::size_t>(groups_) +
-               static_cast<std::size_t>(key_group)];
-}
-
 std::vector<TileTable> tile_tables(const ScheduleInput& input) {
   std::vector<TileTable> tables;
   for (const Mask& mask : input.masks) tables.emplace_back(input.geometry, mask, input.tile);

@@ -13,6 +13,7 @@
 #include "scenarios/geometry.hpp"
 #include "scenarios/implementation.hpp"
 #include "scenarios/mask.hpp"
+#include "scenarios/tile_table.hpp"
 
 namespace orrery {
 
@@ -114,25 +115,6 @@ inline SignalRef extra_signal(Rank rank, std::size_t which) {
 inline SignalRef at(Rank rank, Signal signal) {
   return {rank, static_cast<std::int32_t>(signal)};
 }
-
-TileWork measure(const Mask& mask, const TokenSet& queries, const TokenSet& keys, TileShape tile);
-
-/// Work of every (query group, key group) pair of a ring.
-class TileTable {
- public:
-  TileTable(const Geometry& geometry, const Mask& mask, TileShape tile);
-  const TileWork& at(int query_group, int key_group) const;
-  /// Sum over all key groups.
-  const TileWork& of(int query_group) const { return sums_[static_cast<std::size_t>(query_group)]; }
-  /// The largest distance round the ring, in hops, at which any group finds work.
-  int reach() const { return reach_; }
-
- private:
-  int groups_;
-  int reach_ = 0;
-  std::vector<TileWork> work_;
-  std::vector<TileWork> sums_;  // by query group
-};
 
 std::vector<TileTable> tile_tables(const ScheduleInput& input);
 

@@ -44,14 +44,22 @@ std::vector<Index> TokenSet::tokens() const {
   return all;
 }
 
-TokenSet TokenSet::rows(Index first, Index count) const {
-  assert(first >= 0 && first + count <= size_);
+TokenSet TokenSet::rows(const std::vector<std::pair<Index, Index>>& runs) const {
   std::vector<TokenRange> picked;
-  for (const TokenRange& range : ranges_) {
-    const Index from = std::clamp<Index>(first, 0, range.count);
-    const Index to = std::clamp<Index>(first + count, from, range.count);
-    picked.push_back({range.at(from), to - from, range.stride});
-    first -= range.count;
+  std::size_t r = 0;
+  Index row = 0;  // of the first token of range r
+  for (auto [first, past] : runs) {
+    assert(first >= 0 && past <= size_);
+    while (first < past) {
+      const TokenRange& range = ranges_[r];
+      const Index until = std::min(past, row + range.count);
+      if (first < until) picked.push_back({range.at(first - row), until - first, range.stride});
+      first = std::max(first, until);
+      if (first < past) {
+        row += range.count;
+        ++r;
+      }
+    }
   }
   return TokenSet(std::move(picked));
 }

@@ -1,7 +1,9 @@
 // Sets of token positions as arithmetic progressions, so that a million tokens cost as much as ten.
 #pragma once
 
+#include <compare>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace orrery {
@@ -21,7 +23,7 @@ struct TokenRange {
   Index last() const { return at(count - 1); }  // count > 0
   /// The tokens t of this range with first <= t < past.
   TokenRange clipped(Index first, Index past) const;
-  bool operator==(const TokenRange&) const = default;
+  auto operator<=>(const TokenRange&) const = default;
 };
 
 /// Disjoint ranges, all of the same stride, in local order: row i of a rank's tensors is the i-th token of its set.
@@ -36,7 +38,9 @@ class TokenSet {
   std::vector<Index> tokens() const;  // for tests and tiny problems
 
   /// Rows [first, first + count) of this set. Precondition: they exist.
-  TokenSet rows(Index first, Index count) const;
+  TokenSet rows(Index first, Index count) const { return rows({{first, first + count}}); }
+  /// Rows [first, past) of each pair; the pairs ascend and do not overlap.
+  TokenSet rows(const std::vector<std::pair<Index, Index>>& runs) const;
 
  private:
   std::vector<TokenRange> ranges_;

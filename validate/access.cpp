@@ -10,6 +10,9 @@ namespace orrery {
 
 void Access::begin(const std::string& who) {
   for (const Region& region : reads) {
+    if (region.tensor->use() != region.use) {
+      throw FunctionalError(fmt::format("{} reads {}, which holds another block", who, region.name));
+    }
     region.for_each([&](Index token, int head) {
       if (region.tensor->writing(token, head) != 0) {
         throw FunctionalError(fmt::format("{} reads {} token {} while it is being written", who, region.name, token));
@@ -18,6 +21,12 @@ void Access::begin(const std::string& who) {
     });
   }
   for (const Region& region : writes) {
+    if (region.tensor->use() != region.use) {
+      if (region.tensor->is_being_written()) {
+        throw FunctionalError(fmt::format("{} reuses {} while another op writes it", who, region.name));
+      }
+      region.tensor->reuse(region.use);
+    }
     region.for_each([&](Index token, int head) {
       if (region.tensor->writing(token, head) != 0) {
         throw FunctionalError(

@@ -15,6 +15,7 @@ struct Region {
   CheckedTensor* tensor = nullptr;
   std::vector<Index> tokens;
   HeadRange heads;
+  std::int64_t use = 0;  // Buffer::use
   std::string name;
 
   template <class Visit>

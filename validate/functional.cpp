@@ -12,11 +12,18 @@
 namespace orrery {
 namespace {
 
-/// Interleaves the streams at random, as far as the waits allow.
+/// Interleaves the streams, as far as the waits allow. With an even seed the next one is drawn anew for every step.
+/// With an odd seed the one of the highest priority goes on, and priorities change seldom, so that one stream starves
+/// while the others run as far ahead as they can: a wait that is missing shows (probabilistic concurrency testing,
+/// Burckhardt et al., ASPLOS 2010).
 class Executor {
  public:
   Executor(const AttentionProgram& program, std::uint64_t seed)
-      : program_(program), geometry_(program.input().geometry), random_(seed), machine_(program, references_) {
+      : program_(program),
+        geometry_(program.input().geometry),
+        random_(seed),
+        by_priority_(seed % 2 == 1),
+        machine_(program, references_) {
     const AttentionProgramInput& input = program.input();
     for (const int pattern_class : input.class_of_layer) {
       references_.push_back(make_reference(geometry_, input.masks[static_cast<std::size_t>(pattern_class)], random_));
@@ -31,7 +38,7 @@ class Executor {
         if (can_advance(streams_[s])) enabled.push_back(s);
       }
       if (enabled.empty()) break;
-      advance(streams_[enabled[random_() % enabled.size()]]);
+      advance(streams_[by_priority_ ? highest(enabled) : enabled[random_() % enabled.size()]]);
     }
     for (const StreamState& stream : streams_) {
       if (!stream.ops.empty()) {
@@ -50,6 +57,8 @@ class Executor {
   enum class Stage { waiting, started, moving, delivered };
   struct StreamState {
     Rank rank = 0;
+    std::int64_t priority = 0;
+    std::int64_t done = 0;  // ops
     std::deque<PendingOp> ops;
     Stage stage = Stage::waiting;
     std::size_t delivered = 0;
@@ -62,7 +71,10 @@ class Executor {
     OpBuffer buffer;
     for (Rank rank = 0; rank < program_.ranks(); ++rank) {
       const std::size_t first = streams_.size();
-      for (int s = 0; s < streams_per_rank; ++s) streams_.emplace_back().rank = rank;
+      for (int s = 0; s < streams_per_rank; ++s) {
+        streams_.emplace_back().rank = rank;
+        streams_.back().priority = static_cast<std::int64_t>(random_() >> 1);
+      }
       for (std::int64_t block = 0; block < program_.blocks(); ++block) {
         std::vector<Action> actions = program_.actions(rank, block, buffer);
         for (std::size_t i = 0; i < actions.size(); ++i) {
@@ -73,6 +85,26 @@ class Executor {
         }
       }
     }
+  }
+
+  std::size_t highest(const std::vector<std::size_t>& enabled) {
+    const std::size_t chosen = *std::max_element(enabled.begin(), enabled.end(), [&](std::size_t a, std::size_t b) {
+      return streams_[a].priority < streams_[b].priority;
+    });
+    constexpr std::uint64_t steps_between_changes = 256;
+    if (random_() % steps_between_changes == 0) streams_[chosen].priority = --lowest_;
+    return chosen;
+  }
+
+  /// The n-th NCCL kernels of a stream run together on all ranks: what one sends, the other's kernel receives.
+  void check_rendezvous(const StreamState& stream, const MessageAction& message) const {
+    const Stream kind = stream.ops.front().op.stream;
+    if (program_.input().implementation.transport != Transport::nccl) return;
+    const StreamState& receiver =
+        streams_[static_cast<std::size_t>(message.destination * streams_per_rank) + static_cast<std::size_t>(kind)];
+    if (receiver.done == stream.done && receiver.stage != Stage::waiting) return;
+    throw FunctionalError(
+        fmt::format("{} sends to rank {}, whose kernel does not run", name(stream), message.destination));
   }
 
   std::string name(const StreamState& stream) const {
@@ -123,6 +155,7 @@ class Executor {
       case Stage::started:
         stream.message_access.clear();
         for (const MessageAction& m : pending.action.messages) {
+          check_rendezvous(stream, m);
           stream.message_access.push_back(machine_.access_of(m, pending.action.layer));
           stream.message_access.back().begin(name(stream));
         }
@@ -142,6 +175,7 @@ class Executor {
         machine_.perform(stream.rank, pending.action);
         for (const SignalRef& ref : pending.op.finished) raise(ref);
         stream.ops.pop_front();
+        ++stream.done;
         stream.stage = Stage::waiting;
         break;
     }
@@ -181,6 +215,8 @@ class Executor {
   const AttentionProgram& program_;
   const Geometry& geometry_;
   std::mt19937_64 random_;
+  bool by_priority_;
+  std::int64_t lowest_ = 0;  // priority given so far
   std::vector<ReferenceLayer> references_;
   TensorMachine machine_;
   std::vector<StreamState> streams_;

@@ -18,12 +18,14 @@ struct FunctionalErrors {
 };
 
 /// Thrown when an op reads rows that somebody writes meanwhile or nobody wrote, when two ops write the same rows at
-/// once, or when ops are left that cannot start. The message names the op and the buffer.
+/// once, when an NCCL kernel sends to a rank whose kernel does not run, or when ops are left that cannot start. The
+/// message names the op and the buffer.
 struct FunctionalError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Inputs are random per layer; the program must have batch 1. The order of execution follows from `seed`.
+/// Inputs are random per layer; the program must have batch 1. The order of execution follows from `seed`; odd seeds
+/// starve one stream after the other.
 FunctionalErrors check_function(const AttentionProgram& program, std::uint64_t seed);
 
 }  // namespace orrery

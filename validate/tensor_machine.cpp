@@ -32,7 +32,7 @@ CheckedTensor& TensorMachine::tensor(Rank rank, Buffer buffer, int layer) {
 }
 
 Region TensorMachine::region(Rank rank, Buffer buffer, int layer, const TokenSet& rows, HeadRange heads) {
-  return {&tensor(rank, buffer, layer), rows.tokens(), heads,
+  return {&tensor(rank, buffer, layer), rows.tokens(), heads, buffer.use,
           fmt::format("buffer {}.{} of rank {}", static_cast<int>(buffer.kind), buffer.slot, rank)};
 }
 
@@ -69,6 +69,7 @@ Access TensorMachine::access_of(const MessageAction& m, int layer) {
 void TensorMachine::deliver(const MessageAction& m, int layer, const std::string& who) {
   CheckedTensor& from = tensor(m.source, m.from, layer);
   CheckedTensor& to = tensor(m.destination, m.to, layer);
+  if (to.use() != m.to.use) throw FunctionalError(fmt::format("{} adds to a buffer that holds another block", who));
   region(m.destination, m.to, layer, *m.rows, m.heads).for_each([&](Index token, int head) {
     if (m.adds && to.writing(token, head) != 0) {
       throw FunctionalError(fmt::format("{} adds to token {} while it is being written", who, token));

@@ -1,6 +1,7 @@
 // Small dense tensors with the book-keeping that finds races: who is writing which rows, and how often they changed.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -29,6 +30,17 @@ class CheckedTensor {
   }
   std::uint32_t& version(Index token, int head) { return version_[cell(token, head)]; }
   std::uint8_t& writing(Index token, int head) { return writing_[cell(token, head)]; }
+  /// Which of the contents the memory takes on in turn (Buffer::use) is in it, or being written.
+  std::int64_t use() const { return use_; }
+  /// Makes room for another content: the last one is gone.
+  void reuse(std::int64_t use) {
+    use_ = use;
+    std::fill(values_.begin(), values_.end(), std::numeric_limits<double>::quiet_NaN());
+    for (std::uint32_t& version : version_) ++version;
+  }
+  bool is_being_written() const {
+    return std::any_of(writing_.begin(), writing_.end(), [](std::uint8_t writing) { return writing != 0; });
+  }
   int parts() const { return parts_; }
   int head_dim() const { return head_dim_; }
 
@@ -37,6 +49,7 @@ class CheckedTensor {
     return static_cast<std::size_t>(token) * static_cast<std::size_t>(heads_) + static_cast<std::size_t>(head);
   }
   int heads_, head_dim_, parts_;
+  std::int64_t use_ = 0;
   std::vector<double> values_;
   std::vector<std::uint32_t> version_;
   std::vector<std::uint8_t> writing_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <random>
+#include <set>
 #include <sstream>
 
 #include "tests/catch.hpp"
@@ -83,6 +84,10 @@ TokenSet all(Index tokens) {
   return TokenSet({{0, tokens, 1}});
 }
 
+Index executed_pairs(const Mask& mask, const TokenSet& queries, const TokenSet& keys, TileShape shape) {
+  return mask.local(queries, keys).executed_pairs(shape);
+}
+
 Mask causal_mask(Index tokens, std::vector<LagProgression> lags, Index sink = 0, std::vector<Index> documents = {}) {
   return Mask(tokens, true, std::move(lags), sink, documents);
 }
@@ -140,9 +145,8 @@ TEST_CASE("pairs, keys and queries are those that looking at every pair finds") 
     if (mask.keys_needed(queries, keys).tokens() != keys_needed) {
       CHECK(mask.keys_needed(queries, keys).tokens() == keys_needed);
     }
-    if (mask.queries_served(queries, keys).tokens() != queries_served) {
-      CHECK(mask.queries_served(queries, keys).tokens() == queries_served);
-    }
+    const std::vector<Index> served = queries.rows(mask.local(queries, keys).rows()).tokens();
+    if (served != queries_served) CHECK(served == queries_served);
   }
   SUCCEED();
 }
@@ -170,80 +174,114 @@ TEST_CASE("sets of many ranges count the same pairs") {
   }
 }
 
-TEST_CASE("a tiled kernel computes at least the useful pairs, and no more than all its tiles") {
+namespace {
+
+/// The definition: whole tiles of one grid over the queries and keys in their local order, each that holds a pair.
+Index pairs_of_tiles(const Mask& mask, const TokenSet& queries, const TokenSet& keys, TileShape shape) {
+  const std::vector<Index> q = queries.tokens(), k = keys.tokens();
+  std::set<std::pair<std::size_t, std::size_t>> tiles;
+  for (std::size_t i = 0; i < q.size(); ++i) {
+    for (std::size_t j = 0; j < k.size(); ++j) {
+      if (mask.allows(q[i], k[j])) {
+        tiles.insert({i / static_cast<std::size_t>(shape.query), j / static_cast<std::size_t>(shape.key)});
+      }
+    }
+  }
+  return static_cast<Index>(tiles.size()) * shape.query * shape.key;
+}
+
+}  // namespace
+
+TEST_CASE("a kernel computes whole tiles of places in memory: those that hold a pair of the union, each once") {
   Random random(3);
-  for (int i = 0; i < 3000; ++i) {
+  for (int i = 0; i < 6000; ++i) {
     const RandomMask m = random_mask(random);
     const Mask mask = m.mask();
     const Index stride = stride_of_set(random);
     const TokenSet queries = random_tokens(random, m.tokens, stride), keys = random_tokens(random, m.tokens, stride);
     const TileShape shape{random.number(1, 6), random.number(1, 6)};
-    const Index useful = mask.pairs(queries, keys), executed = mask.executed_pairs(queries, keys, shape);
-    INFO(i << ": " << m.text() << ", tiles " << shape.query << " x " << shape.key);
-    if (executed < useful) CHECK(executed >= useful);
-    if (useful == 0 && executed != 0) CHECK(executed == 0);
-    // No tile of one pair holds more than it; overlapping primitives are computed by a kernel each.
-    const Index primitives = static_cast<Index>(m.lags.size()) + (m.sink > 0 ? 1 : 0);
-    const Index by_pairs = mask.executed_pairs(queries, keys, {1, 1});
-    if (by_pairs > primitives * useful) CHECK(by_pairs <= primitives * useful);
-    if (primitives == 1 && by_pairs != useful) CHECK(by_pairs == useful);
+    INFO(i << ": " << m.text() << ", stride " << stride << ", tiles " << shape.query << " x " << shape.key);
+    const Index executed = executed_pairs(mask, queries, keys, shape);
+    const Index expected = pairs_of_tiles(mask, queries, keys, shape);
+    if (executed != expected) CHECK(executed == expected);
+    // Tiles of one pair hold nothing else.
+    const Index useful = mask.pairs(queries, keys);
+    if (executed_pairs(mask, queries, keys, {1, 1}) != useful)
+      CHECK(executed_pairs(mask, queries, keys, {1, 1}) == useful);
   }
   SUCCEED();
 }
 
-TEST_CASE("a band is covered by the tiles that hold one of its pairs") {
-  Random random(4);
-  for (int i = 0; i < 3000; ++i) {
-    RandomMask m;
-    m.tokens = random.number(1, 40);
-    m.causal = random.coin();
-    const Index first = random.number(-m.tokens, m.tokens);
-    m.lags = {{first, first + random.number(0, m.tokens), 1}};
+TEST_CASE("primitives that repeat each other add nothing to useful or executed pairs") {
+  const Index n = 4096;
+  const TileShape tile{128, 64};
+  const auto same = [&](const Mask& a, const Mask& b) {
+    CHECK(a.pairs(all(n), all(n)) == b.pairs(all(n), all(n)));
+    CHECK(executed_pairs(a, all(n), all(n), tile) == executed_pairs(b, all(n), all(n), tile));
+  };
+  const Mask full = causal_mask(n, {{-n, n, 1}}), window = causal_mask(n, {{0, 1000, 1}});
+  same(causal_mask(n, {{-n, n, 1}, {-n, n, 1}}), full);
+  same(causal_mask(n, {{0, 100, 1}, {0, 1000, 1}, {0, 10, 1}}), window);
+  same(causal_mask(n, {{0, 500, 1}, {501, 1000, 1}}), window);
+  same(causal_mask(n, {{0, 700, 1}, {300, 1000, 1}}), window);
+  same(causal_mask(n, {{0, 1000, 1}, {100, 1000, 100}}), window);
+  same(causal_mask(n, {{0, n, 1}}, 100), full);
+  const Mask strided = causal_mask(n, {{64, n, 64}});
+  same(causal_mask(n, {{64, n, 64}, {64, n, 64}, {128, 2048, 128}, {192, 192, 1}}), strided);
+  std::vector<LagProgression> nested;
+  for (Index left = 50; left <= 1000; left += 50) nested.push_back({0, left, 1});
+  same(causal_mask(n, nested), window);
+}
+
+TEST_CASE("executed pairs do not depend on how the tokens are stored") {
+  Random random(5);
+  for (int i = 0; i < 200; ++i) {
+    const RandomMask m = random_mask(random);
     const Mask mask = m.mask();
-    const Index stride = stride_of_set(random);
-    const TokenSet queries = random_tokens(random, m.tokens, stride), keys = random_tokens(random, m.tokens, stride);
-    const TileShape shape{random.number(1, 7), random.number(1, 7)};
-    Index tiles = 0;
-    for (const TokenRange& q : queries.ranges()) {
-      for (const TokenRange& k : keys.ranges()) {
-        for (Index u = 0; u < q.count; u += shape.query) {
-          for (Index v = 0; v < k.count; v += shape.key) {
-            bool holds = false;
-            for (Index a = u; a < std::min(u + shape.query, q.count); ++a) {
-              for (Index b = v; b < std::min(v + shape.key, k.count); ++b)
-                holds = holds || mask.allows(q.at(a), k.at(b));
-            }
-            tiles += holds ? 1 : 0;
-          }
-        }
-      }
-    }
-    INFO(i << ": " << m.text() << ", tiles " << shape.query << " x " << shape.key << ", stride " << stride);
-    const Index executed = mask.executed_pairs(queries, keys, shape);
-    if (executed != tiles * shape.query * shape.key) CHECK(executed == tiles * shape.query * shape.key);
+    const Index stride = random.number(1, 4);
+    const TokenRange q{random.number(0, m.tokens - 1), 0, stride}, k{random.number(0, m.tokens - 1), 0, stride};
+    const auto as_progression = [&](TokenRange r) {
+      r.count = (m.tokens - 1 - r.begin) / stride + 1;
+      return TokenSet({r});
+    };
+    const auto one_by_one = [&](const TokenSet& set) {
+      std::vector<TokenRange> ranges;
+      for (const Index token : set.tokens()) ranges.push_back({token, 1, 1});
+      return TokenSet(ranges);
+    };
+    const TokenSet queries = as_progression(q), keys = as_progression(k);
+    const TileShape shape{random.number(1, 5), random.number(1, 5)};
+    INFO(m.text() << ", stride " << stride);
+    CHECK(executed_pairs(mask, queries, keys, shape) ==
+          executed_pairs(mask, one_by_one(queries), one_by_one(keys), shape));
+    CHECK(mask.pairs(queries, keys) == mask.pairs(one_by_one(queries), one_by_one(keys)));
   }
-  SUCCEED();
 }
 
-TEST_CASE("a progression with a step is tiled on its strided view, a single lag pair by pair") {
-  const Index n = 1024, period = 64, rows = n / period;
-  // Each of the 64 residues is a causal triangle of 16 rows without its diagonal.
-  const Mask strided = causal_mask(n, {{period, n, period}});
-  CHECK(strided.pairs(all(n), all(n)) == period * rows * (rows - 1) / 2);
-  CHECK(strided.executed_pairs(all(n), all(n), {4, 4}) == period * (4 + 3 + 2 + 1) * 4 * 4);
-  CHECK(strided.executed_pairs(all(n), all(n), {16, 16}) == period * 16 * 16);
+TEST_CASE("a skip costs a diagonal of tiles, skips closer than a tile every tile") {
+  const Index n = 1024, tile = 64, period = 256;
+  const Index side = n / tile;
   const Mask single = causal_mask(n, {{period, period, period}});
-  CHECK(single.executed_pairs(all(n), all(n), {128, 128}) == n - period);
+  CHECK(executed_pairs(single, all(n), all(n), {tile, tile}) == (side - period / tile) * tile * tile);
+  // Not a multiple of the tile: two tiles for each row of tiles but the first and the last.
+  const Mask uneven = causal_mask(n, {{period + 1, period + 1, 1}});
+  const Index rows = side - period / tile;
+  CHECK(executed_pairs(uneven, all(n), all(n), {tile, tile}) == (2 * rows - 1) * tile * tile);
+  // Diagonals at 256, 512 and 768: 12, 8 and 4 tiles.
+  const Mask strided = causal_mask(n, {{period, n, period}});
+  CHECK(executed_pairs(strided, all(n), all(n), {tile, tile}) == (12 + 8 + 4) * tile * tile);
+  const Mask close = causal_mask(n, {{32, n, 32}});
+  CHECK(executed_pairs(close, all(n), all(n), {tile, tile}) == side * (side + 1) / 2 * tile * tile);
 }
 
 TEST_CASE("a causal mask is covered by its lower triangle of tiles") {
   const Index tile = 128, tiles = 64, n = tile * tiles;
   const Mask mask = causal_mask(n, {{-n, n, 1}});
-  CHECK(mask.executed_pairs(all(n), all(n), {tile, tile}) == tiles * (tiles + 1) / 2 * tile * tile);
+  CHECK(executed_pairs(mask, all(n), all(n), {tile, tile}) == tiles * (tiles + 1) / 2 * tile * tile);
   const Mask full(n, false, {{-n, n, 1}}, 0, {});
-  CHECK(full.executed_pairs(all(n), all(n), {tile, tile}) == n * n);
+  CHECK(executed_pairs(full, all(n), all(n), {tile, tile}) == n * n);
   // A ragged edge counts whole.
-  CHECK(full.executed_pairs(TokenSet({{0, tile + 1, 1}}), all(n), {tile, tile}) == 2 * tile * n);
+  CHECK(executed_pairs(full, TokenSet({{0, tile + 1, 1}}), all(n), {tile, tile}) == 2 * tile * n);
 }
 
 TEST_CASE("pairs of a million tokens follow the closed forms") {
@@ -294,7 +332,7 @@ TEST_CASE("2^31 tokens do not overflow") {
   CHECK(causal.pairs(all(n), all(n)) == n / 2 * (n + 1));
   CHECK(causal.keys_needed(all(n), all(n)).size() == n);
   const Index tile = 1 << 20;
-  CHECK(causal.executed_pairs(all(n), all(n), {tile, tile}) == (n / tile) * (n / tile + 1) / 2 * tile * tile);
+  CHECK(executed_pairs(causal, all(n), all(n), {tile, tile}) == (n / tile) * (n / tile + 1) / 2 * tile * tile);
   // Steps whose product is far beyond 64 bits.
   const Index p = (Index{1} << 30) + 7, q = (Index{1} << 30) + 3;
   CHECK(causal_mask(n, {{p, n, p}, {q, n, q}}).pairs(all(n), all(n)) == (n - p) + (n - q));

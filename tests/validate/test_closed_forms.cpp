@@ -43,6 +43,13 @@ Ticks kv_hop(const IdealCase& c) {
                       BytesPerSecond::from_si(c.bandwidth));
 }
 
+/// Time in which a backward kernel reads Q, K, V, O, dO and writes dQ, dK, dV: four tensors on either side.
+Ticks backward_memory_ticks(const IdealCase& c, Index query_rows, Index key_rows) {
+  const double row = c.head_dim * c.element_bytes;
+  const double bytes = 4 * row * static_cast<double>(query_rows * c.heads + key_rows * c.kv_heads);
+  return to_ticks(Seconds::from_si(bytes / c.hbm));
+}
+
 /// Time of the backward pass of one layer: the program without it taken away.
 Ticks backward_ticks(IdealCase c) {
   c.backward = false;
@@ -477,8 +484,61 @@ TEST_CASE("a halo exchange hides under local attention, and the fetched rows com
       const Ticks hop =
           message_time({}, route_latency(c), kv_bytes(halo_rows(left, 0, block), c.kv_heads, c.head_dim, 2),
                        BytesPerSecond::from_si(c.bandwidth));
-      const Ticks local_ticks = attention_ticks(c, local, c.heads);
-      CHECK(run(c).end == std::max(local_ticks, hop) + attention_ticks(c, remote, c.heads));
+      const Ticks local_ticks = attention_ticks(c, local, c.heads), remote_ticks = attention_ticks(c, remote, c.heads);
+      CHECK(run(c).end == std::max(local_ticks, hop) + remote_ticks);
+      c.implementation.transfer_order = TransferOrder::previous_compute;
+      CHECK(run(c).end == std::max(local_ticks, hop) + remote_ticks);
+      c.implementation.transfer_order = TransferOrder::same_step_compute;
+      CHECK(run(c).end == local_ticks + hop + remote_ticks);
+
+      // Backward, the gradients of the fetched rows return and are added: two reads and a write of each.
+      c.implementation.transfer_order = TransferOrder::data;
+      c.hbm = 3e11;
+      for (const bool fp32 : {false, true}) {
+        c.implementation.gradients_in_fp32 = fp32;
+        const Bytes gradient = kv_bytes(halo_rows(left, 0, block), c.kv_heads, c.head_dim, fp32 ? 4 : 2);
+        const Ticks way_back = message_time({}, route_latency(c), gradient, BytesPerSecond::from_si(c.bandwidth));
+        const Ticks local_backward =
+            std::max(attention_ticks(c, local, c.heads, Phase::backward), backward_memory_ticks(c, block, block));
+        const Ticks remote_backward =
+            std::max(attention_ticks(c, remote, c.heads, Phase::backward), backward_memory_ticks(c, left, left));
+        CHECK(backward_ticks(c) == std::max(local_backward, hop) + remote_backward + way_back +
+                                       to_ticks(3 * gradient / BytesPerSecond::from_si(c.hbm)));
+      }
+    }
+  }
+}
+
+TEST_CASE("gathers of some heads that wait for the compute of their step overlap nothing") {
+  for (const int ranks : {2, 3, 8}) {
+    for (const double peak : {0.4e12, 1e13}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.schedule = "all_gather";
+      c.implementation.gather_kv_heads = 1;
+      const Ticks part = attention_ticks(c, c.block() * c.tokens, c.heads / c.kv_heads);
+      const Ticks hop = message_time({}, route_latency(c), kv_bytes(c.block(), 1, c.head_dim, c.element_bytes),
+                                     BytesPerSecond::from_si(c.bandwidth));
+      c.implementation.transfer_order = TransferOrder::same_step_compute;
+      CHECK(run(c).end == c.kv_heads * ((ranks - 1) * hop + part));
+      c.implementation.transfer_order = TransferOrder::previous_compute;
+      CHECK(run(c).end == all_gather_forward(ranks, c.kv_heads, hop, part));
+    }
+  }
+}
+
+TEST_CASE("a double ring whose hops wait for the compute of their step overlaps nothing") {
+  for (const int ranks : {2, 4, 8}) {
+    for (const int inner : {1, ranks}) {  // one kind of hop at a time, so that none shares a link
+      for (const double peak : {0.4e12, 1e13}) {
+        IdealCase c = ring_case(ranks, peak);
+        c.schedule = "double_ring";
+        c.inner_ring = inner;
+        const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads);
+        c.implementation.transfer_order = TransferOrder::same_step_compute;
+        CHECK(run(c).end == ranks * tile + (ranks - 1) * kv_hop(c));
+        c.implementation.transfer_order = TransferOrder::previous_compute;
+        CHECK(run(c).end == ring_forward(ranks, tile, tile, kv_hop(c)));
+      }
     }
   }
 }

@@ -73,7 +73,10 @@ std::vector<NamedImplementation> implementations() {
     i.gather_gradients = GatherGradients::ring;
   });
   add("gradient kernels only", [](Implementation& i) { i.gradient_sum = Merge::kernel; });
-  add("one hop more, gradients with the loop", [](Implementation& i) { i.extra_ring_hop = true; });
+  add("one hop more, gradients with the loop, gathers of one head", [](Implementation& i) {
+    i.extra_ring_hop = true;
+    i.gather_kv_heads = 1;
+  });
   add("last received first, nccl", [](Implementation& i) {
     i.transport = Transport::nccl;
     i.merge = i.gradient_sum = Merge::kernel;
@@ -106,7 +109,9 @@ void check(TinyCase c, const NamedPattern& pattern, const NamedImplementation& i
   c.implementation = implementation.implementation;
   INFO(fmt::format("{} / {} / {} / {} groups x {} members, inner {} / {} heads, {} KV heads / {}", c.schedule, c.layout,
                    pattern.name, c.groups, c.members, c.inner_ring, c.heads, c.kv_heads, implementation.name));
-  const FunctionalErrors errors = check_function(tiny_program(c), seed);
+  const AttentionProgram program = tiny_program(c);
+  // One case in four in a random order, the others starving some streams.
+  const FunctionalErrors errors = check_function(program, 2 * seed + (seed / 2 % 4 == 0 ? 0 : 1));
   CHECK(errors.output < 1e-10);
   CHECK(errors.d_query < 1e-10);
   CHECK(errors.d_key < 1e-10);

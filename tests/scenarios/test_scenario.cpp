@@ -1,0 +1,92 @@
+// What a scenario file becomes.
+#include "scenarios/scenario.hpp"
+
+#include <fmt/format.h>
+
+#include "tests/catch.hpp"
+#include "tests/scenarios/messages.hpp"
+
+using namespace orrery;
+
+namespace {
+
+/// A scenario of whole layers on 4 H200 with a model of hidden size 96, 6 heads and 2 KV heads of 20, an MLP of 160.
+std::string file_of(std::string_view pattern, int tokens) {
+  return fmt::format(R"(description = "test"
+[workload]
+model = "model.toml"
+tokens = {}
+batch = 3
+dtype = "bf16"
+pass = "forward"
+scope = "layers"
+[attention]
+causal = true
+pattern = [{}]
+[parallelism]
+ranks = 4
+schedule = "ring"
+layout = "contiguous"
+implementation = "ideal"
+[cluster]
+gpu = "h200_sxm"
+profile = "peak"
+topology = "nvswitch"
+link = "nvlink4"
+)",
+                     tokens, pattern);
+}
+
+std::filesystem::path written(const ScratchFolder& folder, std::string_view scenario, bool gated) {
+  folder.write("model.toml", fmt::format(R"(kind = "model"
+description = "test"
+source = "test"
+layers = 2
+hidden = 96
+heads = 6
+kv_heads = 2
+head_dim = 20
+ffn_hidden = 160
+gated_ffn = {}
+vocabulary = 1000
+tied_embeddings = false
+learned_positions = 0
+)",
+                                         gated));
+  return folder.write("scenario.toml", scenario);
+}
+
+}  // namespace
+
+TEST_CASE(
+    "dense work of a layer: two FLOPs per weight and token; weights, inputs and outputs of each product in bytes") {
+  for (const bool gated : {true, false}) {
+    const ScratchFolder folder;
+    const Scenario scenario = load_scenario(written(folder, file_of("{kind = \"full\"}", 512), gated));
+    const AttentionProgram program = build_program(scenario);
+    const double rows = 512.0 / 4 * 3;
+    // One row: (inputs, outputs) of q, k and v together, of the output projection, of gate and up together, of down.
+    struct Product {
+      double in, out;
+    };
+    const double q = 6 * 20, kv = 2 * 20, up = gated ? 2 * 160 : 160;
+    double flops = 0, bytes = 0;
+    for (const Product& product : {Product{96, q + 2 * kv}, {q, 96}, {96, up}, {160, 96}}) {
+      flops += 2 * rows * product.in * product.out;
+      bytes += 2 * (product.in * product.out + rows * (product.in + product.out));
+    }
+    CHECK(program.input().dense_flops.si() == flops);
+    CHECK(program.input().dense_bytes.si() == bytes);
+  }
+}
+
+TEST_CASE("skips that cannot be counted are an error at the pattern") {
+  std::string skips;
+  for (const int period : {2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71}) {
+    skips += fmt::format("{}{{kind = \"stride\", period = {}, count = \"all\"}}", skips.empty() ? "" : ", ", period);
+  }
+  const ScratchFolder folder;
+  const std::filesystem::path file = written(folder, file_of(skips, 1 << 30), true);
+  const std::string message = message_of([&] { load_scenario(file); });
+  CHECK_THAT(message, ContainsSubstring("scenario.toml:11:11: the skips of a layer meet in more than 4096 ways"));
+}
