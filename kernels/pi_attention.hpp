@@ -47,8 +47,23 @@ struct PiAttentionForward {
   void* o = nullptr;
   float* lse = nullptr;        // of the window; joint: of all keys
   float* lse_skips = nullptr;  // gated with more than one skip: of the skips
+  void* o_window = nullptr;    // gated with more than one skip, optional: softmax(window) V, for the backward pass
 };
 void pi_attention_forward(const PiAttentionShape& shape, const PiAttentionForward& tensors, cudaStream_t stream);
+
+// The gradients of all inputs from that of O and what the forward pass left. The same bits on every run: no sum is
+// made of parts in an order that is left to chance.
+struct PiAttentionBackward {
+  const void *q = nullptr, *k = nullptr, *v = nullptr, *o = nullptr, *d_o = nullptr;
+  const float *gate_logit = nullptr, *lse = nullptr;
+  const float* lse_skips = nullptr;  // gated with more than one skip, as o_window
+  const void* o_window = nullptr;
+  void *dq = nullptr, *dk = nullptr, *dv = nullptr;
+  float* d_gate_logit = nullptr;  // gated with skips
+  void* workspace = nullptr;      // of pi_attention_workspace() bytes
+};
+size_t pi_attention_workspace(const PiAttentionShape& shape);
+void pi_attention_backward(const PiAttentionShape& shape, const PiAttentionBackward& tensors, cudaStream_t stream);
 
 // The same function by a kernel that is obviously right: one warp a row, fp32. O in fp32.
 void pi_attention_simple(const PiAttentionShape& shape, const PiAttentionForward& tensors, float* o,

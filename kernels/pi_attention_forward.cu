@@ -6,16 +6,11 @@ namespace orrery {
 namespace {
 
 constexpr double kLog2E = 1.4426950408889634;
-constexpr int64_t kSectionBytes = 32 << 20;  // keys and values of concurrent tiles, about half of L2
-
-int32_t clamp_lag(int64_t lag) {
-  return static_cast<int32_t>(std::min<int64_t>(lag, kUnbounded));
-}
-
 // A band over tensors of which every `period`-th token belongs together.
 struct BandCall {
   const char* what = "";
   const void *q = nullptr, *k = nullptr, *v = nullptr;
+  const void* x = nullptr;  // what the epilogue blends with, if it is an output
   void* o = nullptr;
   int64_t n_q = 0, n_k = 0, heads = 1, kv_heads = 1, head_dim = 128;
   int64_t period = 1, lag_min = 0, lag_max = 0, extra_lag = 0;
@@ -31,35 +26,24 @@ BandParams band_params(const BandCall& c, Epilogue epilogue) {
   p.value_lag = clamp_lag(c.value_lag);
   p.scale_log2 = static_cast<float>(kLog2E / std::sqrt(static_cast<double>(c.head_dim)));
   p.slack = 8 / p.scale_log2;
-  p.long_residues = static_cast<int32_t>(c.n_q % c.period);
-  const int64_t residues = std::min(c.period, c.n_q), short_rows = c.n_q / c.period;
+  const RowClasses classes(c.n_q, c.period);
+  p.long_residues = static_cast<int32_t>(classes.long_residues);
   for (int kind = 0; kind < 2; ++kind) {
-    // Without residues of one class its maps are copies of the other's.
-    const bool longer = kind == 0 ? p.long_residues > 0 : short_rows == 0;
-    const int64_t rows = short_rows + (longer ? 1 : 0);
-    const int64_t rows_k = c.period == 1 ? c.n_k : rows;
-    const int64_t in_map = longer ? p.long_residues : residues;
+    const int64_t rows = classes.rows[kind], rows_k = c.period == 1 ? c.n_k : rows, residues = classes.in_view[kind];
     p.band[kind] = {static_cast<int32_t>(rows), static_cast<int32_t>(rows_k), clamp_lag(c.lag_min),
                     clamp_lag(c.lag_max), clamp_lag(c.extra_lag)};
     BandMaps& m = p.maps[kind];
-    m.q = tensor_map({c.q, c.heads, c.head_dim, rows, in_map, c.period}, kTileRows);
-    m.k = tensor_map({c.k, c.kv_heads, c.head_dim, rows_k, in_map, c.period}, kTileRows);
-    m.v = tensor_map({c.v, c.kv_heads, c.head_dim, rows_k, in_map, c.period}, kTileRows);
+    m.q = tensor_map({c.q, c.heads, c.head_dim, rows, residues, c.period}, kTileRows);
+    m.k = tensor_map({c.k, c.kv_heads, c.head_dim, rows_k, residues, c.period}, kTileRows);
+    m.v = tensor_map({c.v, c.kv_heads, c.head_dim, rows_k, residues, c.period}, kTileRows);
     if (epilogue == Epilogue::gated_value) {
       m.x = tensor_map({c.v, c.kv_heads, c.head_dim, c.n_k, 1, 1}, kHalfRows);
-    } else if (c.o) {
-      m.x = tensor_map({c.o, c.heads, c.head_dim, rows, in_map, c.period}, kHalfRows);
+    } else if (c.x) {
+      m.x = tensor_map({c.x, c.heads, c.head_dim, rows, residues, c.period}, kHalfRows);
     }
-    if (c.o) m.o = tensor_map({c.o, c.heads, c.head_dim, rows, in_map, c.period}, kHalfRows);
+    if (c.o) m.o = tensor_map({c.o, c.heads, c.head_dim, rows, residues, c.period}, kHalfRows);
   }
-  const int64_t most_rows = p.band[0].n_q, kv_bytes = int64_t(p.band[0].n_k) * c.head_dim * 4;
-  int64_t kv_section = std::max<int64_t>(1, std::min(c.kv_heads, kSectionBytes / kv_bytes));
-  while (c.kv_heads % kv_section) --kv_section;
-  p.order.q_tiles = Divisor(static_cast<int32_t>((most_rows + kTileRows - 1) / kTileRows));
-  p.order.section_heads = Divisor(static_cast<int32_t>(kv_section) * p.group);
-  p.order.sections = Divisor(static_cast<int32_t>(c.kv_heads / kv_section));
-  p.order.residues = static_cast<int32_t>(residues);
-  require(p.order.tiles() < (int64_t{1} << 30), c.what, "at most 2^30 tiles of 128 queries of a head and a residue");
+  p.order = tile_order(c.what, classes, c.kv_heads, p.group, int64_t{p.band[0].n_k} * c.head_dim * 4);
   p.tiles = static_cast<int32_t>(p.order.tiles());
   return p;
 }
@@ -99,19 +83,16 @@ double PiAttentionShape::forward_bytes() const {
 void pi_attention_forward(const PiAttentionShape& s, const PiAttentionForward& t, cudaStream_t stream) {
   constexpr const char* kWhat = "pi_attention_forward";
   hopper_multiprocessors();
-  require_tensors(kWhat, s.n, s.heads, s.kv_heads, s.head_dim);
+  require_pi_shape(kWhat, s);
   require_aligned(kWhat, {t.q, t.k, t.v, t.o, t.lse});
-  require(s.window >= 1, kWhat, "the window counts the query's own token: at least 1");
-  require(s.skips >= 0 && (s.skips == 0 || s.period >= 1), kWhat, "skips need a period of at least 1");
   const bool gated = s.fusion == Fusion::gated && s.has_skips();
   require(!gated || t.gate_logit, kWhat, "gate_logit is missing (null pointer)");
   require(!gated || s.skips == 1 || t.lse_skips, kWhat, "lse_skips is missing (null pointer)");
-  require(!s.has_skips() || s.period * s.heads * s.head_dim * 2 < (int64_t{1} << 40), kWhat,
-          "period * heads * head_dim * 2 bytes, the stride of a tensor map, must be below 2^40");
 
-  const bool single = s.has_skips() && s.skips == 1;
   BandCall call{kWhat, t.q, t.k, t.v};
-  call.o = t.o;
+  const bool single = s.has_skips() && s.skips == 1;
+  void* window_o = gated && !single && t.o_window ? t.o_window : t.o;
+  call.o = window_o;
   call.n_q = call.n_k = s.n;
   call.heads = s.heads;
   call.kv_heads = s.kv_heads;
@@ -132,6 +113,8 @@ void pi_attention_forward(const PiAttentionShape& s, const PiAttentionForward& t
   call.period = s.period;
   call.lag_min = s.first_skip();
   call.lag_max = s.skips;
+  call.x = window_o;
+  call.o = t.o;
   const Epilogue second = gated ? Epilogue::gated_output : Epilogue::merged_output;
   p = band_params(call, second);
   p.gate_logit = t.gate_logit;

@@ -42,7 +42,6 @@ __device__ inline void barrier_wait(uint32_t bar, uint32_t phase) {
 // A ring of stages: its next use, counted, and from that the stage and the parity of its barriers.
 template <int kStages>
 struct Ring {
-  static_assert((kStages & (kStages - 1)) == 0);
   uint32_t used = 0;
   __device__ uint32_t at() const { return used % kStages; }
   __device__ uint32_t phase() const { return used / kStages % 2; }
@@ -67,6 +66,11 @@ __device__ inline void load_tile(uint32_t to, const CUtensorMap* map, uint32_t b
       "[%6];" ::"r"(to),
       "l"(map), "r"(0), "r"(c1), "r"(c2), "r"(c3), "r"(bar)
       : "memory");
+}
+__device__ inline void load_bytes(uint32_t to, const void* from, uint32_t bytes, uint32_t bar) {  // multiples of 16
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+               "l"(from), "r"(bytes), "r"(bar)
+               : "memory");
 }
 __device__ inline void store_tile(const CUtensorMap* map, uint32_t from, int c1, int c2, int c3) {
   asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(map), "r"(0),

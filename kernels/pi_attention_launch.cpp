@@ -3,6 +3,8 @@
 #include <cudaTypedefs.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 namespace orrery {
 
 void require(bool holds, const char* what, const std::string& limit) {
@@ -40,6 +42,33 @@ CUtensorMap tensor_map(const TensorView& v, int box_rows) {
   return map;
 }
 
+RowClasses::RowClasses(int64_t n, int64_t period) : residues(std::min(period, n)), long_residues(n % period) {
+  const int64_t short_rows = n / period;
+  for (int kind = 0; kind < 2; ++kind) {
+    const bool longer = kind == 0 ? long_residues > 0 : short_rows == 0;
+    rows[kind] = short_rows + (longer ? 1 : 0);
+    in_view[kind] = longer ? long_residues : residues;
+  }
+}
+
+TileOrder tile_order(const char* what, const RowClasses& classes, int64_t kv_heads, int64_t heads_a_kv_head,
+                     int64_t head_bytes) {
+  constexpr int64_t kSectionBytes = 32 << 20;
+  int64_t in_section = std::max<int64_t>(1, std::min(kv_heads, kSectionBytes / head_bytes));
+  while (kv_heads % in_section) --in_section;
+  TileOrder order;
+  order.q_tiles = Divisor(static_cast<int32_t>((classes.rows[0] + kTileRows - 1) / kTileRows));
+  order.section_heads = Divisor(static_cast<int32_t>(in_section * heads_a_kv_head));
+  order.sections = Divisor(static_cast<int32_t>(kv_heads / in_section));
+  order.residues = static_cast<int32_t>(classes.residues);
+  require(order.tiles() < (int64_t{1} << 30), what, "at most 2^30 tiles of 128 rows of a head and a residue");
+  return order;
+}
+
+int32_t clamp_lag(int64_t lag) {
+  return static_cast<int32_t>(std::clamp<int64_t>(lag, -kUnbounded, kUnbounded));
+}
+
 int hopper_multiprocessors() {
   int device = 0, major = 0, count = 0;
   ORRERY_CUDA(cudaGetDevice(&device));
@@ -55,6 +84,14 @@ void require_tensors(const char* what, int64_t tokens, int64_t heads, int64_t kv
   require(heads >= 1 && kv_heads >= 1 && heads % kv_heads == 0, what, "heads must be a multiple of kv_heads");
   require(heads <= 65536, what, "at most 65536 heads");
   require(tokens >= 1 && tokens < (int64_t{1} << 29), what, "tokens must be from 1 to 2^29 - 1");
+}
+
+void require_pi_shape(const char* what, const PiAttentionShape& s) {
+  require_tensors(what, s.n, s.heads, s.kv_heads, s.head_dim);
+  require(s.window >= 1, what, "the window counts the query's own token: at least 1");
+  require(s.skips >= 0 && (s.skips == 0 || s.period >= 1), what, "skips need a period of at least 1");
+  require(!s.has_skips() || s.period * s.heads * s.head_dim * 2 < (int64_t{1} << 40), what,
+          "period * heads * head_dim * 2 bytes, the stride of a tensor map, must be below 2^40");
 }
 
 void require_aligned(const char* what, std::initializer_list<const void*> pointers) {

@@ -13,4 +13,10 @@ struct PiRow {
 PiRow reference_pi_row(const PiAttentionShape& shape, const Doubles& q, const Doubles& k, const Doubles& v,
                        const Doubles& gate_logit, int64_t head, int64_t token);
 
+struct PiGradients {
+  Doubles dq, dk, dv, d_gate_logit;
+};
+PiGradients reference_pi_backward(const PiAttentionShape& shape, const Doubles& q, const Doubles& k, const Doubles& v,
+                                  const Doubles& gate_logit, const Doubles& d_o);
+
 }  // namespace orrery

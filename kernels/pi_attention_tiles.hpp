@@ -59,7 +59,7 @@ struct TilePlan {
     steps = band_steps;
     const int32_t extra = first_row - band.extra_lag;  // the first row's key
     if (band.extra_lag == 0 || extra + kTileRows <= 0 || extra >= band.n_k) return;
-    extra_top = round_up(extra + kTileRows, kAlign);
+    extra_top = least(round_up(extra + kTileRows, kAlign), end);
     steps += (extra_top - extra + kStep - 1) / kStep;
   }
   ORRERY_HOST_DEVICE bool is_extra(int32_t s) const { return s >= band_steps; }
