@@ -63,6 +63,11 @@ class AllGather : public Schedule {
     return per_rank() ? tiles_[pattern_class].of(group) : whole_[pattern_class][static_cast<std::size_t>(group)];
   }
 
+  void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
+    const auto work_of_group = [&](int group) { return work(group * geometry_.members, visit, step); };
+    partition_groups(geometry_, [&](int group) { return work_of_group(group) == work_of_group(group - 1); }, sets);
+  }
+
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {
     if (raises(visit)[Signal::grad_home] > 0) {
       op.wait_for(at(rank, Signal::grad_home), visit.before[Signal::grad_home] + 1);

@@ -33,13 +33,16 @@ AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::mo
     visit.phase = phase;
     visit.pattern_class = input_.class_of_layer[static_cast<std::size_t>(layer)];
     const auto [kind, is_new] = kinds.try_emplace({phase, visit.pattern_class}, visit_kinds_.size());
-    if (is_new) visit_kinds_.push_back({visits_.size(), 0});
+    if (is_new) visit_kinds_.push_back({visits_.size(), 0, shapes_});
     ++visit_kinds_[kind->second].count;
     visits_.push_back(visit);
     const SignalCounts raised = raises(visit);
+    const std::int64_t blocks = schedule_->steps(visit) + 2;
+    if (is_new) shapes_ += blocks;
+    shape_of_visit_.push_back(visit_kinds_[kind->second].first_shape);
     for (std::size_t s = 0; s < raised.counts.size(); ++s) visit.before.counts[s] += raised.counts[s];
     ++visit.number;
-    block_of_visit_.push_back(block_of_visit_.back() + schedule_->steps(visits_.back()) + 2);
+    block_of_visit_.push_back(block_of_visit_.back() + blocks);
   };
   for (int layer = 0; layer < layers; ++layer) add(layer, Phase::forward);
   for (int layer = layers - 1; input_.backward && layer >= 0; --layer) add(layer, Phase::backward);
@@ -72,6 +75,31 @@ int AttentionProgram::exchange_messages(Phase phase, bool into_heads) const {
 const Visit& AttentionProgram::visit_of(std::int64_t block) const {
   const auto next = std::upper_bound(block_of_visit_.begin(), block_of_visit_.end(), block);
   return visits_[static_cast<std::size_t>(next - block_of_visit_.begin() - 1)];
+}
+
+std::int64_t AttentionProgram::shape(std::int64_t block) const {
+  const auto visit = static_cast<std::size_t>(visit_of(block).number);
+  return shape_of_visit_[visit] + block - block_of_visit_[visit];
+}
+
+std::span<const std::int64_t> AttentionProgram::counts_before(std::int64_t block) const {
+  return visit_of(block).before.counts;
+}
+
+void AttentionProgram::partition(std::int64_t block, std::vector<RankSet>& sets) const {
+  const Visit& visit = visit_of(block);
+  const auto in_visit = static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]);
+  if (in_visit > 0 && in_visit <= schedule_->steps(visit)) {
+    schedule_->partition(visit, in_visit - 1, sets);
+    return;
+  }
+  const Geometry& g = input_.geometry;
+  if (g.members == 1) {
+    sets.push_back({0, 1, g.ranks()});
+    return;
+  }
+  // A head exchange: to each member its peers lie elsewhere.
+  for (Rank member = 0; member < g.members; ++member) sets.push_back({member, g.members, g.groups});
 }
 
 void AttentionProgram::generate(Rank rank, std::int64_t block, OpBuffer& buffer) const {

@@ -43,6 +43,10 @@ class AttentionProgram final : public Program {
   std::span<const std::string> categories() const override { return category_names(); }
   std::span<const std::string> phases() const override;
   void generate(Rank rank, std::int64_t block, OpBuffer& buffer) const override;
+  void partition(std::int64_t block, std::vector<RankSet>& sets) const override;
+  std::int64_t shapes() const override { return shapes_; }
+  std::int64_t shape(std::int64_t block) const override;
+  std::span<const std::int64_t> counts_before(std::int64_t block) const override;
   std::string describe(Rank rank, std::int64_t block, std::int32_t index) const override;
 
   /// The actions behind the ops of a block, in the same order; optionally adds up their work.
@@ -67,6 +71,7 @@ class AttentionProgram final : public Program {
   struct VisitKind {
     std::size_t first = 0;
     int count = 0;
+    std::int64_t first_shape = 0;  // of its blocks
   };
   std::span<const VisitKind> visit_kinds() const { return visit_kinds_; }
 
@@ -87,6 +92,9 @@ class AttentionProgram final : public Program {
   std::vector<Visit> visits_;
   std::vector<VisitKind> visit_kinds_;
   std::vector<std::int64_t> block_of_visit_;  // first block of each visit, and the number of blocks
+  // Visits of one phase and pattern class are the same but for the counts before them.
+  std::vector<std::int64_t> shape_of_visit_;  // of its first block
+  std::int64_t shapes_ = 0;
 };
 
 }  // namespace orrery

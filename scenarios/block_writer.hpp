@@ -23,6 +23,8 @@ struct TileWork {
     query_rows += other.query_rows;
     return *this;
   }
+
+  bool operator==(const TileWork&) const = default;
 };
 
 /// What ops are accounted under.

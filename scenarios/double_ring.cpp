@@ -70,6 +70,21 @@ class DoubleRing : public Schedule {
     return tiles_[static_cast<std::size_t>(visit.pattern_class)].of(geometry_.group_of(rank));
   }
 
+  /// Members at the same place of their rings; of different places, the last has its neighbour elsewhere.
+  void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
+    const Position p{step / inner_, step % inner_};
+    const Rank ring = inner_ * geometry_.members;
+    for (Rank first = 0; first < ring; ++first) {
+      for (int a = 0; a < outer_; ++a) {
+        const Rank rank = first + a * ring;
+        const bool joins = a > 0 && geometry_.even &&
+                           (p.outer == outer_ || work(rank, visit, p) == work(rank - ring, visit, p));
+        if (!joins) sets.push_back({rank, ring, 0});
+        ++sets.back().count;
+      }
+    }
+  }
+
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {
     if (visit.phase == Phase::forward) return;
     if (outer_ > 1) {

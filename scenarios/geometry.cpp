@@ -57,6 +57,7 @@ Geometry make_geometry(const Layout& layout, Index tokens, Index residue_period,
   g.batch = batch;
   g.group_tokens = layout.place({tokens, groups, residue_period});
   for (const TokenSet& set : g.group_tokens) {
+    g.even = g.even && set.size() == g.group_tokens.front().size();
     if (set.size() % members != 0) {
       throw std::invalid_argument(
           fmt::format("{} tokens of a group do not divide over its {} ranks (head exchange), use a multiple of {}",

@@ -20,6 +20,7 @@ struct Geometry {
   TokenSet all_tokens;                 // concatenation of group_tokens
   int heads = 1, kv_heads = 1, head_dim = 1;
   Index batch = 1;
+  bool even = true;  // all groups hold equally many tokens
 
   Rank ranks() const { return groups * members; }
   int group_of(Rank rank) const { return rank / members; }

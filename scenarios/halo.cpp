@@ -98,6 +98,24 @@ class Halo : public Schedule {
     return work += fetches(visit).remote[group];
   }
 
+  void partition(const Visit& visit, int, std::vector<RankSet>& sets) const override {
+    const Fetches& f = fetches(visit);
+    const auto same = [&](int group) {
+      const auto g = static_cast<std::size_t>(group);
+      if (!(f.local[g] == f.local[g - 1]) || !(f.remote[g] == f.remote[g - 1])) return false;
+      const Rank rank = group * geometry_.members, before = rank - geometry_.members;
+      for (int i = 0; i < distances(visit); ++i) {
+        const Rank to = geometry_.neighbour(rank, distance(visit, i)), to_before = geometry_.neighbour(to, -1);
+        if (rows(rank, visit, i).size() != rows(before, visit, i).size() ||
+            rows(to, visit, i).size() != rows(to_before, visit, i).size()) {
+          return false;
+        }
+      }
+      return true;
+    };
+    partition_groups(geometry_, same, sets);
+  }
+
  private:
   bool nccl() const { return implementation_.transport == Transport::nccl; }
   const Fetches& fetches(const Visit& visit) const { return fetches_[static_cast<std::size_t>(visit.pattern_class)]; }

@@ -54,6 +54,13 @@ class Ring : public Schedule {
 
   TileWork work_of(Rank rank, const Visit& visit) const override { return tiles(visit).of(geometry_.group_of(rank)); }
 
+  void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
+    const bool to_home = visit.phase == Phase::backward && ends_at_home();
+    const int upstream = to_home ? kv_hops(visit) - step : step;
+    const auto work_of_group = [&](int group) { return work(group * geometry_.members, visit, upstream); };
+    partition_groups(geometry_, [&](int group) { return work_of_group(group) == work_of_group(group - 1); }, sets);
+  }
+
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {
     if (visit.phase == Phase::backward && raises(visit)[Signal::grad_home] > 0) {
       op.wait_for(at(rank, Signal::grad_home), visit.before[Signal::grad_home] + 1);

@@ -87,6 +87,8 @@ class Schedule {
   virtual void write_step(Rank rank, const Visit& visit, int step, BlockWriter& writer) const = 0;
   /// Pairs of all kernels of a visit, per head: what the blocks of write_step add up to, without generating them.
   virtual TileWork work_of(Rank rank, const Visit& visit) const = 0;
+  /// Ranks whose steps are the same but for a shift of all rank numbers, see Program::partition.
+  virtual void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const = 0;
   /// What the rank's compute stream must wait for before the layer counts as done.
   virtual void wait_for_end(Rank rank, const Visit& visit, Op& op) const;
 };
@@ -114,6 +116,16 @@ inline SignalRef extra_signal(Rank rank, std::size_t which) {
 }
 inline SignalRef at(Rank rank, Signal signal) {
   return {rank, static_cast<std::int32_t>(signal)};
+}
+
+/// Sets of neighbouring groups: group g joins that of group g - 1 if same(g).
+template <class Same>
+void partition_groups(const Geometry& geometry, Same same, std::vector<RankSet>& sets) {
+  const int members = geometry.members;
+  for (int g = 0; g < geometry.groups; ++g) {
+    if (g == 0 || !geometry.even || !same(g)) sets.push_back({g * members, 1, 0});
+    sets.back().count += members;
+  }
 }
 
 std::vector<TileTable> tile_tables(const ScheduleInput& input);

@@ -38,6 +38,10 @@ void OpBuffer::add(const Op& op, std::span<const Message> messages) {
   messages_.insert(messages_.end(), messages.begin(), messages.end());
 }
 
+void Program::partition(std::int64_t, std::vector<RankSet>& sets) const {
+  for (Rank rank = 0; rank < ranks(); ++rank) sets.push_back({rank});
+}
+
 std::span<const Message> OpBuffer::messages_of(const Op& op) const {
   return std::span(messages_).subspan(static_cast<std::size_t>(op.first_message),
                                       static_cast<std::size_t>(op.message_count));

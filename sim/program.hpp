@@ -97,15 +97,25 @@ class OpBuffer {
   std::vector<Message> messages_;
 };
 
-/// How many blocks of a rank may be unfinished at a time. A host cannot run ahead without limit either (its launch
-/// queue is bounded), and without this a stream that is hardly used would have the whole program generated at once.
-inline constexpr std::int64_t lookahead_blocks = 8;
+/// The ranks first, first + stride, ..., `count` of them.
+struct RankSet {
+  Rank first = 0;
+  Rank stride = 1;
+  Rank count = 1;
 
-/// What the simulator asks of a program. One virtual call generates one block (about a layer's step: some ops of all
-/// streams of a rank). Blocks of a rank are asked for once each, in order, as soon as one of its streams runs dry and
-/// fewer than lookahead_blocks are unfinished. So an op that is to run early belongs into an early block: the one in
-/// which the host would issue it. An op that waits for one of its own rank that many blocks later is a deadlock.
-/// generate() must be a pure function of its arguments.
+  Rank operator[](Rank i) const { return first + i * stride; }
+  bool contains(Rank rank) const {
+    return rank >= first && (stride == 1 ? rank - first : (rank - first) / stride) < count &&
+           (stride == 1 || (rank - first) % stride == 0);
+  }
+};
+
+/// What the simulator asks of a program. One virtual call generates one block: about a layer's step, some ops of all
+/// streams of a rank in the order in which the host issues them. All functions are pure; blocks are asked for again
+/// when they are no longer at hand.
+///
+/// Programs repeat themselves, over ranks and over layers, and say so: it is what makes large ones fast. The defaults
+/// claim nothing.
 class Program {
  public:
   virtual ~Program() = default;
@@ -117,6 +127,17 @@ class Program {
   virtual void generate(Rank rank, std::int64_t block, OpBuffer& buffer) const = 0;
   /// A short name for a trace or an error message: "layer 3 step 5 attention".
   virtual std::string describe(Rank rank, std::int64_t block, std::int32_t index) const = 0;
+
+  /// Splits all ranks into sets whose ops in `block` are the same but for a shift: every rank number in an op of
+  /// set[i] is that in the op of set[0] plus set[i] - set[0], modulo ranks().
+  virtual void partition(std::int64_t block, std::vector<RankSet>& sets) const;
+
+  /// Blocks of the same shape have the same partition and the same ops but for the counts of their waits: these are a
+  /// constant above counts_before(block), by signal (the raises of a rank's signals before this stretch of blocks; empty:
+  /// all zero). Shapes are numbered from 0 to shapes() - 1.
+  virtual std::int64_t shapes() const { return blocks(); }
+  virtual std::int64_t shape(std::int64_t block) const { return block; }
+  virtual std::span<const std::int64_t> counts_before(std::int64_t) const { return {}; }
 };
 
 }  // namespace orrery

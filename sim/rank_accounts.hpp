@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "sim/simulate.hpp"
 
@@ -66,6 +67,46 @@ class PhaseClock {
  private:
   PhaseTotals totals_;
   bool seen_ = false;
+};
+
+/// All sums of a simulation but those of links.
+class Accounts {
+ public:
+  Accounts(Rank ranks, std::size_t categories, std::size_t phases)
+      : categories_(categories),
+        clocks_(static_cast<std::size_t>(ranks)),
+        sent_(clocks_.size()),
+        received_(clocks_.size()),
+        category_busy_(clocks_.size() * categories),
+        stream_busy_(clocks_.size() * streams_per_rank),
+        last_end_(stream_busy_.size()),
+        phases_(phases) {}
+
+  RankClock& clock(Rank rank) { return clocks_[static_cast<std::size_t>(rank)]; }
+
+  void start(std::uint8_t phase, Ticks now) { phases_[phase].start(now); }
+  void end(std::size_t stream, std::uint8_t category, std::uint8_t phase, Ticks begin, Ticks now) {
+    category_busy_[stream / streams_per_rank * categories_ + category] += now - begin;
+    stream_busy_[stream] += now - begin;
+    last_end_[stream] = now;
+    phases_[phase].end(static_cast<Stream>(stream % streams_per_rank), begin, now);
+  }
+  void moved(Rank source, Rank destination, double bytes) {
+    sent_[static_cast<std::size_t>(source)] += bytes;
+    received_[static_cast<std::size_t>(destination)] += bytes;
+  }
+
+  /// The stream (rank * streams_per_rank + stream) whose last op ends last, of several the first; -1 without ranks.
+  std::int64_t last_stream() const;
+  /// Fills in end, ranks and phases.
+  void close(SimulationResult& result);
+
+ private:
+  std::size_t categories_;
+  std::vector<RankClock> clocks_;
+  std::vector<double> sent_, received_;  // bytes
+  std::vector<Ticks> category_busy_, stream_busy_, last_end_;
+  std::vector<PhaseClock> phases_;
 };
 
 }  // namespace orrery

@@ -96,7 +96,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("How a program is cut into blocks does not matter as long as nothing has to run ahead of the lookahead") {
+TEST_CASE("How a program is cut into blocks does not matter") {
   for (unsigned seed = 0; seed < 40; ++seed) {
     const Cluster cluster = star(4, gigabytes_per_second(20), microseconds(0.3), {16, gigabytes_per_second(50)});
     const auto whole = simulate(random_program(seed, 4), cluster);

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <random>
 
-#include "sim/event_queue.hpp"
 #include "tests/catch.hpp"
 #include "tests/sim/programs.hpp"
 
@@ -161,22 +160,4 @@ TEST_CASE("What is not connected to a change is not touched") {
   CHECK(changes[0].flow == 1);
   CHECK(changes[0].old_rate == 5);
   CHECK(network.rate(1) == 10);
-}
-
-TEST_CASE("Events come out by time, and of one time in the order in which they were scheduled") {
-  std::mt19937 random(3);
-  EventQueue queue;
-  std::vector<std::pair<Ticks, std::uint32_t>> expected;
-  for (std::uint32_t i = 0; i < 1000; ++i) {
-    const auto time = static_cast<Ticks>(random() % 50);
-    queue.push(time, EventKind::launch, i);
-    expected.emplace_back(time, i);
-  }
-  std::stable_sort(expected.begin(), expected.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (const auto& [time, target] : expected) {
-    const Event event = queue.pop();
-    CHECK(event.time == time);
-    CHECK(event.target == target);
-  }
-  CHECK(queue.empty());
 }

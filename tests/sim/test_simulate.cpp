@@ -256,8 +256,7 @@ TEST_CASE("Of many waiting ops a deadlock names a dozen") {
                         ContainsSubstring("and 8 more"));
 }
 
-TEST_CASE(
-    "Waiting for an op of a block beyond the lookahead is a deadlock that says so; the last one within is reached") {
+TEST_CASE("A stream may wait for an op that its rank issues thousands of blocks later") {
   const auto program = [](std::int64_t blocks_later) {
     ListProgram list(1, {"later"});
     Op first = transfer_op(Stream::copy_in);
@@ -269,8 +268,7 @@ TEST_CASE(
     return list.add(0, last).split(1);
   };
   const Cluster cluster = star(1, gigabytes_per_second(1));
-  CHECK(end_of(program(lookahead_blocks - 1), cluster) == (lookahead_blocks - 1) * 10);
-  CHECK_THROWS_WITH(simulate(program(lookahead_blocks), cluster), ContainsSubstring("8 blocks ahead"));
+  for (const std::int64_t blocks : {1, 8, 10000}) CHECK(end_of(program(blocks), cluster) == blocks * 10);
 }
 
 TEST_CASE("Time beyond 2^63 ticks is an error that names the op") {
@@ -318,7 +316,6 @@ class SparseProgram : public RingProgram {
   SparseProgram() : RingProgram(1, 1000, 10, bytes(0)) {}
   std::int64_t blocks() const override { return 1000; }
   void generate(Rank, std::int64_t block, OpBuffer& buffer) const override {
-    CHECK(block == asked_++);  // each block once, in order
     Op op = compute_op(10);
     op.finished[0] = {0, 1};
     buffer.add(op);
@@ -327,9 +324,6 @@ class SparseProgram : public RingProgram {
     copy.wait_for({0, 1}, block + 1);
     buffer.add(copy);
   }
-
- private:
-  mutable std::int64_t asked_ = 0;
 };
 
 }  // namespace

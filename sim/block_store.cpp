@@ -1,0 +1,207 @@
+#include "sim/block_store.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+namespace orrery {
+namespace {
+
+constexpr std::int64_t most_kept = 4096;
+constexpr std::size_t sets_to_search = 4;
+
+std::string op_name(const Program& program, Rank rank, std::int64_t block, std::int32_t index, Stream stream) {
+  return fmt::format("rank {} {} \"{}\"", rank,
+                     static_cast<int>(stream) < streams_per_rank ? name_of(stream) : "(unknown stream)",
+                     program.describe(rank, block, index));
+}
+
+std::int32_t checked_signals_per_rank(const Program& program) {
+  const auto signals = program.signals().size();
+  const auto most = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max());
+  if (program.ranks() > 0 && signals > most / static_cast<std::size_t>(program.ranks())) {
+    throw std::invalid_argument(fmt::format(
+        "{} ranks with {} signals each are too many (signals are numbered with 31 bits)", program.ranks(), signals));
+  }
+  return static_cast<std::int32_t>(signals);
+}
+
+}  // namespace
+
+BlockStore::BlockStore(const Program& program, const Cluster& cluster)
+    : program_(program),
+      cluster_(cluster),
+      ranks_(program.ranks()),
+      blocks_(program.blocks()),
+      signals_per_rank_(checked_signals_per_rank(program)),
+      categories_(program.categories().size()),
+      phases_(program.phases().size()),
+      routes_(cluster, ranks_),
+      kept_(static_cast<std::size_t>(std::clamp<std::int64_t>(program.shapes(), 1, most_kept))) {
+  if (ranks_ < 0 || ranks_ > cluster.ranks()) {
+    throw std::invalid_argument(fmt::format(
+        "the program has {} ranks (the cluster has {}); use a cluster of at least as many", ranks_, cluster.ranks()));
+  }
+}
+
+BlockStore::~BlockStore() {
+  for (const Kept& entry : kept_) delete entry.block;
+}
+
+CompiledBlock* BlockStore::acquire(std::int64_t block) {
+  const std::int64_t shape = program_.shape(block);
+  Kept& entry = kept_[static_cast<std::size_t>(shape) % kept_.size()];
+  if (entry.shape != shape) {
+    std::unique_ptr<CompiledBlock> compiled = compile(block);
+    if (entry.block != nullptr) {
+      entry.block->kept = false;
+      if (entry.block->holders == 0) delete entry.block;
+    }
+    entry = {shape, compiled.release()};
+  }
+  ++entry.block->holders;
+  return entry.block;
+}
+
+std::unique_ptr<CompiledBlock> BlockStore::compile(std::int64_t block) {
+  auto compiled = std::make_unique<CompiledBlock>();
+  partition_.clear();
+  program_.partition(block, partition_);
+  check_partition(block, partition_);
+  for (const RankSet& ranks : partition_) compile_set(block, ranks, *compiled);
+  if (partition_.size() > sets_to_search) {
+    compiled->set_of_rank.resize(static_cast<std::size_t>(ranks_));
+    for (std::size_t i = 0; i < partition_.size(); ++i) {
+      for (Rank r = 0; r < partition_[i].count; ++r) {
+        compiled->set_of_rank[static_cast<std::size_t>(partition_[i][r])] = static_cast<std::int32_t>(i);
+      }
+    }
+  }
+  return compiled;
+}
+
+void BlockStore::check_partition(std::int64_t block, const std::vector<RankSet>& sets) const {
+  std::int64_t ranks = 0;
+  for (const RankSet& set : sets) {
+    if (set.first < 0 || set.stride < 1 || set.count < 1 || set[set.count - 1] >= ranks_) {
+      throw std::invalid_argument(fmt::format("block {} names ranks {}, {}, ... ({} of them); the program has {} ranks",
+                                              block, set.first, set.first + set.stride, set.count, ranks_));
+    }
+    ranks += set.count;
+  }
+  if (ranks != ranks_) {
+    throw std::invalid_argument(
+        fmt::format("the sets of ranks of block {} have {} ranks in all (the program has {})", block, ranks, ranks_));
+  }
+}
+
+void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledBlock& compiled) {
+  const Rank rank = ranks.first;
+  const std::span<const std::int64_t> before = program_.counts_before(block);
+  buffer_.begin(block);
+  program_.generate(rank, block, buffer_);
+  CompiledSet set;
+  set.ranks = ranks;
+  set.first_op = static_cast<std::int32_t>(compiled.ops.size());
+  set.op_count = static_cast<std::int32_t>(buffer_.ops().size());
+  std::array<std::int32_t, streams_per_rank> last{-1, -1, -1, -1, -1};
+  for (const Op& op : buffer_.ops()) {
+    check(rank, op);
+    const auto place = static_cast<std::int32_t>(compiled.ops.size());
+    CompiledOp& out = compiled.ops.emplace_back();
+    if (op.launch > std::numeric_limits<Ticks>::max() - set.host_time) {
+      throw std::overflow_error(fmt::format("{} is issued beyond 2^63 ps (106 days)",
+                                            op_name(program_, rank, block, op.index, op.stream)));
+    }
+    set.host_time += op.launch;
+    out.issue = set.host_time;
+    out.duration = op.duration;
+    // Rounding the duration down may make an op that just saturates HBM ask for a little more than there is.
+    out.hbm_demand =
+        op.duration == 0 ? 0 : std::min(op.hbm_traffic / to_seconds(op.duration), cluster_.gpu().hbm_bandwidth).si();
+    out.sms = op.sms;
+    out.index = op.index;
+    out.stream = op.stream;
+    out.category = op.category;
+    out.phase = op.phase;
+    out.started = relative(rank, op, op.started);
+    for (int i = 0; i < Op::max_signals; ++i) out.finished[i] = relative(rank, op, op.finished[i]);
+    std::uint8_t waits = 0;
+    for (int stage = 0; stage < 3; ++stage) {
+      for (int i = 0; i < op.wait_count; ++i) {
+        const Wait& wait = op.waits[i];
+        if (static_cast<int>(wait.stage) != stage || wait.signal.rank == -1) continue;
+        const RelativeSignal signal = relative(rank, op, wait.signal);
+        const std::int64_t base = before.empty() ? 0 : before[static_cast<std::size_t>(signal.signal)];
+        out.waits[waits++] = CompiledWait{wait.count - base, signal};
+      }
+      out.waits_until[stage] = waits;
+    }
+    out.first_message = static_cast<std::int32_t>(compiled.messages.size());
+    out.message_count = op.message_count;
+    for (const Message& message : buffer_.messages_of(op)) {
+      check(rank, op, message);
+      compiled.messages.push_back(relative(rank, op, message));
+    }
+    const auto stream = static_cast<std::size_t>(op.stream);
+    if (last[stream] < 0) {
+      set.first_on_stream[stream] = place;
+    } else {
+      compiled.ops[static_cast<std::size_t>(last[stream])].next_on_stream = place;
+    }
+    last[stream] = place;
+  }
+  compiled.sets.push_back(set);
+}
+
+void BlockStore::check(Rank rank, const Op& op) const {
+  const char* problem = nullptr;
+  if (op.launch < 0) problem = "a negative launch time";
+  if (op.duration < 0) problem = "a negative duration";
+  if (!(op.hbm_traffic.si() >= 0)) problem = "a negative HBM traffic";
+  if (!(op.sms >= 0)) problem = "a negative number of SMs";
+  if (static_cast<int>(op.stream) >= streams_per_rank) problem = "no such stream";
+  if (op.category >= categories_) problem = "a category that Program::categories() does not list";
+  if (op.phase >= phases_) problem = "a phase that Program::phases() does not list";
+  if (op.wait_count > Op::max_waits) problem = "more waits than fit";
+  if (problem == nullptr) return;
+  throw std::invalid_argument(
+      fmt::format("{} has {}", op_name(program_, rank, op.block, op.index, op.stream), problem));
+}
+
+void BlockStore::check(Rank rank, const Op& op, const Message& message) const {
+  if (message.source >= 0 && message.source < ranks_ && message.destination >= 0 && message.destination < ranks_ &&
+      message.size.si() >= 0 && std::isfinite(message.size.si())) {
+    return;
+  }
+  throw std::invalid_argument(
+      fmt::format("{} sends {} bytes from rank {} to rank {} (the program has {} ranks, and a size is zero or more)",
+                  op_name(program_, rank, op.block, op.index, op.stream), message.size.si(), message.source,
+                  message.destination, ranks_));
+}
+
+RelativeSignal BlockStore::relative(Rank rank, const Op& op, SignalRef signal) const {
+  if (signal.rank == -1) return {};
+  if (signal.rank < 0 || signal.rank >= ranks_ || signal.signal < 0 || signal.signal >= signals_per_rank_) {
+    throw std::invalid_argument(fmt::format("{} names signal {} of rank {} (the program has {} ranks with {} signals each)",
+                                            op_name(program_, rank, op.block, op.index, op.stream), signal.signal,
+                                            signal.rank, ranks_, signals_per_rank_));
+  }
+  return {distance(rank, signal.rank), signal.signal};
+}
+
+CompiledMessage BlockStore::relative(Rank rank, const Op& op, const Message& message) {
+  const bool travels = message.source != message.destination && message.size.si() > 0;
+  return {message.size.si(), distance(rank, message.source), distance(rank, message.destination),
+          relative(rank, op, message.delivered),
+          travels ? routes_.column(distance(message.source, message.destination)) : -1};
+}
+
+std::string BlockStore::name(Rank rank, std::int64_t block, const CompiledOp& op) const {
+  return op_name(program_, rank, block, op.index, op.stream);
+}
+
+}  // namespace orrery

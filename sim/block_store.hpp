@@ -1,0 +1,135 @@
+// Blocks of a program as the engines run them: checked, and once for all ranks that do the same.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sim/cluster.hpp"
+#include "sim/program.hpp"
+#include "sim/route_table.hpp"
+
+namespace orrery {
+
+/// A rank is given by its distance from the rank that runs the op, 0 .. ranks - 1, added modulo ranks.
+struct RelativeSignal {
+  std::int32_t distance = 0;
+  std::int32_t signal = -1;  // -1: none
+};
+
+/// Sorted by stage; the count is above Program::counts_before of the block.
+struct CompiledWait {
+  std::int64_t count = 0;
+  RelativeSignal signal;
+};
+
+struct CompiledMessage {
+  double size = 0;
+  std::int32_t source = 0;       // distances
+  std::int32_t destination = 0;
+  RelativeSignal delivered;
+  RouteTable::Column route = -1;  // -1: nothing to carry, or not to another rank; delivered at once
+};
+
+struct CompiledOp {
+  Ticks issue = 0;  // host time from the start of the block to the op
+  Ticks duration = 0;
+  double hbm_demand = 0;  // bytes per second at full speed
+  double sms = 0;
+  std::int32_t first_message = 0;  // index into CompiledBlock::messages
+  std::int32_t message_count = 0;
+  std::int32_t next_on_stream = -1;  // index into CompiledBlock::ops
+  std::int32_t index = 0;            // as Program::describe wants it
+  Stream stream = Stream::compute;
+  std::uint8_t category = 0;
+  std::uint8_t phase = 0;
+  std::array<std::uint8_t, 3> waits_until{};  // by WaitStage: index after the last wait of that stage
+  RelativeSignal started;
+  std::array<RelativeSignal, Op::max_signals> finished;
+  std::array<CompiledWait, Op::max_waits> waits;
+};
+
+struct CompiledSet {
+  RankSet ranks;
+  Ticks host_time = 0;  // sum of the launches
+  std::int32_t first_op = 0;
+  std::int32_t op_count = 0;
+  std::array<std::int32_t, streams_per_rank> first_on_stream{-1, -1, -1, -1, -1};
+};
+
+struct CompiledBlock {
+  std::vector<CompiledSet> sets;
+  std::vector<CompiledOp> ops;
+  std::vector<CompiledMessage> messages;
+  std::vector<std::int32_t> set_of_rank;  // only if there are many sets
+  std::int32_t holders = 0;
+  bool kept = true;  // by the store
+
+  const CompiledSet& set_of(Rank rank) const {
+    if (!set_of_rank.empty()) return sets[static_cast<std::size_t>(set_of_rank[static_cast<std::size_t>(rank)])];
+    std::size_t i = 0;
+    while (!sets[i].ranks.contains(rank)) ++i;
+    return sets[i];
+  }
+};
+
+/// Compiles blocks when asked for and keeps some of them.
+class BlockStore {
+ public:
+  /// Throws std::invalid_argument if the program has more ranks than the cluster, or too many signals.
+  BlockStore(const Program& program, const Cluster& cluster);
+  ~BlockStore();
+  BlockStore(const BlockStore&) = delete;
+  BlockStore& operator=(const BlockStore&) = delete;
+
+  /// The block stays until it is released as often as it was acquired. Throws std::invalid_argument if it makes no
+  /// sense, naming the op.
+  CompiledBlock* acquire(std::int64_t block);
+  void release(CompiledBlock* block) {
+    if (--block->holders == 0 && !block->kept) delete block;
+  }
+
+  Rank ranks() const { return ranks_; }
+  std::int64_t blocks() const { return blocks_; }
+  std::int32_t signals_per_rank() const { return signals_per_rank_; }
+  const Program& program() const { return program_; }
+  RouteTable& routes() { return routes_; }
+
+  Rank wrap(Rank rank, std::int32_t distance) const {
+    const Rank sum = rank + distance;
+    return sum >= ranks_ ? sum - ranks_ : sum;
+  }
+
+  /// `rank 3 compute "layer 1 step 2 attention"`, for error messages.
+  std::string name(Rank rank, std::int64_t block, const CompiledOp& op) const;
+
+ private:
+  std::unique_ptr<CompiledBlock> compile(std::int64_t block);
+  void compile_set(std::int64_t block, const RankSet& ranks, CompiledBlock& compiled);
+  void check_partition(std::int64_t block, const std::vector<RankSet>& sets) const;
+  void check(Rank rank, const Op& op) const;
+  void check(Rank rank, const Op& op, const Message& message) const;
+  CompiledMessage relative(Rank rank, const Op& op, const Message& message);
+  RelativeSignal relative(Rank rank, const Op& op, SignalRef signal) const;
+  std::int32_t distance(Rank from, Rank to) const { return to >= from ? to - from : to - from + ranks_; }
+
+  const Program& program_;
+  const Cluster& cluster_;
+  const Rank ranks_;
+  const std::int64_t blocks_;
+  const std::int32_t signals_per_rank_;
+  const std::size_t categories_;
+  const std::size_t phases_;
+  RouteTable routes_;
+  OpBuffer buffer_;
+  std::vector<RankSet> partition_;
+  struct Kept {
+    std::int64_t shape = -1;
+    CompiledBlock* block = nullptr;
+  };
+  std::vector<Kept> kept_;  // by shape modulo its size
+};
+
+}  // namespace orrery

@@ -1,0 +1,186 @@
+#include "sim/event_queue.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+namespace orrery {
+namespace {
+
+// Enough that moving on to the next bucket costs nothing per event, few enough that a bucket is sorted inside the
+// first-level cache. A factor 4 around it makes no difference.
+constexpr std::size_t events_per_bucket = 256;
+constexpr std::size_t overfull = 32 * events_per_bucket;
+constexpr int sort_bits = 9;
+constexpr std::size_t few = 48;  // not worth buckets
+
+bool earlier(const Event& a, const Event& b) {
+  return a.time < b.time;
+}
+
+/// Stable; linear if the events are nearly in order.
+void insertion_sort(Event* first, Event* last) {
+  for (Event* i = first + 1; i < last; ++i) {
+    if (!earlier(*i, i[-1])) continue;
+    const Event event = *i;
+    Event* hole = i;
+    do {
+      *hole = hole[-1];
+      --hole;
+    } while (hole > first && earlier(event, hole[-1]));
+    *hole = event;
+  }
+}
+
+}  // namespace
+
+void EventQueue::grow(Bucket& bucket) {
+  std::int32_t chunk = free_chunk_;
+  if (chunk >= 0) {
+    free_chunk_ = chunks_[chunk].next;
+  } else {
+    chunk = static_cast<std::int32_t>(chunks_.size());
+    chunks_.emplace_back();
+  }
+  chunks_[chunk].next = -1;
+  chunks_[chunk].used = 0;
+  (bucket.last < 0 ? bucket.first : chunks_[bucket.last].next) = chunk;
+  bucket.last = chunk;
+}
+
+void EventQueue::push_into_run(const Event& event) {
+  if (next_ == run_.size()) {
+    run_.clear();
+    next_ = 0;
+  }
+  if (run_.empty() || !earlier(event, run_.back())) {
+    run_.push_back(event);
+    return;
+  }
+  const auto place = std::upper_bound(run_.begin() + static_cast<std::ptrdiff_t>(next_), run_.end(), event, earlier);
+  if (next_ > 0 && place - run_.begin() < static_cast<std::ptrdiff_t>(next_ + run_.size()) / 2) {
+    // Nearer to the front, where the popped ones have left room.
+    std::move(run_.begin() + static_cast<std::ptrdiff_t>(next_), place,
+              run_.begin() + static_cast<std::ptrdiff_t>(next_ - 1));
+    --next_;
+    *(place - 1) = event;
+  } else {
+    run_.insert(place, event);
+  }
+}
+
+/// The run is used up: sorts the next bucket that holds something.
+void EventQueue::refill() {
+  run_.clear();
+  next_ = 0;
+  while (run_.empty()) {
+    if (run_end_ == epoch_end_) {
+      start_epoch();
+      continue;
+    }
+    Bucket& bucket = buckets_[static_cast<std::size_t>(run_end_ - epoch_start_) >> shift_];
+    if (bucket.events > overfull && shift_ > 0) {
+      give_up_epoch();
+      continue;
+    }
+    run_end_ += Ticks{1} << shift_;
+    if (bucket.events == 0) continue;
+    epoch_events_ += bucket.events;
+    take(bucket, run_);
+    sort_run();
+  }
+}
+
+void EventQueue::take(Bucket& bucket, std::vector<Event>& out) {
+  for (std::int32_t i = bucket.first; i >= 0;) {
+    Chunk& chunk = chunks_[i];
+    out.insert(out.end(), chunk.events, chunk.events + chunk.used);
+    const std::int32_t next = chunk.next;
+    chunk.next = free_chunk_;
+    free_chunk_ = i;
+    i = next;
+  }
+  bucket = {};
+}
+
+/// By counting on the leading bits of the time within the bucket, then by insertion: stable.
+void EventQueue::sort_run() {
+  if (run_.size() > few) {
+    const int digit = std::max(shift_ - sort_bits, 0);
+    const auto mask = (std::size_t{1} << sort_bits) - 1;
+    std::array<std::uint32_t, (std::size_t{1} << sort_bits) + 1> starts{};
+    for (const Event& event : run_) ++starts[((static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask) + 1];
+    const std::uint32_t most = *std::max_element(starts.begin(), starts.end());
+    for (std::size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
+    scratch_.resize(run_.size());
+    for (const Event& event : run_) {
+      scratch_[starts[(static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask]++] = event;
+    }
+    run_.swap(scratch_);
+    if (most > 4 * few && !std::is_sorted(run_.begin(), run_.end(), earlier)) {
+      std::stable_sort(run_.begin(), run_.end(), earlier);
+      return;
+    }
+  }
+  insertion_sort(run_.data(), run_.data() + run_.size());
+}
+
+/// The buckets turned out far too wide: puts what is left in them back before what lies beyond.
+void EventQueue::give_up_epoch() {
+  scratch_.clear();
+  const auto first = static_cast<std::size_t>(run_end_ - epoch_start_) >> shift_;
+  for (std::size_t i = first; i < bucket_count; ++i) take(buckets_[i], scratch_);
+  scratch_.insert(scratch_.end(), far_.begin(), far_.end());
+  far_.swap(scratch_);
+  epoch_events_ = 0;  // so that the width follows what is pending
+  epoch_end_ = run_end_;
+}
+
+/// Lays the buckets over the time from the earliest far event on. The run and all buckets are empty.
+void EventQueue::start_epoch() {
+  if (far_.size() <= few) {
+    run_.swap(far_);
+    insertion_sort(run_.data(), run_.data() + run_.size());
+    run_end_ = epoch_end_ = run_.back().time + 1;
+    epoch_start_ = run_.front().time;
+    epoch_events_ = 0;
+    return;
+  }
+  shift_ = fitting_shift();
+  epoch_events_ = 0;
+  const Ticks earliest = std::min_element(far_.begin(), far_.end(), earlier)->time;
+  epoch_start_ = earliest >> shift_ << shift_;
+  run_end_ = epoch_start_;
+  const Ticks turn = Ticks{bucket_count} << shift_;
+  epoch_end_ = epoch_start_ > std::numeric_limits<Ticks>::max() - turn ? std::numeric_limits<Ticks>::max()
+                                                                        : epoch_start_ + turn;
+  scratch_.clear();
+  for (const Event& event : far_) {
+    if (event.time < epoch_end_) {
+      append(buckets_[static_cast<std::size_t>(event.time - epoch_start_) >> shift_], event);
+    } else {
+      scratch_.push_back(event);
+    }
+  }
+  far_.swap(scratch_);
+}
+
+/// log2 of the bucket width that gives events_per_bucket, from the rate of the last epoch, or else from how far ahead
+/// the pending events lie.
+int EventQueue::fitting_shift() const {
+  double ticks_per_event = 0;
+  if (epoch_events_ >= bucket_count) {
+    ticks_per_event = static_cast<double>(epoch_end_ - epoch_start_) / static_cast<double>(epoch_events_);
+  } else {
+    const Ticks earliest = std::min_element(far_.begin(), far_.end(), earlier)->time;
+    double ahead = 0;
+    for (const Event& event : far_) ahead += static_cast<double>(event.time - earliest);
+    ticks_per_event = ahead / static_cast<double>(far_.size()) / static_cast<double>(far_.size());
+  }
+  const double width = ticks_per_event * static_cast<double>(events_per_bucket);
+  int shift = 0;
+  while (shift < widest_shift && static_cast<double>(Ticks{2} << shift) <= width) ++shift;
+  return shift;
+}
+
+}  // namespace orrery
