@@ -1,0 +1,26 @@
+// One look at every shape of a program before it runs: what it uses, and whether anything in it depends on what else
+// is active at the time.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sim/block_store.hpp"
+#include "sim/cluster.hpp"
+
+namespace orrery {
+
+struct Survey {
+  /// Why finish times do not follow from the order of the ops alone; empty if they do.
+  std::string contention;
+  /// All distances between a rank and others it waits for, signals, or moves data between, ascending.
+  std::vector<std::int32_t> distances;
+  bool has_launches = false;
+};
+
+/// Throws what BlockStore::acquire throws.
+Survey survey(BlockStore& blocks, const Cluster& cluster);
+
+}  // namespace orrery
