@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -8,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include "cli/commands.hpp"
 #include "cli/output_file.hpp"
@@ -22,7 +25,14 @@ struct SimulateOptions {
   std::string format = "text";
   std::string trace;
   bool traces = false;
+  std::string engine = "auto";
 };
+
+constexpr std::array engines = {Engine::automatic, Engine::event, Engine::dependency, Engine::lumped};
+
+Engine engine_named(const std::string& name) {
+  return *std::find_if(engines.begin(), engines.end(), [&](Engine engine) { return name_of(engine) == name; });
+}
 
 void check_trace_name(const SimulateOptions& options) {
   if (options.trace.empty()) {
@@ -35,10 +45,11 @@ void check_trace_name(const SimulateOptions& options) {
   }
 }
 
-SimulationResult simulate_with_trace(const AttentionProgram& program, const Cluster& cluster, const std::string& name) {
+SimulationResult simulate_with_trace(const AttentionProgram& program, const Cluster& cluster, Engine engine,
+                                     const std::string& name) {
   OutputFile file(name);
   ChromeTrace trace(file.stream(), program, cluster);
-  SimulationResult result = simulate(program, cluster, &trace);
+  SimulationResult result = simulate(program, cluster, {.engine = engine, .sink = &trace});
   trace.finish();
   file.keep();
   return result;
@@ -49,8 +60,10 @@ void run(const SimulateOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const Scenario scenario = load_scenario(options.scenario);
   const AttentionProgram program = build_program(scenario);
-  const SimulationResult result = options.traces ? simulate_with_trace(program, scenario.cluster, options.trace)
-                                                 : simulate(program, scenario.cluster);
+  const Engine engine = engine_named(options.engine);
+  const SimulationResult result = options.traces
+                                      ? simulate_with_trace(program, scenario.cluster, engine, options.trace)
+                                      : simulate(program, scenario.cluster, {.engine = engine});
   const double wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const Report report = summarize(scenario, program, result, wall_s);
   const std::string text = options.format == "json"  ? json_report(scenario, report)
@@ -70,6 +83,13 @@ void add_simulate(CLI::App& app) {
       ->required();
   command->add_option("--format", options->format, "text, json or csv")
       ->check(CLI::IsMember({"text", "json", "csv"}))
+      ->capture_default_str();
+  std::vector<std::string> names;
+  for (const Engine engine : engines) names.emplace_back(name_of(engine));
+  command
+      ->add_option("--engine", options->engine,
+                   "event, dependency, lumped, or the cheapest that applies (auto); all give the same times")
+      ->check(CLI::IsMember(names))
       ->capture_default_str();
   const CLI::Option* trace =
       command->add_option("--trace", options->trace, "Write a Chrome trace (opens in Perfetto) to this file");

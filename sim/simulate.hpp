@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <span>
 #include <stdexcept>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "sim/cluster.hpp"
@@ -77,13 +79,23 @@ struct CriticalPath {
   Ticks launch = 0;                // waiting for the host to issue
 };
 
+/// How to find the finish times. All give the same ones, where they apply.
+///   event       every start and end is an event; for everything
+///   dependency  times follow from the waits alone; if nothing slows anything else down
+///   lumped      the same, once for all ranks that are alike
+///   automatic   the cheapest that applies
+enum class Engine : std::uint8_t { automatic, event, dependency, lumped };
+std::string_view name_of(Engine engine);
+
 struct SimulationResult {
+  Engine engine = Engine::event;
+  std::string engine_reason;  // why none that is cheaper
   Ticks end = 0;
   std::vector<RankTotals> ranks;
   std::vector<PhaseTotals> phases;
   std::vector<LinkTotals> links;
   CriticalPath critical_path;
-  std::uint64_t events = 0;
+  std::uint64_t events = 0;  // of the event engine; else ops worked off
 };
 
 /// Thrown when ops are left that can never start. The message names the waiting ops (the first dozen) and, for each,
@@ -103,6 +115,13 @@ struct DeadlockError : std::runtime_error {
 /// The slower of the two counts. Messages of an op on Stream::compute leave when its duration is over.
 /// An op alone takes exactly its rounded duration; a message alone round(start-up) + round(latency) + round(size /
 /// bandwidth) ticks. Throws DeadlockError, or std::overflow_error beyond 2^63 ticks.
+struct SimulationOptions {
+  Engine engine = Engine::automatic;
+  SpanSink* sink = nullptr;  // only the event engine has spans to give
+};
+
+/// Throws std::invalid_argument, with the reason, if the engine asked for does not apply.
+SimulationResult simulate(const Program& program, const Cluster& cluster, const SimulationOptions& options);
 SimulationResult simulate(const Program& program, const Cluster& cluster, SpanSink* sink = nullptr);
 
 }  // namespace orrery

@@ -65,6 +65,7 @@ class LinkOwners {
 
 Survey survey(BlockStore& blocks, const Cluster& cluster) {
   Survey result;
+  result.takes_time.resize(blocks.program().categories().size());
   LinkOwners owners(blocks, cluster);
   std::set<std::int32_t> distances;
   bool traffic = false;
@@ -93,6 +94,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
           distances.insert({message.source, message.destination});
           traffic = traffic || message.route >= 0;
         }
+        result.takes_time[op.category] = result.takes_time[op.category] || op.duration > 0 || op.message_count > 0;
         if (op.sms > 0 && holds_sms.empty()) holds_sms = blocks.name(set.ranks.first, number, op);
         if (op.stream == Stream::compute && op.hbm_demand > half_of_hbm && wants_hbm.empty()) {
           wants_hbm = blocks.name(set.ranks.first, number, op);

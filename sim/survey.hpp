@@ -17,6 +17,7 @@ struct Survey {
   std::string contention;
   /// All distances between a rank and others it waits for, signals, or moves data between, ascending.
   std::vector<std::int32_t> distances;
+  std::vector<bool> takes_time;  // by category: any op that does not end when it begins
   bool has_launches = false;
 };
 
