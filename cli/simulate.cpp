@@ -61,9 +61,8 @@ void run(const SimulateOptions& options) {
   const Scenario scenario = load_scenario(options.scenario);
   const AttentionProgram program = build_program(scenario);
   const Engine engine = engine_named(options.engine);
-  const SimulationResult result = options.traces
-                                      ? simulate_with_trace(program, scenario.cluster, engine, options.trace)
-                                      : simulate(program, scenario.cluster, {.engine = engine});
+  const SimulationResult result = options.traces ? simulate_with_trace(program, scenario.cluster, engine, options.trace)
+                                                 : simulate(program, scenario.cluster, {.engine = engine});
   const double wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const Report report = summarize(scenario, program, result, wall_s);
   const std::string text = options.format == "json"  ? json_report(scenario, report)

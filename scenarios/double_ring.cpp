@@ -77,8 +77,8 @@ class DoubleRing : public Schedule {
     for (Rank first = 0; first < ring; ++first) {
       for (int a = 0; a < outer_; ++a) {
         const Rank rank = first + a * ring;
-        const bool joins = a > 0 && geometry_.even &&
-                           (p.outer == outer_ || work(rank, visit, p) == work(rank - ring, visit, p));
+        const bool joins =
+            a > 0 && geometry_.even && (p.outer == outer_ || work(rank, visit, p) == work(rank - ring, visit, p));
         if (!joins) sets.push_back({rank, ring, 0});
         ++sets.back().count;
       }

@@ -58,7 +58,8 @@ class Ring : public Schedule {
     const bool to_home = visit.phase == Phase::backward && ends_at_home();
     const int upstream = to_home ? kv_hops(visit) - step : step;
     const auto work_of_group = [&](int group) { return work(group * geometry_.members, visit, upstream); };
-    partition_groups(geometry_, [&](int group) { return work_of_group(group) == work_of_group(group - 1); }, sets);
+    partition_groups(
+        geometry_, [&](int group) { return work_of_group(group) == work_of_group(group - 1); }, sets);
   }
 
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {

@@ -113,8 +113,8 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
     const auto place = static_cast<std::int32_t>(compiled.ops.size());
     CompiledOp& out = compiled.ops.emplace_back();
     if (op.launch > std::numeric_limits<Ticks>::max() - set.host_time) {
-      throw std::overflow_error(fmt::format("{} is issued beyond 2^63 ps (106 days)",
-                                            op_name(program_, rank, block, op.index, op.stream)));
+      throw std::overflow_error(
+          fmt::format("{} is issued beyond 2^63 ps (106 days)", op_name(program_, rank, block, op.index, op.stream)));
     }
     set.host_time += op.launch;
     out.issue = set.host_time;
@@ -186,9 +186,9 @@ void BlockStore::check(Rank rank, const Op& op, const Message& message) const {
 RelativeSignal BlockStore::relative(Rank rank, const Op& op, SignalRef signal) const {
   if (signal.rank == -1) return {};
   if (signal.rank < 0 || signal.rank >= ranks_ || signal.signal < 0 || signal.signal >= signals_per_rank_) {
-    throw std::invalid_argument(fmt::format("{} names signal {} of rank {} (the program has {} ranks with {} signals each)",
-                                            op_name(program_, rank, op.block, op.index, op.stream), signal.signal,
-                                            signal.rank, ranks_, signals_per_rank_));
+    throw std::invalid_argument(fmt::format(
+        "{} names signal {} of rank {} (the program has {} ranks with {} signals each)",
+        op_name(program_, rank, op.block, op.index, op.stream), signal.signal, signal.rank, ranks_, signals_per_rank_));
   }
   return {distance(rank, signal.rank), signal.signal};
 }

@@ -27,7 +27,7 @@ struct CompiledWait {
 
 struct CompiledMessage {
   double size = 0;
-  std::int32_t source = 0;       // distances
+  std::int32_t source = 0;  // distances
   std::int32_t destination = 0;
   RelativeSignal delivered;
   RouteTable::Column route = -1;  // -1: nothing to carry, or not to another rank; delivered at once

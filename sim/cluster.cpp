@@ -118,6 +118,12 @@ std::vector<LinkId> Cluster::last_links_from(Node source) const {
   return last_links;
 }
 
+Cluster Cluster::with_gpu(GpuResources gpu) const {
+  Cluster other = *this;
+  other.gpu_ = gpu;
+  return other;
+}
+
 void Cluster::scale_bandwidth(double factor) {
   for (Link& link : links_) link.bandwidth = link.bandwidth * factor;
 }

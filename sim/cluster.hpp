@@ -51,6 +51,9 @@ class Cluster {
   /// What if every link had `factor` times its bandwidth? Routes stay. Precondition: factor > 0.
   void scale_bandwidth(double factor);
 
+  /// What if every GPU were another?
+  Cluster with_gpu(GpuResources gpu) const;
+
   Rank ranks() const { return static_cast<Rank>(gpus_.size()); }
   const GpuResources& gpu() const { return gpu_; }
   std::span<const Link> links() const { return links_; }

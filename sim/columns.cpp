@@ -43,7 +43,8 @@ ColumnSet Columns::shifted(const ColumnSet& set, std::int32_t distance) const {
   }
   for (std::size_t i = 0; i < set.count; ++i) {
     const std::size_t column = set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i]);
-    const std::size_t rank = (static_cast<std::size_t>(representatives_[column]) + static_cast<std::size_t>(distance)) % ranks;
+    const std::size_t rank =
+        (static_cast<std::size_t>(representatives_[column]) + static_cast<std::size_t>(distance)) % ranks;
     result.list.push_back(class_of_[rank]);
   }
   return result;

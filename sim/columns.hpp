@@ -16,8 +16,8 @@ struct ColumnSet {
   std::vector<std::int32_t> list;  // empty: contiguous
 };
 
-/// `representative[c]` stands for all ranks r with class_of[r] == c. Distances between ranks carry over to classes: from
-/// whichever rank of a class one starts, `distance` further on lies a rank of the same class.
+/// `representative[c]` stands for all ranks r with class_of[r] == c. Distances between ranks carry over to classes:
+/// from whichever rank of a class one starts, `distance` further on lies a rank of the same class.
 class Columns {
  public:
   /// Every rank its own column.

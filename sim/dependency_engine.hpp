@@ -123,7 +123,7 @@ class DependencyEngine {
   ticks::Unions comm_, any_;
   std::vector<double> compute_;
   std::map<std::pair<RouteTable::Column, double>, Flight> flights_;
-  std::map<std::tuple<int, int, int>, OpSums> sums_;  // by stream, category, phase
+  std::map<std::tuple<int, int, int>, OpSums> sums_;             // by stream, category, phase
   std::vector<std::vector<double>> route_bytes_, route_moving_;  // by route and column of the source
   std::uint64_t evaluations_ = 0;
   std::map<std::int64_t, Snapshot> snapshots_;  // by shape

@@ -123,7 +123,9 @@ SimulationResult DependencyEngine::result() {
   }
   if (ranks > 0) {
     result.end = static_cast<Ticks>(end);
-    const auto part = [&](std::size_t row) { return static_cast<Ticks>(stream_end_[last_stream].row(row)[last_column]); };
+    const auto part = [&](std::size_t row) {
+      return static_cast<Ticks>(stream_end_[last_stream].row(row)[last_column]);
+    };
     if (has_launches_) result.critical_path.launch = part(rows_ - 1);
     Ticks rest = result.end - result.critical_path.launch;
     Ticks* remainder = nullptr;
@@ -177,7 +179,8 @@ void DependencyEngine::add_phases(SimulationResult& result) const {
     const auto first = static_cast<Ticks>(*std::min_element(sums.first_begin.begin(), sums.first_begin.end()));
     totals.start = seen[static_cast<std::size_t>(phase)] ? std::min(totals.start, first) : first;
     seen[static_cast<std::size_t>(phase)] = true;
-    totals.end = std::max(totals.end, static_cast<Ticks>(*std::max_element(sums.last_end.begin(), sums.last_end.end())));
+    totals.end =
+        std::max(totals.end, static_cast<Ticks>(*std::max_element(sums.last_end.begin(), sums.last_end.end())));
     Ticks& busy = stream == static_cast<int>(Stream::compute) ? totals.compute_busy : totals.comm_busy;
     for (std::size_t c = 0; c < n_; ++c) busy += static_cast<Ticks>(sums.busy[c]) * members[c];
   }

@@ -109,7 +109,8 @@ void EventQueue::sort_run() {
     const int digit = std::max(shift_ - sort_bits, 0);
     const auto mask = (std::size_t{1} << sort_bits) - 1;
     std::array<std::uint32_t, (std::size_t{1} << sort_bits) + 1> starts{};
-    for (const Event& event : run_) ++starts[((static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask) + 1];
+    for (const Event& event : run_)
+      ++starts[((static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask) + 1];
     const std::uint32_t most = *std::max_element(starts.begin(), starts.end());
     for (std::size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
     scratch_.resize(run_.size());
@@ -152,8 +153,8 @@ void EventQueue::start_epoch() {
   epoch_start_ = earliest >> shift_ << shift_;
   run_end_ = epoch_start_;
   const Ticks turn = Ticks{bucket_count} << shift_;
-  epoch_end_ = epoch_start_ > std::numeric_limits<Ticks>::max() - turn ? std::numeric_limits<Ticks>::max()
-                                                                        : epoch_start_ + turn;
+  epoch_end_ =
+      epoch_start_ > std::numeric_limits<Ticks>::max() - turn ? std::numeric_limits<Ticks>::max() : epoch_start_ + turn;
   scratch_.clear();
   for (const Event& event : far_) {
     if (event.time < epoch_end_) {

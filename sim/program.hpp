@@ -133,8 +133,8 @@ class Program {
   virtual void partition(std::int64_t block, std::vector<RankSet>& sets) const;
 
   /// Blocks of the same shape have the same partition and the same ops but for the counts of their waits: these are a
-  /// constant above counts_before(block), by signal (the raises of a rank's signals before this stretch of blocks; empty:
-  /// all zero). Shapes are numbered from 0 to shapes() - 1.
+  /// constant above counts_before(block), by signal (the raises of a rank's signals before this stretch of blocks;
+  /// empty: all zero). Shapes are numbered from 0 to shapes() - 1.
   virtual std::int64_t shapes() const { return blocks(); }
   virtual std::int64_t shape(std::int64_t block) const { return block; }
   virtual std::span<const std::int64_t> counts_before(std::int64_t) const { return {}; }

@@ -75,8 +75,8 @@ void colour_by_routes(BlockStore& blocks, Colours& colours) {
   for (std::size_t column = 0; column < routes.columns(); ++column) {
     for (std::size_t rank = 0; rank < colours.size(); ++rank) {
       const CachedRoute& route = routes.at(static_cast<RouteTable::Column>(column), static_cast<Rank>(rank));
-      colours[rank] = mix(colours[rank],
-                          mix(static_cast<std::uint64_t>(route.latency), std::bit_cast<std::uint64_t>(route.bandwidth)));
+      colours[rank] = mix(
+          colours[rank], mix(static_cast<std::uint64_t>(route.latency), std::bit_cast<std::uint64_t>(route.bandwidth)));
     }
   }
 }

@@ -72,14 +72,12 @@ class SignalHistory {
   void skip(const std::vector<std::int64_t>& raises);
 
  private:
-  std::size_t slot(std::int64_t count) const {
-    return static_cast<std::size_t>(count) % latest_.size();
-  }
+  std::size_t slot(std::int64_t count) const { return static_cast<std::size_t>(count) % latest_.size(); }
   void raise_one(std::size_t column, const Rows& time, std::size_t i);
   void note_disorder(std::int64_t count, std::size_t column, double time);
 
   std::vector<std::int64_t> counts_;
-  std::vector<Rows> latest_;  // ring by count; every entry the latest of the raises up to it
+  std::vector<Rows> latest_;                          // ring by count; every entry the latest of the raises up to it
   std::vector<std::int64_t> waited_for_, unordered_;  // by slot: the count, once this has happened
 };
 

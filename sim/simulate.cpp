@@ -24,7 +24,8 @@ SimulationResult run_dependencies(BlockStore& blocks, const Cluster& cluster, co
     } catch (const DependencyEngine::TooShallow& shallow) {
       depths = shallow.enough;
       if (depths.history > deepest) throw NotApplicable{"ops wait for raises of a signal that lie far back"};
-      if (depths.union_window > deepest) throw NotApplicable{"transfers start in an order far from that of the program"};
+      if (depths.union_window > deepest)
+        throw NotApplicable{"transfers start in an order far from that of the program"};
     }
   }
 }

@@ -65,7 +65,8 @@ TEST_CASE("Events come out by time, and of the same time in the order of their p
     compare_with_a_sorted_list(pending, 20000, [&] { return uniform(1'000'000'000); });
     compare_with_a_sorted_list(pending, 20000, [&] { return uniform(5); });  // many ties
     compare_with_a_sorted_list(pending, 20000, [&] { return Ticks{1000}; });
-    compare_with_a_sorted_list(pending, 20000, [&] { return uniform(9) == 0 ? uniform(1'000'000'000'000) : uniform(1000); });
+    compare_with_a_sorted_list(pending, 20000,
+                               [&] { return uniform(9) == 0 ? uniform(1'000'000'000'000) : uniform(1000); });
     compare_with_a_sorted_list(pending, 20000, [&] { return Ticks{1} << uniform(44); });
   }
 }
