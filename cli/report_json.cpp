@@ -40,6 +40,8 @@ Json scalars(const Scenario& s, const Report& r) {
   json["executed_flops"] = r.executed.si();
   json["mfu"] = r.mfu;
   json["imbalance"] = r.imbalance;
+  json["engine"] = r.engine;
+  json["engine_reason"] = r.engine_reason;
   json["events"] = r.events;
   return json;
 }

@@ -138,7 +138,8 @@ void write_provenance(Page& page, const Report& r) {
   page.line("left out");
   for (const std::string& item : r.left_out) page.line("  {}", item);
   page.line("");
-  page.line("{} events, {}", r.events, format(Seconds::from_si(r.wall_s)));
+  page.line("{} engine{}: {} {}, {}", r.engine, r.engine_reason.empty() ? "" : fmt::format(" ({})", r.engine_reason),
+            r.events, r.engine == "event" ? "events" : "ops", format(Seconds::from_si(r.wall_s)));
 }
 
 }  // namespace

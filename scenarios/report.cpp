@@ -115,12 +115,14 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
     const PhaseTotals& totals = result.phases[p];
     if (totals.end == 0) continue;
     report.phases.push_back({program.phases()[p], to_seconds(totals.start), to_seconds(totals.end),
-                             to_seconds(totals.compute_busy) / ranks, to_seconds(totals.comm_busy) / ranks});
+                             totals.compute_busy / ranks, totals.comm_busy / ranks});
   }
   report.critical_path = critical_path_of(result, program);
   report.links = links_of(result, s.cluster);
   report.constants = ConstantList(s).take();
   report.left_out = left_out_of(s);
+  report.engine = name_of(result.engine);
+  report.engine_reason = result.engine_reason;
   report.events = result.events;
   report.wall_s = wall_s;
   return report;

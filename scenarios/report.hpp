@@ -62,7 +62,9 @@ struct Report {
   std::vector<RankReport> ranks;
   std::vector<ConstantReport> constants;
   std::vector<std::string> left_out;  // what the prediction neglects
-  std::uint64_t events = 0;
+  std::string engine;                 // which found the times, and why none that is cheaper
+  std::string engine_reason;
+  std::uint64_t events = 0;  // or ops worked off
   double wall_s = 0;
 };
 

@@ -169,20 +169,28 @@ void DependencyEngine::add_ranks(SimulationResult& result) const {
 }
 
 void DependencyEngine::add_phases(SimulationResult& result) const {
-  result.phases.resize(program_.phases().size());
-  std::vector<Ticks> members(n_);
-  for (Rank rank = 0; rank < blocks_.ranks(); ++rank) ++members[static_cast<std::size_t>(columns_.column_of(rank))];
-  std::vector<bool> seen(result.phases.size());
+  const std::size_t phases = program_.phases().size();
+  result.phases.resize(phases);
+  std::vector<bool> seen(phases);
+  std::vector<Ticks> busy(n_ * phases * 2);  // by column and phase: compute, transfers
   for (const auto& [key, sums] : sums_) {
     const auto [stream, category, phase] = key;
-    PhaseTotals& totals = result.phases[static_cast<std::size_t>(phase)];
+    const auto p = static_cast<std::size_t>(phase);
+    PhaseTotals& totals = result.phases[p];
     const auto first = static_cast<Ticks>(*std::min_element(sums.first_begin.begin(), sums.first_begin.end()));
-    totals.start = seen[static_cast<std::size_t>(phase)] ? std::min(totals.start, first) : first;
-    seen[static_cast<std::size_t>(phase)] = true;
+    totals.start = seen[p] ? std::min(totals.start, first) : first;
+    seen[p] = true;
     totals.end =
         std::max(totals.end, static_cast<Ticks>(*std::max_element(sums.last_end.begin(), sums.last_end.end())));
-    Ticks& busy = stream == static_cast<int>(Stream::compute) ? totals.compute_busy : totals.comm_busy;
-    for (std::size_t c = 0; c < n_; ++c) busy += static_cast<Ticks>(sums.busy[c]) * members[c];
+    const std::size_t is_transfer = stream == static_cast<int>(Stream::compute) ? 0 : 1;
+    for (std::size_t c = 0; c < n_; ++c) busy[(c * phases + p) * 2 + is_transfer] += static_cast<Ticks>(sums.busy[c]);
+  }
+  for (std::size_t p = 0; p < phases; ++p) {
+    for (Rank rank = 0; rank < blocks_.ranks(); ++rank) {
+      const Ticks* const of_rank = &busy[(static_cast<std::size_t>(columns_.column_of(rank)) * phases + p) * 2];
+      result.phases[p].compute_busy += to_seconds(of_rank[0]);
+      result.phases[p].comm_busy += to_seconds(of_rank[1]);
+    }
   }
 }
 

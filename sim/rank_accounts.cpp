@@ -21,7 +21,14 @@ void Accounts::close(SimulationResult& result) {
     const auto busy = category_busy_.begin() + static_cast<std::ptrdiff_t>(rank * categories_);
     totals.category_busy.assign(busy, busy + static_cast<std::ptrdiff_t>(categories_));
   }
-  for (const PhaseClock& phase : phases_) result.phases.push_back(phase.totals());
+  for (std::size_t p = 0; p < phases_.size(); ++p) {
+    PhaseTotals& totals = result.phases.emplace_back(PhaseTotals{phases_[p].start, phases_[p].end, {}, {}});
+    for (std::size_t rank = 0; rank < clocks_.size(); ++rank) {
+      const Ticks* const busy = &phase_busy_[(rank * phases_.size() + p) * 2];
+      totals.compute_busy += to_seconds(busy[0]);
+      totals.comm_busy += to_seconds(busy[1]);
+    }
+  }
 }
 
 }  // namespace orrery

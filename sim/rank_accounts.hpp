@@ -51,24 +51,6 @@ class RankClock {
   Ticks exposed_comm_ = 0;
 };
 
-/// First start, last end and sums of one phase. Ops are booked as they happen, so times only grow.
-class PhaseClock {
- public:
-  void start(Ticks now) {
-    if (!seen_) totals_.start = now;
-    seen_ = true;
-  }
-  void end(Stream stream, Ticks begin, Ticks now) {
-    totals_.end = now;
-    (stream == Stream::compute ? totals_.compute_busy : totals_.comm_busy) += now - begin;
-  }
-  const PhaseTotals& totals() const { return totals_; }
-
- private:
-  PhaseTotals totals_;
-  bool seen_ = false;
-};
-
 /// All sums of a simulation but those of links.
 class Accounts {
  public:
@@ -80,16 +62,24 @@ class Accounts {
         category_busy_(clocks_.size() * categories),
         stream_busy_(clocks_.size() * streams_per_rank),
         last_end_(stream_busy_.size()),
+        phase_busy_(clocks_.size() * phases * 2),
         phases_(phases) {}
 
   RankClock& clock(Rank rank) { return clocks_[static_cast<std::size_t>(rank)]; }
 
-  void start(std::uint8_t phase, Ticks now) { phases_[phase].start(now); }
+  /// Ops are booked as they happen, so times only grow.
+  void start(std::uint8_t phase, Ticks now) {
+    Phase& bounds = phases_[phase];
+    if (!bounds.seen) bounds = {now, now, true};
+  }
   void end(std::size_t stream, std::uint8_t category, std::uint8_t phase, Ticks begin, Ticks now) {
-    category_busy_[stream / streams_per_rank * categories_ + category] += now - begin;
+    const std::size_t rank = stream / streams_per_rank;
+    const std::size_t is_transfer = stream % streams_per_rank == static_cast<std::size_t>(Stream::compute) ? 0 : 1;
+    category_busy_[rank * categories_ + category] += now - begin;
     stream_busy_[stream] += now - begin;
+    phase_busy_[(rank * phases_.size() + phase) * 2 + is_transfer] += now - begin;
     last_end_[stream] = now;
-    phases_[phase].end(static_cast<Stream>(stream % streams_per_rank), begin, now);
+    phases_[phase].end = now;
   }
   void moved(Rank source, Rank destination, double bytes) {
     sent_[static_cast<std::size_t>(source)] += bytes;
@@ -106,7 +96,12 @@ class Accounts {
   std::vector<RankClock> clocks_;
   std::vector<double> sent_, received_;  // bytes
   std::vector<Ticks> category_busy_, stream_busy_, last_end_;
-  std::vector<PhaseClock> phases_;
+  std::vector<Ticks> phase_busy_;  // by rank and phase: compute, transfers
+  struct Phase {
+    Ticks start = 0, end = 0;
+    bool seen = false;
+  };
+  std::vector<Phase> phases_;
 };
 
 }  // namespace orrery

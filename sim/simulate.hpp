@@ -62,8 +62,8 @@ struct RankTotals {
 struct PhaseTotals {
   Ticks start = 0;
   Ticks end = 0;
-  Ticks compute_busy = 0;  // summed over ranks
-  Ticks comm_busy = 0;     // summed over ranks, op time on all other streams
+  Seconds compute_busy;  // summed over ranks, which may be more than ticks can count
+  Seconds comm_busy;     // summed over ranks, op time on all other streams
 };
 
 struct LinkTotals {
