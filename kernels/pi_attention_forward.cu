@@ -1,8 +1,51 @@
 #include "kernels/pi_attention.hpp"
-#include "kernels/pi_attention_band.cuh"
+#include "kernels/pi_attention_band_consume.cuh"
+#include "kernels/pi_attention_band_copy.cuh"
 #include "kernels/pi_attention_launch.hpp"
 
 namespace orrery {
+
+// Grid: at most one block a multiprocessor.
+template <int D, Epilogue kEpilogue>
+__global__ void __launch_bounds__(kBandThreads, 1) band_attention_kernel(const __grid_constant__ BandParams p) {
+  using namespace hopper;
+  using Sh = BandShared<D>;
+  extern __shared__ char raw[];
+  const Sh sh{(shared_address(raw) + 1023) / 1024 * 1024};
+  if (threadIdx.x == 0) {
+    constexpr int kWarps = 2 * hopper::kWarpgroup / 32;  // consumers
+    for (int i = 0; i < 2; ++i) {
+      barrier_init(sh.barrier(Sh::q_full + i), 1);
+      barrier_init(sh.barrier(Sh::q_empty + i), kWarps);
+      barrier_init(sh.barrier(Sh::x_full + i), 1);
+      barrier_init(sh.barrier(Sh::x_ready + i), kWarps / 2);
+    }
+    for (int i = 0; i < Sh::kStages; ++i) {
+      barrier_init(sh.barrier(Sh::k_full + i), 1);
+      barrier_init(sh.barrier(Sh::k_empty + i), kWarps);
+      barrier_init(sh.barrier(Sh::v_full + i), 1);
+      barrier_init(sh.barrier(Sh::v_empty + i), kWarps);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+  if (warp < 4) {
+    registers_down<24>();
+    if (threadIdx.x % 32 != 0) return;
+    if (warp == 0) {
+      band::copy_q_k<D>(p, sh);
+    } else if (warp == 1) {
+      band::copy_v<D>(p, sh);
+    } else if (kEpilogue != Epilogue::merged_f32) {
+      band::copy_x<D, kEpilogue>(p, sh, warp - 2);
+    }
+  } else {
+    registers_up<240>();
+    band::consume<D, kEpilogue>(p, sh, warp / 4 - 1);
+  }
+}
+
 namespace {
 
 constexpr double kLog2E = 1.4426950408889634;

@@ -179,6 +179,7 @@ __device__ void consume(const GradientParams& p, const GradientShared<D>& sh, in
   Ring<Sh::kRows> a;
   Ring<Sh::kStages> b;
   auto release = [&](int barrier) {
+    __syncwarp();  // the warp has read what it will not read again
     if (lane == 0) barrier_arrive(sh.barrier(barrier));
   };
   for (int32_t index = blockIdx.x; index < p.tiles; index += gridDim.x) {
@@ -199,6 +200,9 @@ __device__ void consume(const GradientParams& p, const GradientShared<D>& sh, in
     const uint32_t a1 = sh.a(a.at(), 0) + consumer * (kHalfRows * 128);
     const uint32_t a2 = sh.a(a.at(), 1) + consumer * (kHalfRows * 128);
     bool add = false;  // the accumulators hold something
+    // Of queries the sum of a step runs under the scores of the next, and its stage is released after them. Of keys
+    // there are no registers for that: the other warpgroup fills the time.
+    uint32_t in_flight = 0;
 #pragma unroll 1
     for (int g = 0; g < (kOf == Of::keys ? p.group : 1); ++g) {
 #pragma unroll 1
@@ -216,6 +220,7 @@ __device__ void consume(const GradientParams& p, const GradientShared<D>& sh, in
         c.issue(c.dp, a2, sh.b(b.at(), 1));
         product_wait<1>();
         pin(c.s);
+        if (kOf == Of::queries && add) release(Sh::b_empty + in_flight);
         if (step.masked) c.mask(step, row, band.n_k);
         if constexpr (kOf == Of::queries) {
 #pragma unroll
@@ -240,6 +245,7 @@ __device__ void consume(const GradientParams& p, const GradientShared<D>& sh, in
         product_wait<0>();
         pin(c.dp);
         if constexpr (kOf == Of::queries) {
+          pin(c.ds);
 #pragma unroll
           for (int i = 0; i < 32; ++i) c.dp[i] = c.s[i] * (c.dp[i] - delta[i / 2 % 2]);
         } else {
@@ -261,15 +267,25 @@ __device__ void consume(const GradientParams& p, const GradientShared<D>& sh, in
         c.accumulate(c.d1, c.ds, sh.b(b.at(), 0), add);
         if constexpr (kOf == Of::keys) c.accumulate(c.d2, c.prob, sh.b(b.at(), 1), add);
         product_commit();
-        product_wait<0>();
-        pin(c.d1);
-        pin(c.d2);
-        pin(c.ds);
-        pin(c.prob);
+        if constexpr (kOf == Of::queries) {
+          in_flight = b.at();
+        } else {
+          product_wait<0>();
+          pin(c.d1);
+          pin(c.d2);
+          pin(c.ds);
+          pin(c.prob);
+          release(Sh::b_empty + b.at());
+        }
         add = true;
-        release(Sh::b_empty + b.at());
         b.advance();
       }
+    }
+    if constexpr (kOf == Of::queries) {
+      product_wait<0>();
+      pin(c.d1);
+      pin(c.ds);
+      release(Sh::b_empty + in_flight);
     }
     release(Sh::a_empty + a.at());
     a.advance();

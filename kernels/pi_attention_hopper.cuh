@@ -48,18 +48,7 @@ struct Ring {
   __device__ void advance() { ++used; }
 };
 
-// --- named barriers of the block, ids 1..15 --------------------------------------------------------------------------
-__device__ inline void named_sync(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ inline void named_arrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 // --- bulk tensor copies ----------------------------------------------------------------------------------------------
-__device__ inline void prefetch_map(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
 __device__ inline void load_tile(uint32_t to, const CUtensorMap* map, uint32_t bar, int c1, int c2, int c3) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "

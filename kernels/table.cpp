@@ -103,8 +103,9 @@ Table make_table(int gpus, const std::string& gpu, const std::string& link) {
   table.gpus = gpus;
   table.gpu = gpu;
   table.link = link;
-  for (const auto& add : {add_overhead_rows, add_link_rows, add_nccl_rows, add_attention_rows, add_merge_rows,
-                          add_elementwise_rows, add_gemm_rows, add_overlap_rows, add_ring_rows, add_power_rows}) {
+  for (const auto& add :
+       {add_overhead_rows, add_link_rows, add_nccl_rows, add_attention_rows, add_pi_attention_rows, add_merge_rows,
+        add_elementwise_rows, add_gemm_rows, add_overlap_rows, add_ring_rows, add_power_rows}) {
     add(table);
   }
   return table;

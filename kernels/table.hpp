@@ -71,6 +71,7 @@ void add_merge_rows(Table& table);
 void add_nccl_rows(Table& table);
 void add_overhead_rows(Table& table);
 void add_overlap_rows(Table& table);
+void add_pi_attention_rows(Table& table);
 void add_power_rows(Table& table);
 void add_ring_rows(Table& table);
 // All of them, in the order they are measured: costs of the host and of copies first, while the clock is not held back
