@@ -1,16 +1,19 @@
-// Work of one kernel (FLOPs, HBM bytes) and how long it takes alone on its GPU, by the roofline.
+// Work of one kernel (FLOPs, HBM bytes) and how long it takes alone on its GPU: by the measured model of its kind if
+// the profile has one, else by the roofline.
 #pragma once
 
 #include <cstdint>
+#include <mutex>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "cost_models/profile.hpp"
 #include "sim/units.hpp"
 
 namespace orrery {
 
-enum class Phase : std::uint8_t { forward, backward };
-
-/// One attention kernel: `pairs` scored (query, key) pairs per head and sequence of the batch.
+/// One attention kernel: `pairs` scored (query, key) pairs per head and sequence of the batch, in whole tiles.
 struct AttentionShape {
   double pairs = 0;
   double query_rows = 0;  // rows of Q read and of O (dQ) written
@@ -20,6 +23,8 @@ struct AttentionShape {
   double head_dim = 0;
   double batch = 1;
   double element_bytes = 2;
+  double masked_pairs = 0;  // of `pairs`, those the mask forbids
+  bool operator==(const AttentionShape&) const = default;
 };
 
 /// Forward: QK^T and PV, two FLOPs per multiply-add: 4 * pairs * head_dim * heads. Backward: 2.5 times that (five
@@ -35,21 +40,53 @@ Bytes attention_bytes(const AttentionShape& shape, Phase phase);
 struct GpuPeaks {
   FlopsPerSecond matrix;
   BytesPerSecond hbm;
+  int sms = 0;
 };
 
 struct KernelCost {
   Seconds duration;
   Bytes hbm_traffic;
   Flops flops;
+  Watts power;  // 0 if the profile does not know
 };
 
-/// max(executed FLOPs / (peak * efficiency), bytes / (HBM * efficiency)) + overhead. `shape.pairs` are executed pairs.
-KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile);
+/// The measured tile model, or max(executed FLOPs / (peak * efficiency), bytes / (HBM * efficiency)) + overhead.
+KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
+                          Regime regime = Regime::sustained);
 
-/// A kernel that only streams bytes through HBM.
-KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& profile);
+/// A kernel that only streams bytes through HBM; `kernel` names it in the profile.
+KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& profile, std::string_view kernel = "");
 
-/// Matrix products of the projections and the MLP.
-KernelCost dense_cost(Flops flops, Bytes bytes, const GpuPeaks& peaks, const Profile& profile);
+/// Matrix products, e.g. of the projections and the MLP.
+struct DenseShape {
+  Flops flops;
+  Bytes bytes;
+  double outputs = 0;   // elements of all results
+  double products = 1;  // kernels
+  double element_bytes = 2;
+};
+KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Profile& profile,
+                      Regime regime = Regime::sustained);
+
+/// What the measured model of an attention kernel asks of the clock; for fits, which need it at a clock they know.
+KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& model, const MeasuredKernels& kernels,
+                          const GpuPeaks& peaks, double tile_query, double tile_key);
+KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const ClockModel& clock);
+
+/// Costs of shapes seen before. A program asks for the same few shapes in every layer, and a list schedule takes a
+/// millisecond. Several threads may use one.
+class AttentionCosts {
+ public:
+  KernelCost of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile, Regime regime);
+
+ private:
+  struct Known {
+    AttentionShape shape;
+    Phase phase;
+    KernelCost cost;
+  };
+  std::mutex mutex_;
+  std::vector<Known> known_;
+};
 
 }  // namespace orrery

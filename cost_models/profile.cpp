@@ -1,6 +1,14 @@
 #include "cost_models/profile.hpp"
 
 namespace orrery {
+namespace {
+
+template <class Model, std::size_t n>
+void add(const Model& model, const std::array<ConstantOf<Model>, n>& list, std::vector<const Constant*>& all) {
+  for (const ConstantOf<Model>& constant : list) all.push_back(&(model.*constant.member));
+}
+
+}  // namespace
 
 std::string_view name_of(Provenance provenance) {
   switch (provenance) {
@@ -17,14 +25,26 @@ std::string_view name_of(Provenance provenance) {
 }
 
 std::vector<const Constant*> Profile::constants() const {
-  return {&attention_forward_efficiency,
-          &attention_backward_efficiency,
-          &dense_efficiency,
-          &hbm_efficiency,
-          &link_efficiency,
-          &kernel_overhead,
-          &tile_query,
-          &tile_key};
+  std::vector<const Constant*> all = {&attention_forward_efficiency,
+                                      &attention_backward_efficiency,
+                                      &dense_efficiency,
+                                      &hbm_efficiency,
+                                      &link_efficiency,
+                                      &kernel_overhead,
+                                      &tile_query,
+                                      &tile_key};
+  if (!kernels) return all;
+  add(kernels->clock, constants_of_clock(), all);
+  for (const AttentionModel& model : kernels->attention) {
+    add(model, constants_of_attention(), all);
+    add(model.power, constants_of_power(), all);
+  }
+  if (kernels->gemm) {
+    add(*kernels->gemm, constants_of_gemm(), all);
+    add(kernels->gemm->power, constants_of_power(), all);
+  }
+  for (const StreamModel& model : kernels->streams) add(model, constants_of_stream(), all);
+  return all;
 }
 
 }  // namespace orrery

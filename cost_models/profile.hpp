@@ -1,27 +1,17 @@
 // What one GPU type does beyond its datasheet: constants, each with its provenance.
 #pragma once
 
-#include <span>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "sim/units.hpp"
+#include "cost_models/constant.hpp"
+#include "cost_models/kernel_models.hpp"
 
 namespace orrery {
 
-enum class Provenance { measured, fitted, datasheet, assumed };
-std::string_view name_of(Provenance provenance);
-
-/// A number a prediction rests on. The unit of `value` is SI and is said in `unit` ("1", "s", "B/s", ...).
-struct Constant {
-  std::string name;
-  double value = 0;
-  std::string unit;
-  Provenance provenance = Provenance::assumed;
-  std::string source;
-};
-
-/// How far kernels and links stay below the peaks of the datasheet.
+/// How far kernels and links stay below the peaks of the datasheet. `kernels`, where measured, replaces the
+/// efficiencies for the kinds of kernels it has a model of.
 struct Profile {
   std::string name;
   Constant attention_forward_efficiency;   // fraction of the matrix peak, on executed FLOPs
@@ -32,6 +22,7 @@ struct Profile {
   Constant kernel_overhead;                // seconds every kernel takes on top (prologue, epilogue, tail)
   Constant tile_query;                     // rows and columns of the attention kernel's score tile
   Constant tile_key;
+  std::optional<MeasuredKernels> kernels = std::nullopt;
 
   std::vector<const Constant*> constants() const;
 };

@@ -14,9 +14,11 @@ AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::mo
            .implementation = &input_.implementation,
            .profile = &input_.profile,
            .peaks = input_.peaks,
+           .regime = input_.regime,
            .element_bytes = input_.element_bytes,
-           .dense_flops = input_.dense_flops,
-           .dense_bytes = input_.dense_bytes};
+           .dense = input_.dense,
+           .link = input_.link ? &*input_.link : nullptr,
+           .attention = costs_.get()};
   const TileShape tile{static_cast<Index>(input_.profile.tile_query.value),
                        static_cast<Index>(input_.profile.tile_key.value)};
   schedule_ = input_.schedule->make({input_.geometry, input_.implementation, input_.masks, tile, input_.inner_ring});
@@ -159,6 +161,11 @@ void AttentionProgram::write_end(Rank rank, const Visit& visit, BlockWriter& wri
                   visit.before[Signal::exchange_out_arrived] + exchange_messages(visit.phase, false));
   }
   if (done.wait_count > 0) writer.marker({.kind = ActionKind::marker, .layer = visit.layer}, done);
+  const Geometry& g = input_.geometry;
+  const int member = g.member_of(rank);
+  const Index rows = g.tokens_of(rank).size();
+  writer.end({.layer = visit.layer, .query_heads = g.query_heads(member), .kv_heads = g.kv_heads_of(member)}, rows,
+             rows);
 }
 
 // Every member sends each other member of its group the rows it owns of the heads the other attends (into_heads), or
@@ -263,7 +270,7 @@ AttentionProgram::FlopTotals AttentionProgram::flops_of(Rank rank) const {
     AttentionShape shape{.heads = static_cast<double>(g.query_heads(g.member_of(rank)).count),
                          .head_dim = static_cast<double>(g.head_dim),
                          .batch = static_cast<double>(g.batch)};
-    const Flops dense = input_.dense_flops * dense_passes(visit.phase);
+    const Flops dense = input_.dense.flops * dense_passes(visit.phase);
     shape.pairs = static_cast<double>(work.useful);
     sum.useful += (attention_flops(shape, visit.phase) + dense) * kind.count;
     shape.pairs = static_cast<double>(work.executed);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,9 +22,10 @@ struct AttentionProgramInput {
   Implementation implementation;
   Profile profile;
   GpuPeaks peaks;
+  Regime regime = Regime::sustained;
+  std::optional<LinkTiming> link = std::nullopt;  // between neighbours, if the profile measured it
   double element_bytes = 2;
-  Flops dense_flops;  // per rank and layer, forward
-  Bytes dense_bytes;
+  DenseShape dense;  // per rank and layer, forward
   std::vector<Mask> masks;          // by pattern class
   std::vector<int> class_of_layer;  // one entry per layer
   const ScheduleKind* schedule = nullptr;
@@ -86,6 +88,7 @@ class AttentionProgram final : public Program {
   const Visit& visit_of(std::int64_t block) const;
 
   AttentionProgramInput input_;
+  std::unique_ptr<AttentionCosts> costs_ = std::make_unique<AttentionCosts>();
   CostContext cost_;
   std::unique_ptr<Schedule> schedule_;
   std::vector<std::string> signals_;

@@ -1,5 +1,6 @@
 #include "scenarios/block_writer.hpp"
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -12,6 +13,10 @@ bool is_travelling_gradient(BufferKind kind) {
 }
 
 }  // namespace
+
+Seconds LinkTiming::startup(Bytes size) const {
+  return std::max(Seconds(), table.time(size) - latency - size / rate);
+}
 
 std::span<const std::string> category_names() {
   static const std::array<std::string, category_count> names = {
@@ -47,14 +52,17 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op) {
   const Geometry& g = *context_.geometry;
   AttentionShape shape{.pairs = static_cast<double>(work.executed),
                        .query_rows = static_cast<double>(work.query_rows),
-                       .key_rows = static_cast<double>(action.rows->size()),
+                       .key_rows = static_cast<double>(work.key_rows),
                        .heads = static_cast<double>(action.query_heads.count),
                        .kv_heads = static_cast<double>(action.kv_heads.count),
                        .head_dim = static_cast<double>(g.head_dim),
                        .batch = static_cast<double>(g.batch),
-                       .element_bytes = context_.element_bytes};
-  const KernelCost cost = attention_cost(shape, phase_, context_.peaks, *context_.profile);
+                       .element_bytes = context_.element_bytes,
+                       .masked_pairs = static_cast<double>(work.executed - work.useful)};
+  const KernelCost cost = context_.attention->of(shape, phase_, context_.peaks, *context_.profile, context_.regime);
   compute(action, Category::attention, cost, op);
+  step_kernels(action, action.first ? StepKernel::When::first_step : StepKernel::When::later_steps, work.query_rows,
+               work.key_rows);
   if (totals_ == nullptr) return;
   totals_->executed += cost.flops;
   totals_->attention_executed += cost.flops;
@@ -62,12 +70,30 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op) {
   totals_->useful += attention_flops(shape, phase_);
 }
 
+void BlockWriter::step_kernels(const Action& attention, StepKernel::When when, Index query_rows, Index key_rows) {
+  const Geometry& g = *context_.geometry;
+  const double batch = static_cast<double>(g.batch) * g.head_dim;
+  const double queries = static_cast<double>(query_rows) * attention.query_heads.count * batch;
+  const double keys = 2.0 * static_cast<double>(key_rows) * attention.kv_heads.count * batch;
+  for (const StepKernel& kernel : context_.implementation->step_kernels) {
+    if (kernel.phase != phase_ || kernel.when != when) continue;
+    const Action action{.kind = ActionKind::marker, .layer = attention.layer, .step = attention.step};
+    const Bytes bytes = Bytes::from_si((queries * kernel.query_bytes + keys * kernel.key_bytes) / kernel.launches);
+    const KernelCost cost = streaming_cost(bytes, context_.peaks, *context_.profile, kernel.kernel);
+    for (int i = 0; i < kernel.launches; ++i) compute(action, Category::merge, cost, Op());
+  }
+}
+
+void BlockWriter::end(const Action& action, Index query_rows, Index key_rows) {
+  step_kernels(action, StepKernel::When::end, query_rows, key_rows);
+}
+
 void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
   const Geometry& g = *context_.geometry;
   const double elements =
       static_cast<double>(query_rows) * action.query_heads.count * g.head_dim * static_cast<double>(g.batch);
   const Bytes bytes = Bytes::from_si(elements * context_.implementation->merge_bytes_per_element.value);
-  compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile), op);
+  compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile, "merge_block"), op);
 }
 
 void BlockWriter::accumulate(const Action& action, Op op) {
@@ -76,18 +102,22 @@ void BlockWriter::accumulate(const Action& action, Op op) {
   const double elements = 2.0 * static_cast<double>(action.rows->size() * g.batch) * action.kv_heads.count * g.head_dim;
   // Two reads and one write.
   const Bytes bytes = Bytes::from_si(3.0 * elements * element);
-  compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile), op);
+  compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile, "accumulate"), op);
 }
 
 void BlockWriter::dense(const Action& action, Op op) {
   const double passes = dense_passes(phase_);
-  const Flops flops = context_.dense_flops * passes;
+  DenseShape shape = context_.dense;
+  shape.flops = shape.flops * passes;
+  shape.bytes = shape.bytes * passes;
+  shape.outputs *= passes;
+  shape.products *= passes;
+  const Flops flops = shape.flops;
   if (!(flops > Flops())) {
     marker(action, op);
     return;
   }
-  compute(action, Category::dense, dense_cost(flops, context_.dense_bytes * passes, context_.peaks, *context_.profile),
-          op);
+  compute(action, Category::dense, dense_cost(shape, context_.peaks, *context_.profile, context_.regime), op);
   if (totals_ == nullptr) return;
   totals_->useful += flops;
   totals_->executed += flops;
@@ -110,9 +140,11 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
   const Implementation& implementation = *context_.implementation;
   messages_.clear();
   bool sends = false;
+  Bytes largest;
   for (const MessageAction& m : action.messages) {
     const Bytes size = size_of(m);
     sends = sends || (size > Bytes() && m.source != m.destination);
+    if (m.source != m.destination) largest = std::max(largest, size);
     messages_.push_back({m.source, m.destination, size, m.delivered});
     if (totals_ == nullptr || m.source == m.destination) continue;
     totals_->sent += size;
@@ -121,7 +153,10 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
   const bool nccl = implementation.transport == Transport::nccl;
   op.stream = path == Path::network ? Stream::network : nccl ? Stream::collective : Stream::copy_out;
   if (sends) {
-    op.duration = to_ticks(Seconds::from_si(implementation.message_startup.value * startups));
+    const Seconds startup = context_.link != nullptr && path == Path::transport
+                                ? context_.link->startup(largest / startups) * startups
+                                : Seconds::from_si(implementation.message_startup.value * startups);
+    op.duration = to_ticks(startup + Seconds::from_si(implementation.dependency.value));
     op.launch = to_ticks(Seconds::from_si(implementation.launch.value));
     op.sms = implementation.sms.value;
   }

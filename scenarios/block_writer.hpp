@@ -16,11 +16,13 @@ struct TileWork {
   Index useful = 0;      // unmasked pairs
   Index executed = 0;    // pairs in the tiles the kernel computes
   Index query_rows = 0;  // queries with at least one key here
+  Index key_rows = 0;    // keys that at least one query scores
 
   TileWork& operator+=(const TileWork& other) {
     useful += other.useful;
     executed += other.executed;
     query_rows += other.query_rows;
+    key_rows += other.key_rows;
     return *this;
   }
 
@@ -32,15 +34,26 @@ enum class Category : std::uint8_t { attention, merge, dense, kv_transfer, gradi
 inline constexpr int category_count = static_cast<int>(Category::marker) + 1;
 std::span<const std::string> category_names();
 
+/// What a message takes beyond its route's latency and its bytes at the link's rate, by a table of measured times.
+struct LinkTiming {
+  LinkTable table;
+  Seconds latency;      // of the route
+  BytesPerSecond rate;  // of the link in the profile
+
+  Seconds startup(Bytes size) const;
+};
+
 struct CostContext {
   const Geometry* geometry = nullptr;
   const Implementation* implementation = nullptr;
   const Profile* profile = nullptr;
   GpuPeaks peaks;
+  Regime regime = Regime::sustained;
   double element_bytes = 2;
   /// Projections and MLP of one layer on one rank, forward; zero if the scenario simulates attention alone.
-  Flops dense_flops;
-  Bytes dense_bytes;
+  DenseShape dense;
+  const LinkTiming* link = nullptr;  // if the profile measured it
+  AttentionCosts* attention = nullptr;
 };
 
 /// Matrix products of a pass for each of the forward pass; backward, gradients of the inputs and of the weights.
@@ -69,6 +82,8 @@ class BlockWriter {
   void accumulate(const Action& action, Op op);
   void dense(const Action& action, Op op);
   void marker(const Action& action, Op op);
+  /// Kernels of the implementation that end a layer's pass, over all rows of the rank.
+  void end(const Action& action, Index query_rows, Index key_rows);
   /// On the transport's stream, or on `network` for the outer ring of a hierarchical schedule.
   enum class Path { transport, network };
   /// `startups`: how many messages of the library one message here stands for (K and V apart).
@@ -80,6 +95,7 @@ class BlockWriter {
  private:
   void add(const Action& action, Category category, Op op, std::span<const Message> messages = {});
   void compute(const Action& action, Category category, const KernelCost& cost, Op op);
+  void step_kernels(const Action& action, StepKernel::When when, Index query_rows, Index key_rows);
   Bytes size_of(const MessageAction& message) const;
 
   const CostContext& context_;

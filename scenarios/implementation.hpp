@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cost_models/profile.hpp"
@@ -13,6 +14,9 @@ namespace orrery {
 /// copy_engine: DMA copies on the copy_out stream, no SMs. nccl: kernels on the collective stream that hold SMs, start
 /// only when the peer's kernel runs too, and end when both their send and their receive are done.
 enum class Transport { copy_engine, nccl };
+constexpr std::string_view name_of(Transport transport) {
+  return transport == Transport::nccl ? "nccl" : "copy_engine";
+}
 
 /// What a transfer waits for besides its data and its buffer.
 ///   data               nothing
@@ -39,6 +43,18 @@ enum class GatherAttention { together, per_rank };
 
 enum class GatherGradients { reduce_scatter, ring };
 
+/// A kernel that only moves bytes, which the library launches around the attention kernel of a step: sums, casts, zero
+/// fills, copies.
+struct StepKernel {
+  enum class When { first_step, later_steps, end };
+  Phase phase = Phase::forward;
+  When when = When::later_steps;
+  std::string kernel;      // what the profile knows it as
+  double query_bytes = 0;  // HBM bytes per element of the step's queries
+  double key_bytes = 0;    // HBM bytes per element of the step's keys; K and V are two elements
+  int launches = 1;        // kernels these bytes are spread over
+};
+
 struct Implementation {
   std::string name;
   std::string description;
@@ -50,6 +66,8 @@ struct Implementation {
   Constant sms;              // held by a transfer
   Constant message_startup;  // seconds per message before the first byte leaves
   Constant launch;           // host seconds to issue one op
+  Constant dependency;  // seconds from the end of what a transfer waits for, on another stream or GPU, to its start
+  std::vector<StepKernel> step_kernels;
 
   TransferOrder transfer_order = TransferOrder::data;
   Merge merge = Merge::fused;         // of outputs, forward
@@ -67,7 +85,7 @@ struct Implementation {
 
   /// Those that a prediction rests on.
   std::vector<const Constant*> constants() const {
-    std::vector<const Constant*> list = {&sms, &message_startup, &launch};
+    std::vector<const Constant*> list = {&sms, &message_startup, &launch, &dependency};
     if (merge == Merge::kernel) list.push_back(&merge_bytes_per_element);
     return list;
   }

@@ -8,19 +8,13 @@
 #include <string>
 
 #include "scenarios/layout.hpp"
+#include "scenarios/measured_profile.hpp"
 #include "scenarios/model.hpp"
 #include "scenarios/reader.hpp"
 #include "scenarios/schedule.hpp"
 
 namespace orrery {
 namespace {
-
-Provenance provenance_named(const std::string& name) {
-  for (const Provenance p : {Provenance::measured, Provenance::fitted, Provenance::datasheet}) {
-    if (name_of(p) == name) return p;
-  }
-  return Provenance::assumed;
-}
 
 enum class Unit { one, seconds };
 
@@ -78,6 +72,23 @@ int one_of(const Table& table, std::string_view key, int a, int b) {
   if (value != a && value != b)
     throw table.error_at(key, fmt::format("{} = {} is neither {} nor {}, write one of the two", key, value, a, b));
   return static_cast<int>(value);
+}
+
+StepKernel read_step_kernel(const Table& table) {
+  StepKernel kernel;
+  kernel.phase = table.choice("phase", {"forward", "backward"}) == "backward" ? Phase::backward : Phase::forward;
+  const std::string when = table.choice("when", {"first_step", "later_steps", "end"});
+  kernel.when = when == "end"          ? StepKernel::When::end
+                : when == "first_step" ? StepKernel::When::first_step
+                                       : StepKernel::When::later_steps;
+  kernel.kernel = table.string("kernel");
+  kernel.query_bytes = table.optional_number("query_bytes").value_or(0);
+  kernel.key_bytes = table.optional_number("key_bytes").value_or(0);
+  if (kernel.query_bytes < 0 || kernel.key_bytes < 0 || kernel.query_bytes + kernel.key_bytes == 0) {
+    throw table.error_here("query_bytes and key_bytes are the bytes a kernel moves per element; one must be positive");
+  }
+  kernel.launches = static_cast<int>(std::max<std::int64_t>(1, table.optional_count("launches").value_or(1)));
+  return kernel;
 }
 
 void read_ring(const Table& table, Implementation& i) {
@@ -143,6 +154,8 @@ Profile load_profile(std::string_view name, std::string_view gpu, const std::fil
   profile.kernel_overhead = constant(table, "kernel_overhead", Unit::seconds);
   profile.tile_query = tile_side(table, "tile_query");
   profile.tile_key = tile_side(table, "tile_key");
+  if (const auto kernels = table.optional_table("kernels")) profile.kernels = read_measured_kernels(*kernels);
+  if (profile.kernels) table.string("conditions");
   table.finish();
   return profile;
 }
@@ -161,6 +174,10 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
   i.sms = constant(table, "sms", Unit::one);
   i.message_startup = constant(table, "message_startup", Unit::seconds);
   i.launch = constant(table, "launch", Unit::seconds);
+  i.dependency = constant(table, "dependency", Unit::seconds);
+  if (table.has("step_kernels")) {
+    for (const Table& kernel : table.tables("step_kernels")) i.step_kernels.push_back(read_step_kernel(kernel));
+  }
   const std::string order = table.choice("transfers_wait_for", {"data", "previous_compute", "same_step_compute"});
   i.transfer_order = order == "data"               ? TransferOrder::data
                      : order == "previous_compute" ? TransferOrder::previous_compute

@@ -49,6 +49,7 @@ void read_workload(const Table& table, Scenario& s) {
   s.batch = bounded(table, "batch", 1, 1 << 20);
   s.dtype = table.choice("dtype", {"bf16", "fp16", "fp32"});
   s.backward = table.choice("pass", {"forward", "training_step"}) == "training_step";
+  if (table.has("regime") && table.choice("regime", {"sustained", "burst"}) == "burst") s.regime = Regime::burst;
   s.whole_layers = table.choice("scope", {"attention", "layers"}) == "layers";
   s.layers = static_cast<int>(s.model.layers);
   if (table.has("layers")) s.layers = static_cast<int>(bounded(table, "layers", 1, s.model.layers));
@@ -244,11 +245,27 @@ void read_cluster_table(const Table& table, Scenario& s) {
   }
 }
 
+/// If the profile has a table for messages of this kind on the links that join all GPUs.
+std::optional<LinkTiming> link_timing(const Scenario& s) {
+  if (!s.profile.kernels || s.ranks() < 2 || s.links.size() != 1) return std::nullopt;
+  const bool nccl = s.implementation.transport == Transport::nccl;
+  const LinkTable* table = s.profile.kernels->link_of(s.links.front().type.name, name_of(s.implementation.transport),
+                                                      nccl ? "send_recv" : "peer_copy both");
+  if (table == nullptr) return std::nullopt;
+  // The table holds for the link as it was measured; a what-if of another bandwidth changes the bytes' part alone.
+  const BytesPerSecond rate = s.links.front().type.bandwidth * s.profile.link_efficiency.value;
+  return LinkTiming{*table, s.cluster.route(0, 1).latency, rate};
+}
+
 }  // namespace
 
 bool Scenario::full_pattern() const {
   return std::all_of(primitives.begin(), primitives.end(),
                      [](const Primitive& p) { return p.kind == Primitive::Kind::full; });
+}
+
+GpuPeaks peaks_of(const Scenario& s) {
+  return {s.gpu.peak(s.dtype), s.gpu.hbm_bandwidth, static_cast<int>(s.gpu.sms)};
 }
 
 double bytes_per_element(std::string_view dtype) {
@@ -278,7 +295,9 @@ AttentionProgram build_program(const Scenario& s) {
                     static_cast<int>(s.model.kv_heads), static_cast<int>(s.model.head_dim), s.batch);
   input.implementation = s.implementation;
   input.profile = s.profile;
-  input.peaks = {s.gpu.peak(s.dtype), s.gpu.hbm_bandwidth};
+  input.peaks = peaks_of(s);
+  input.regime = s.regime;
+  input.link = link_timing(s);
   input.element_bytes = bytes_per_element(s.dtype);
   if (s.whole_layers) {
     // Two FLOPs per weight and token. Bytes: the weights once, and what goes in and out of the matrix products: x in,
@@ -289,8 +308,14 @@ AttentionProgram build_program(const Scenario& s) {
     const double rows = static_cast<double>(s.tokens) / s.ranks() * static_cast<double>(s.batch);
     const auto width = static_cast<double>(4 * m.hidden + 2 * (m.heads + m.kv_heads) * m.head_dim +
                                            (m.gated_ffn ? 3 : 2) * m.ffn_hidden);
-    input.dense_flops = Flops::from_si(2.0 * parameters * rows);
-    input.dense_bytes = Bytes::from_si(input.element_bytes * (parameters + rows * width));
+    const auto outputs = static_cast<double>(2 * m.hidden + (m.heads + 2 * m.kv_heads) * m.head_dim +
+                                             (m.gated_ffn ? 2 : 1) * m.ffn_hidden);
+    constexpr double products = 4;  // Q with K and V, the output, gate with up, and down
+    input.dense = {.flops = Flops::from_si(2.0 * parameters * rows),
+                   .bytes = Bytes::from_si(input.element_bytes * (parameters + rows * width)),
+                   .outputs = rows * outputs,
+                   .products = products,
+                   .element_bytes = input.element_bytes};
   }
   const Pattern pattern = s.pattern();
   for (int c = 0; c < pattern.classes(); ++c) input.masks.push_back(pattern.mask(c, s.tokens, s.causal, s.documents));

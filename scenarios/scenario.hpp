@@ -31,6 +31,7 @@ struct Scenario {
   Index batch = 1;
   std::string dtype;
   bool backward = false;      // a training step; otherwise the forward pass
+  Regime regime = Regime::sustained;  // or one step after a rest
   bool whole_layers = false;  // with projections and MLP; otherwise attention alone
   int layers = 0;
 
@@ -61,6 +62,8 @@ struct Scenario {
 Scenario load_scenario(const std::filesystem::path& file);
 
 AttentionProgram build_program(const Scenario& scenario);
+
+GpuPeaks peaks_of(const Scenario& scenario);
 
 double bytes_per_element(std::string_view dtype);
 

@@ -92,6 +92,7 @@ class Classes {
 TileWork measure(const LocalMask& mask, TileShape tile) {
   TileWork work{.useful = mask.pairs(), .executed = mask.executed_pairs(tile)};
   for (const auto& [first, past] : mask.rows()) work.query_rows += past - first;
+  for (const auto& [first, past] : mask.columns()) work.key_rows += past - first;
   return work;
 }
 

@@ -88,11 +88,13 @@ TEST_CASE("a streaming kernel takes its bytes at the achieved HBM rate and no FL
 }
 
 TEST_CASE("dense work takes the longer of FLOPs at the dense rate and bytes at the HBM rate") {
-  const KernelCost matrix = dense_cost(Flops::from_si(1e14), Bytes::from_si(1e9), peaks, uneven_profile());
+  const KernelCost matrix =
+      dense_cost({.flops = Flops::from_si(1e14), .bytes = Bytes::from_si(1e9)}, peaks, uneven_profile());
   CHECK_THAT(matrix.duration.si(), WithinRel(1e14 / (1e15 * 0.75) + 3e-6, 1e-14));
   CHECK(matrix.flops == Flops::from_si(1e14));
   CHECK(matrix.hbm_traffic == Bytes::from_si(1e9));
-  const KernelCost memory = dense_cost(Flops::from_si(1e9), Bytes::from_si(1e12), peaks, uneven_profile());
+  const KernelCost memory =
+      dense_cost({.flops = Flops::from_si(1e9), .bytes = Bytes::from_si(1e12)}, peaks, uneven_profile());
   CHECK_THAT(memory.duration.si(), WithinRel(1e12 / (2e12 * 0.8) + 3e-6, 1e-14));
 }
 

@@ -22,7 +22,7 @@ inline Profile ideal_profile() {
 inline Implementation ideal_implementation() {
   Implementation i;
   i.name = "ideal";
-  i.sms = i.message_startup = i.launch = constant(0);
+  i.sms = i.message_startup = i.launch = i.dependency = constant(0);
   return i;
 }
 

@@ -1,0 +1,169 @@
+// orrery fit: measured files to a profile, and how well it predicts the rows it was not fitted on.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <regex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cli/commands.hpp"
+#include "cost_models/fit_kernels.hpp"
+#include "cost_models/intervals.hpp"
+#include "scenarios/hardware.hpp"
+#include "scenarios/measured_profile.hpp"
+#include "scenarios/preset_files.hpp"
+
+namespace orrery {
+namespace {
+
+struct FitOptions {
+  std::vector<std::string> files;
+  std::string output;
+  std::string base = "peak";
+};
+
+/// The one value that all tables have under that header key or column; an error if they disagree or none has it.
+class Agreed {
+ public:
+  explicit Agreed(std::string what) : what_(std::move(what)) {}
+  void add(const std::string& value, const std::string& place) {
+    if (value.empty()) return;
+    if (!value_.empty() && value != value_) {
+      throw FitError(fmt::format("{}: {} = {} (but {} in {}), fit files of one GPU at a time", place, what_, value,
+                                 value_, place_));
+    }
+    value_ = value;
+    place_ = place;
+  }
+  const std::string& value() const {
+    if (value_.empty()) throw FitError(fmt::format("no file says its {}, give files that orrery bench wrote", what_));
+    return value_;
+  }
+
+ private:
+  std::string what_, value_, place_;
+};
+
+struct Inputs {
+  std::vector<MeasuredKernel> rows;
+  FitFacts facts;
+  std::string gpu;
+  std::string conditions;
+  std::string files;
+};
+
+double first_number(const std::string& text, const std::string& what) {
+  std::smatch match;
+  if (!std::regex_search(text, match, std::regex("[0-9]+\\.?[0-9]*"))) {
+    throw FitError(fmt::format("header \"{}\" holds no number (\"{}\"), write e.g. {} = 700", what, text, what));
+  }
+  return std::stod(match.str());
+}
+
+Inputs read_inputs(const std::vector<std::string>& files) {
+  Inputs inputs;
+  Agreed gpu("gpu"), clocks("clocks"), limit("power_limit_w"), driver("driver"), cudnn("cudnn");
+  std::vector<double> idle;
+  std::set<std::string> names, dates;
+  for (const std::string& file : files) {
+    const MeasuredTable table = MeasuredTable::read(file);
+    add_rows(table, inputs.rows);
+    names.insert(std::filesystem::path(file).filename().string());
+    for (std::size_t i = 0; i < table.rows(); ++i) {
+      gpu.add(table.text(i, "gpu"), table.place(i));
+      if (table.has("cost")) {
+        if (const auto watts = table.optional_number(i, "power_w")) idle.push_back(*watts);
+      }
+    }
+    clocks.add(table.header("clocks"), file);
+    limit.add(table.header("power_limit_w"), file);
+    driver.add(table.header("driver"), file);
+    cudnn.add(table.header("cudnn"), file);
+    if (!table.header("date").empty()) dates.insert(table.header("date").substr(0, 10));
+  }
+  if (idle.empty()) throw FitError("no power at idle (it is read from rows of host costs), give overhead.csv too");
+  inputs.gpu = gpu.value();
+  inputs.facts.maximum_clock_hz = first_number(clocks.value(), "clocks") * 1e6;
+  inputs.facts.power_limit_w = first_number(limit.value(), "power_limit_w");
+  inputs.facts.idle_power_w = quantile(idle, 0.5);
+  inputs.files = fmt::format("{}", fmt::join(names, ", "));
+  inputs.facts.source = "headers of the measured files";
+  inputs.conditions = fmt::format("{}; driver {}, cuDNN {}, clocks {}, {}", inputs.gpu, driver.value(), cudnn.value(),
+                                  clocks.value(), fmt::join(dates, ", "));
+  return inputs;
+}
+
+/// Payload at the end of the table of peer copies over the nominal bandwidth of that link.
+void fit_link_efficiency(Profile& profile, const std::string& files) {
+  const LinkTable* copies = nullptr;
+  for (const LinkTable& table : profile.kernels->links) {
+    const bool joins_gpus = table.link != "local" && table.link != "host";
+    if (joins_gpus && table.mechanism == "copy_engine" && (copies == nullptr || table.op == "peer_copy both")) {
+      copies = &table;
+    }
+  }
+  if (copies == nullptr) return;
+  Constant& efficiency = profile.link_efficiency;
+  efficiency.value = std::min(1.0, copies->last_rate() / load_link(copies->link).bandwidth);
+  efficiency.provenance = Provenance::measured;
+  efficiency.source = fmt::format("{} by {}, longest messages; {}", copies->op, copies->mechanism, files);
+}
+
+void print(const KernelFit& fit, const std::string& output) {
+  fmt::print("{:24} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "held-out errors", "fitted", "held out", "mean",
+             "median", "p90", "max", "covered");
+  for (const HeldOutErrors& e : fit.errors) {
+    if (e.held_out == 0) {
+      fmt::print("{:24} {:6} {:8}\n", e.group, e.fitted, e.held_out);
+      continue;
+    }
+    fmt::print("{:24} {:6} {:8} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:8.0f}%\n", e.group, e.fitted, e.held_out,
+               100 * e.mean, 100 * e.median, 100 * e.p90, 100 * e.max, 100 * e.coverage);
+  }
+  fmt::print("\nfitted on every third shape in order of work; covered: rows of the last third within the 90 % band\n");
+  fmt::print("wrote {}\n", output);
+}
+
+void run(const FitOptions& options) {
+  const Inputs inputs = read_inputs(options.files);
+  const Gpu gpu = load_gpu(inputs.gpu);
+  FitFacts facts = inputs.facts;
+  facts.peaks = {gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
+  Profile base = load_profile(options.base, inputs.gpu);
+  base.kernels.reset();
+  for (Constant* side : {&base.tile_query, &base.tile_key}) {
+    side->value = 128;
+    side->source = "the tiles that the cycles of [kernels.attention] are counted in";
+  }
+  KernelFit fit = fit_kernels(inputs.rows, facts, std::move(base));
+  fit_link_efficiency(fit.profile, inputs.files);
+  const std::string text =
+      write_profile(fit.profile, inputs.gpu, fmt::format("{}, fitted by orrery fit to {}.", inputs.gpu, inputs.files),
+                    inputs.conditions);
+  std::ofstream out(options.output, std::ios::binary);
+  out << text;
+  out.close();
+  if (!out) throw std::runtime_error(fmt::format("{}: cannot be written (does the folder exist?)", options.output));
+  print(fit, options.output);
+}
+
+}  // namespace
+
+void add_fit(CLI::App& app) {
+  auto options = std::make_shared<FitOptions>();
+  CLI::App* command =
+      app.add_subcommand("fit", "Fit the constants of a profile to measured files, and predict the rows left out");
+  command->add_option("files", options->files, "CSV files of orrery bench, e.g. validate/measured/h200_sxm/*.csv")
+      ->required();
+  command->add_option("-o,--output", options->output, "Profile to write, e.g. scenarios/profiles/h200_sxm.toml")
+      ->required();
+  command->add_option("--base", options->base, "Profile whose constants stay where no row says better")
+      ->capture_default_str();
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace orrery

@@ -1,0 +1,76 @@
+#include "cost_models/attention_tiles.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <queue>
+#include <vector>
+
+namespace orrery {
+namespace {
+
+constexpr std::int64_t most_lists = 1 << 14;
+
+/// Tiles of list i: a ramp of longest / lists tiles a list, cut off at a plateau or lifted by an offset so that the sum
+/// is `tiles`. A causal square is the ramp alone, a window the ramp with a plateau, a causal rectangle the lifted ramp.
+std::vector<double> list_lengths(const TileLists& t) {
+  const auto count = static_cast<std::size_t>(t.lists);
+  std::vector<double> lengths(count, t.tiles / static_cast<double>(t.lists));
+  if (t.tiles >= t.longest * static_cast<double>(t.lists) * (1 - 1e-9)) return lengths;
+  const double slope = t.longest / static_cast<double>(t.lists);
+  const auto ramp = [&](double offset, double plateau) {
+    double sum = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      lengths[i] = std::min(plateau, offset + slope * static_cast<double>(i + 1));
+      sum += lengths[i];
+    }
+    return sum;
+  };
+  const bool lifted = ramp(0, t.longest) < t.tiles;
+  double low = 0, high = t.longest;
+  for (int i = 0; i < 50; ++i) {
+    const double middle = (low + high) / 2;
+    const double sum = lifted ? ramp(middle, t.longest) : ramp(0, middle);
+    (sum < t.tiles ? low : high) = middle;
+  }
+  if (t.longest_first) std::reverse(lengths.begin(), lengths.end());
+  return lengths;
+}
+
+double schedule(const std::vector<double>& durations, std::int64_t heads, int sms) {
+  std::priority_queue<double, std::vector<double>, std::greater<>> free_at;
+  for (int i = 0; i < sms; ++i) free_at.push(0);
+  double end = 0;
+  for (std::int64_t head = 0; head < heads; ++head) {
+    for (const double duration : durations) {
+      const double done = free_at.top() + duration;
+      free_at.pop();
+      free_at.push(done);
+      end = std::max(end, done);
+    }
+  }
+  return end;
+}
+
+}  // namespace
+
+double makespan(const TileLists& t, const TileCycles& c, int sms) {
+  if (t.lists <= 0 || t.heads <= 0) return 0;
+  const auto lists = static_cast<double>(t.lists);
+  const double masked_extra = t.masked_tiles / lists * (c.masked_tile - c.full_tile);
+  if (t.tiles >= t.longest * lists * (1 - 1e-9)) {
+    const double waves = std::ceil(lists * static_cast<double>(t.heads) / sms);
+    return waves * (c.list_start + t.tiles / lists * c.full_tile + masked_extra);
+  }
+  std::vector<double> durations = list_lengths(t);
+  double work = 0;
+  for (double& d : durations) {
+    d = c.list_start + d * c.full_tile + masked_extra;
+    work += d;
+  }
+  const std::int64_t exact_heads = std::clamp<std::int64_t>(most_lists / t.lists, 1, t.heads);
+  const double exact = schedule(durations, exact_heads, sms);
+  return exact + work * static_cast<double>(t.heads - exact_heads) / sms;
+}
+
+}  // namespace orrery

@@ -1,0 +1,34 @@
+// How long the tiles of one attention kernel keep the SMs busy.
+//
+// A thread block takes one list of score tiles: forward all key tiles of one query tile, backward all query tiles of
+// one key tile. An SM runs one thread block at a time and takes the next list when it is done, in the order of the
+// grid.
+#pragma once
+
+#include <cstdint>
+
+namespace orrery {
+
+/// Per head. Lists are of equal length (full blocks) or grow from one to the next up to a longest one (causal blocks,
+/// windows), which `tiles` decides: rows * longest means equal.
+struct TileLists {
+  std::int64_t lists = 0;   // thread blocks
+  double longest = 0;       // tiles a list can have at most
+  double tiles = 0;         // of all lists
+  double masked_tiles = 0;  // of these, tiles that hold masked pairs
+  std::int64_t heads = 0;   // heads times batch
+  bool longest_first = false;
+};
+
+/// Cycles of one thread block: list_start + full_tile for each tile + masked_tile - full_tile for each masked one.
+struct TileCycles {
+  double list_start = 0;  // loading Q, filling the pipeline, writing the result
+  double full_tile = 0;
+  double masked_tile = 0;
+};
+
+/// Cycles from the start of the first thread block to the end of the last one on `sms` SMs. Up to 2^14 lists exactly,
+/// by list scheduling; beyond, the work of all SMs plus the ragged end that the same lists have for fewer heads.
+double makespan(const TileLists& lists, const TileCycles& cycles, int sms);
+
+}  // namespace orrery

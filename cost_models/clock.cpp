@@ -1,0 +1,63 @@
+#include "cost_models/clock.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace orrery {
+namespace {
+
+constexpr int bisections = 40;          // 2^-40 of the clock range is far below a tick of any kernel
+constexpr double slowest_share = 0.25;  // of the maximum clock; below it no GPU of this kind throttles
+
+Seconds duration_at(double clock_hz, const KernelLoad& load) {
+  return load.unclocked + Seconds::from_si(load.cycles / clock_hz);
+}
+
+/// Executed tensor FLOPs per cycle over what the tensor cores could do, on the average over the kernel.
+double tensor_load_at(double clock_hz, const KernelLoad& load, const ClockModel& clock) {
+  const double cycles = duration_at(clock_hz, load).si() * clock_hz;
+  return cycles > 0 ? load.flops.si() / cycles / clock.tensor_flops_per_cycle.value : 0;
+}
+
+double power_at(double clock_hz, const KernelLoad& load, const ClockModel& clock, const PowerModel& power) {
+  const double voltage_and_clock = std::pow(clock_hz / clock.maximum_clock.value, clock.power_exponent.value);
+  const double seconds = duration_at(clock_hz, load).si();
+  const double memory = seconds > 0 ? clock.hbm_energy.value * load.hbm_traffic.si() / seconds : 0;
+  return clock.idle_power.value + power.tensor_power.value * tensor_load_at(clock_hz, load, clock) * voltage_and_clock +
+         memory;
+}
+
+double burst_clock(const KernelLoad& load, const ClockModel& clock, const PowerModel& power) {
+  if (load.flops == Flops()) return clock.maximum_clock.value;
+  // The load per cycle depends a little on the clock, through the time that does not: more per cycle if it is slower.
+  double low = slowest_share * clock.maximum_clock.value, high = clock.maximum_clock.value;
+  for (int i = 0; i < bisections; ++i) {
+    const double f = (low + high) / 2;
+    const double settled = clock.burst_clock.value - power.clock_droop.value * tensor_load_at(f, load, clock);
+    (settled > f ? low : high) = f;
+  }
+  return low;
+}
+
+}  // namespace
+
+KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, Regime regime) {
+  double f = burst_clock(load, clock, power);
+  if (regime == Regime::sustained && power_at(f, load, clock, power) > clock.power_limit.value) {
+    double low = slowest_share * clock.maximum_clock.value, high = f;
+    for (int i = 0; i < bisections; ++i) {
+      const double middle = (low + high) / 2;
+      (power_at(middle, load, clock, power) > clock.power_limit.value ? high : low) = middle;
+    }
+    f = low;
+  }
+  return {duration_at(f, load), f, Watts::from_si(power_at(f, load, clock, power))};
+}
+
+double mean_slow_down(Seconds busy, const KernelRun& burst, const KernelRun& sustained, const ClockModel& clock) {
+  const double lag = std::min(busy.si(), clock.power_lag.value);
+  const double work = lag + (busy.si() - lag) * (burst.duration / sustained.duration);
+  return busy.si() > 0 ? busy.si() / work : 1;
+}
+
+}  // namespace orrery

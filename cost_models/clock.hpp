@@ -1,0 +1,57 @@
+// The clock of a GPU under load, its power and its energy.
+//
+// A chip runs at its highest clock only while little is asked of it. Two things lower the clock under load:
+//   at once      the tensor cores' current makes the regulator step back, the further the more they do per cycle
+//   after a lag  the board's mean power reaches its limit, and the clock falls until it is met
+// So a kernel of half a millisecond after a rest (a burst) and the same kernel for ten seconds (sustained) take
+// different times, although they take the same cycles.
+#pragma once
+
+#include "cost_models/constant.hpp"
+#include "sim/units.hpp"
+
+namespace orrery {
+
+/// How long the GPU has been under load: shorter than the power limit's lag, or much longer.
+enum class Regime { burst, sustained };
+
+/// Of one GPU type, shared by all kernels.
+struct ClockModel {
+  Constant maximum_clock;           // Hz
+  Constant burst_clock;             // Hz, of a burst that would leave the tensor cores idle
+  Constant idle_power;              // W
+  Constant power_limit;             // W
+  Constant power_exponent;          // the tensor cores' power grows with clock^exponent: voltage rises with frequency
+  Constant hbm_energy;              // J per byte
+  Constant tensor_flops_per_cycle;  // of the whole GPU, dense
+  Constant power_lag;               // s under load until the limit holds
+};
+
+/// Of one kind of kernel and data.
+struct PowerModel {
+  Constant clock_droop;   // Hz lost at full tensor load
+  Constant tensor_power;  // W at full tensor load and the maximum clock
+};
+
+/// What a kernel does: part of its time passes in cycles of the SM clock, part does not depend on it (HBM, launch).
+struct KernelLoad {
+  double cycles = 0;
+  Seconds unclocked;
+  Flops flops;  // on the tensor cores, executed
+  Bytes hbm_traffic;
+};
+
+struct KernelRun {
+  Seconds duration;
+  double clock_hz = 0;
+  Watts power;
+};
+
+/// One launch, repeated in that regime.
+KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, Regime regime);
+
+/// `busy` seconds of back-to-back launches from rest: bursts until the lag is over, then sustained. Returns how long
+/// the same work would have taken at burst speed, over `busy`: 1 for short runs, tending to the sustained ratio.
+double mean_slow_down(Seconds busy, const KernelRun& burst, const KernelRun& sustained, const ClockModel& clock);
+
+}  // namespace orrery

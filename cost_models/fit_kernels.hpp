@@ -1,0 +1,53 @@
+// From measured rows to the constants of a profile, and how well these predict the rows they were not fitted on.
+#pragma once
+
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cost_models/kernel_cost.hpp"
+#include "cost_models/measured_kernels.hpp"
+
+namespace orrery {
+
+/// Which rows are missing, or contradict each other.
+struct FitError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// What a row is used for. The shapes of a family are put in order of work; the first of every three is fitted on, the
+/// second calibrates the error bands, the third tests them. Both regimes of a shape share its use. Times play no part.
+enum class RowUse { fitted, calibration, test };
+std::vector<RowUse> split(std::span<const MeasuredKernel> rows);
+
+/// Facts that no fit can find, from datasheets and file headers.
+struct FitFacts {
+  GpuPeaks peaks;
+  double maximum_clock_hz = 0;
+  double power_limit_w = 0;
+  double idle_power_w = 0;
+  std::string source;  // of these facts
+};
+
+struct HeldOutErrors {
+  std::string group;
+  int fitted = 0, held_out = 0;
+  double mean = 0, median = 0, p90 = 0, max = 0;  // of |predicted / measured - 1|, held-out rows
+  double coverage = 0;                            // of the test rows by the band
+};
+
+struct KernelFit {
+  Profile profile;
+  std::vector<RowUse> uses;
+  std::vector<HeldOutErrors> errors;
+};
+
+/// `base` holds what is not fitted. Throws FitError.
+KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base);
+
+/// The errors of rows by group, in the order in which groups appear.
+std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,
+                                           const GpuPeaks& peaks, const Profile& profile);
+
+}  // namespace orrery

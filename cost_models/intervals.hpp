@@ -1,0 +1,16 @@
+// Quantiles, and the half width of a prediction interval from errors of rows that were not fitted on.
+#pragma once
+
+#include <vector>
+
+namespace orrery {
+
+/// Linear between order statistics; 0 is the smallest, 1 the largest. Precondition: not empty.
+double quantile(std::vector<double> values, double share);
+
+/// Split conformal prediction (Vovk, Gammerman, Shafer 2005; Lei et al. 2018, arXiv 1604.04173): with n exchangeable
+/// errors a further one is at most the ceil((n + 1) * share)-th smallest of them with probability `share`, whatever
+/// their distribution. With too few errors for that, the largest.
+double conformal_half_width(std::vector<double> errors, double share);
+
+}  // namespace orrery

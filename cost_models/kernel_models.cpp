@@ -1,0 +1,77 @@
+#include "cost_models/kernel_models.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace orrery {
+
+std::string_view name_of(Phase phase) {
+  return phase == Phase::forward ? "forward" : "backward";
+}
+
+const AttentionModel* MeasuredKernels::attention_of(Phase phase, double head_dim) const {
+  const AttentionModel* best = nullptr;
+  for (const AttentionModel& model : attention) {
+    if (model.phase != phase) continue;
+    if (best == nullptr || std::abs(model.head_dim - head_dim) < std::abs(best->head_dim - head_dim)) best = &model;
+  }
+  return best;
+}
+
+const StreamModel* MeasuredKernels::stream_of(std::string_view kernel) const {
+  const auto found =
+      std::find_if(streams.begin(), streams.end(), [&](const StreamModel& s) { return s.kernel == kernel; });
+  return found == streams.end() ? nullptr : &*found;
+}
+
+const LinkTable* MeasuredKernels::link_of(std::string_view link, std::string_view mechanism,
+                                          std::string_view op) const {
+  const auto found = std::find_if(links.begin(), links.end(), [&](const LinkTable& t) {
+    return t.link == link && t.mechanism == mechanism && t.op == op;
+  });
+  return found == links.end() ? nullptr : &*found;
+}
+
+const ErrorBand* MeasuredKernels::band_of(std::string_view group) const {
+  const auto found = std::find_if(bands.begin(), bands.end(), [&](const ErrorBand& b) { return b.group == group; });
+  return found == bands.end() ? nullptr : &*found;
+}
+
+std::array<ConstantOf<ClockModel>, 8> constants_of_clock() {
+  return {{{"maximum_clock", "Hz", &ClockModel::maximum_clock, 1e8, 1e10, 1.98e9, "the header of a measured file"},
+           {"burst_clock", "Hz", &ClockModel::burst_clock, 1e8, 1e10, 1.85e9, "burst rows of attention"},
+           {"idle_power", "W", &ClockModel::idle_power, 1, 1000, 120, "rows of overhead.csv"},
+           {"power_limit", "W", &ClockModel::power_limit, 1, 1e4, 700, "the header of a measured file"},
+           {"power_exponent", "1", &ClockModel::power_exponent, 1, 4, 2.5, "sustained rows at the power limit"},
+           {"hbm_energy", "J/B", &ClockModel::hbm_energy, 0, 1e-9, 1e-10, "copy_kernel rows of elementwise.csv"},
+           {"tensor_flops_per_cycle", "1", &ClockModel::tensor_flops_per_cycle, 1, 1e9, 540672, "the datasheet"},
+           {"power_lag", "s", &ClockModel::power_lag, 1e-4, 10, 0.05, "sustained rows of power.csv"}}};
+}
+
+std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
+  return {{{"clock_droop", "Hz", &PowerModel::clock_droop, 0, 2e9, 2e8, "burst rows"},
+           {"tensor_power", "W", &PowerModel::tensor_power, 1, 1e4, 2000, "sustained rows at the power limit"}}};
+}
+
+std::array<ConstantOf<AttentionModel>, 6> constants_of_attention() {
+  return {
+      {{"launch", "s", &AttentionModel::launch, 0, 1e-4, 5e-6, "blocks of a few hundred tokens"},
+       {"query_traffic", "B", &AttentionModel::query_traffic, 0, 100, 14, "blocks with many more queries than keys"},
+       {"grouped_traffic", "B", &AttentionModel::grouped_traffic, 0, 100, 4, "blocks with fewer key heads"},
+       {"list_start", "cycle", &AttentionModel::list_start, 0, 1e5, 3000, "blocks of few keys (backward: queries)"},
+       {"full_tile", "cycle", &AttentionModel::full_tile, 1, 1e6, 3000, "full blocks of several lengths"},
+       {"masked_tile", "cycle", &AttentionModel::masked_tile, 1, 1e6, 4500, "causal blocks or windows"}}};
+}
+
+std::array<ConstantOf<GemmModel>, 3> constants_of_gemm() {
+  return {{{"launch", "s", &GemmModel::launch, 0, 1e-4, 5e-6, "products of a few hundred tokens"},
+           {"efficiency", "1", &GemmModel::efficiency, 0.05, 1, 0.9, "large products"},
+           {"output_cycles", "cycle", &GemmModel::output_cycles, 0, 1e2, 0.05, "products of several inner sizes"}}};
+}
+
+std::array<ConstantOf<StreamModel>, 2> constants_of_stream() {
+  return {{{"launch", "s", &StreamModel::launch, 0, 1e-4, 2e-6, "rows of a few megabytes"},
+           {"bandwidth", "B/s", &StreamModel::bandwidth, 1e9, 1e14, 4e12, "rows of a hundred megabytes and more"}}};
+}
+
+}  // namespace orrery

@@ -1,0 +1,92 @@
+// What is known of the kernels of one GPU type beyond its datasheet: for each kind of kernel a form, and the constants
+// of that form. A profile carries them if they were measured (orrery fit writes them); without, the roofline holds.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cost_models/clock.hpp"
+#include "cost_models/constant.hpp"
+#include "cost_models/link_table.hpp"
+
+namespace orrery {
+
+enum class Phase : std::uint8_t { forward, backward };
+std::string_view name_of(Phase phase);
+
+/// Attention: launch + streams + makespan of the tile lists (attention_tiles.hpp) at the clock of the load.
+struct AttentionModel {
+  Phase phase = Phase::forward;
+  int head_dim = 0;
+  Constant launch;           // s, independent of the shape: launch gap, first loads, the end of the last store
+  Constant query_traffic;    // B per element of Q that kernels around the tiles move (backward: dO * O, fp32 dQ)
+  Constant grouped_traffic;  // B per element of K and query head, if query heads share keys (backward: dK, dV sums)
+  Constant list_start;       // cycles
+  Constant full_tile;        // cycles
+  Constant masked_tile;      // cycles
+  PowerModel power;
+};
+
+/// Matrix products: launch + (FLOPs / (efficiency * what the tensor cores do per cycle) + outputs * output_cycles) /
+/// clock.
+struct GemmModel {
+  Constant launch;         // s
+  Constant efficiency;     // of the tensor cores, at the clock that holds, inside a large product
+  Constant output_cycles;  // SM cycles per element of the result: epilogue and ragged tiles
+  PowerModel power;
+};
+
+/// Kernels that only move bytes: launch + bytes / bandwidth. launch * bandwidth is the size at half the rate.
+struct StreamModel {
+  std::string kernel;
+  Constant launch;     // s
+  Constant bandwidth;  // B/s
+};
+
+/// The half width, as a fraction of the prediction, that 90 % of predictions are within.
+struct ErrorBand {
+  std::string group;           // "attention forward", "dense", "links", ...
+  double inside = 0;           // shapes within the measured range
+  double outside = 0;          // beyond it: `extrapolated`
+  double least = 0, most = 0;  // the measured range, in FLOPs or bytes of one op
+  int rows = 0;
+};
+
+struct MeasuredKernels {
+  ClockModel clock;
+  std::vector<AttentionModel> attention;
+  std::optional<GemmModel> gemm;
+  std::vector<StreamModel> streams;
+  std::vector<LinkTable> links;
+  std::vector<ErrorBand> bands;
+
+  /// The one of that head_dim, or else the nearest (then the prediction is an extrapolation). Null if there is none.
+  const AttentionModel* attention_of(Phase phase, double head_dim) const;
+  const StreamModel* stream_of(std::string_view kernel) const;
+  const LinkTable* link_of(std::string_view link, std::string_view mechanism, std::string_view op) const;
+  const ErrorBand* band_of(std::string_view group) const;
+};
+
+/// A constant of a form: its key in files, its unit, what bounds it physically, where a fit starts, and which rows
+/// determine it.
+template <class Model>
+struct ConstantOf {
+  std::string_view name;
+  std::string_view unit;
+  Constant Model::*member;
+  double lower, upper, start;
+  std::string_view determined_by;
+};
+
+std::array<ConstantOf<ClockModel>, 8> constants_of_clock();
+std::array<ConstantOf<PowerModel>, 2> constants_of_power();
+std::array<ConstantOf<AttentionModel>, 6> constants_of_attention();
+std::array<ConstantOf<GemmModel>, 3> constants_of_gemm();
+std::array<ConstantOf<StreamModel>, 2> constants_of_stream();
+
+}  // namespace orrery

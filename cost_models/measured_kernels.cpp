@@ -1,0 +1,164 @@
+#include "cost_models/measured_kernels.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace orrery {
+namespace {
+
+constexpr double measured_tile = 128;  // rows and columns of the tiles of the attention kernels measured so far
+constexpr double large_message = 1e6;  // bytes; where latency no longer dominates
+
+Regime regime_of(const MeasuredTable& table, std::size_t row) {
+  const std::string& name = table.text(row, "regime");
+  if (name.empty() || name == "sustained") return Regime::sustained;
+  if (name == "burst") return Regime::burst;
+  throw table.error(row, fmt::format("regime = \"{}\" is unknown, write burst or sustained", name));
+}
+
+MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char* time_column, double unit) {
+  MeasuredKernel k;
+  k.place = table.place(row);
+  k.time = Seconds::from_si(table.number(row, time_column) * unit);
+  if (!(k.time > Seconds())) throw table.error(row, fmt::format("{} is not positive", time_column));
+  k.regime = regime_of(table, row);
+  k.clock_hz = table.optional_number(row, "sm_clock_mhz").value_or(0) * 1e6;
+  k.power = Watts::from_si(table.optional_number(row, "power_w").value_or(0));
+  return k;
+}
+
+MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
+  MeasuredKernel k = measured(table, row, "time_ms", 1e-3);
+  const std::string& pass = table.text(row, "pass");
+  if (pass != "forward" && pass != "backward") {
+    throw table.error(row, fmt::format("pass = \"{}\" of a kernel is neither forward nor backward", pass));
+  }
+  k.kind = MeasuredKernel::Kind::attention;
+  k.phase = pass == "backward" ? Phase::backward : Phase::forward;
+  MaskShape mask{table.number(row, "n_q"), table.number(row, "n_k"), table.text(row, "mask"),
+                 table.optional_number(row, "window").value_or(0)};
+  if (mask.mask.empty()) mask.mask = table.boolean(row, "causal") ? "causal" : "full";
+  const TilePairs pairs = tile_pairs(mask, measured_tile, measured_tile);
+  k.attention = {.pairs = pairs.executed,
+                 .query_rows = mask.n_q,
+                 .key_rows = mask.n_k,
+                 .heads = table.number(row, "heads"),
+                 .kv_heads = table.number(row, "kv_heads"),
+                 .head_dim = table.number(row, "head_dim"),
+                 .masked_pairs = pairs.masked};
+  k.group = fmt::format("attention {}", pass);
+  k.family = fmt::format("attention {} {}", pass, k.attention.head_dim);
+  k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}", pass, mask.mask,
+                        mask.mask == "window" ? fmt::format(" {}", mask.window) : "", k.attention.heads,
+                        k.attention.kv_heads, k.attention.head_dim, mask.n_q, mask.n_k);
+  k.work = attention_flops(k.attention, k.phase).si();
+  return k;
+}
+
+MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row) {
+  MeasuredKernel k = measured(table, row, "time_us", 1e-6);
+  k.kind = MeasuredKernel::Kind::gemm;
+  k.group = k.family = "gemm";
+  const double tokens = table.number(row, "tokens"), in = table.number(row, "in"), out = table.number(row, "out");
+  const std::string& pass = table.text(row, "pass");
+  k.dense.flops = Flops::from_si(2 * tokens * in * out);
+  k.dense.bytes = Bytes::from_si(2 * (tokens * in + tokens * out + in * out));
+  k.dense.outputs = pass == "input_gradient" ? tokens * in : pass == "weight_gradient" ? in * out : tokens * out;
+  k.shape =
+      fmt::format("{} {} {} {} x {} x {}", table.text(row, "model"), table.text(row, "layer"), pass, tokens, in, out);
+  k.work = k.dense.flops.si();
+  return k;
+}
+
+MeasuredKernel stream_row(const MeasuredTable& table, std::size_t row) {
+  MeasuredKernel k = measured(table, row, "time_us", 1e-6);
+  k.kind = MeasuredKernel::Kind::stream;
+  k.kernel = k.family = table.text(row, "kernel");
+  k.group = table.has("n_q") ? "merge" : "elementwise";
+  k.bytes = Bytes::from_si(table.number(row, "bytes"));
+  k.shape = fmt::format("{} {}", k.kernel, format(k.bytes));
+  k.work = k.bytes.si();
+  return k;
+}
+
+MeasuredKernel message_row(const MeasuredTable& table, std::size_t row) {
+  MeasuredKernel k = measured(table, row, "time_us", 1e-6);
+  k.kind = MeasuredKernel::Kind::message;
+  k.link = table.text(row, "link");
+  k.mechanism = table.text(row, "mechanism");
+  k.op = table.text(row, "op");
+  if (k.mechanism == "copy_engine") k.op += " " + table.text(row, "pattern");
+  const std::string& channels = table.text(row, "channels");
+  if (!channels.empty() && channels != "auto") k.op += fmt::format(" {} channels", channels);
+  k.bytes = Bytes::from_si(table.number(row, "bytes"));
+  k.family = fmt::format("{} {} {}", k.link, k.mechanism, k.op);
+  k.group = fmt::format("{} {} 1 MB", k.mechanism == "nccl" ? "collectives" : "copies",
+                        k.bytes.si() < large_message ? "<" : ">=");
+  k.shape = fmt::format("{} {}", k.family, format(k.bytes));
+  k.work = k.bytes.si();
+  return k;
+}
+
+}  // namespace
+
+std::string file_of(const MeasuredKernel& row) {
+  const std::filesystem::path file = row.place.substr(0, row.place.rfind(':'));
+  return (file.parent_path().filename() / file.filename()).string();
+}
+
+TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key) {
+  TilePairs pairs;
+  const double offset = shape.n_k - shape.n_q;
+  double useful = 0;
+  for (double first = 0; first < shape.n_q; first += tile_query) {
+    const double last = std::min(first + tile_query, shape.n_q) - 1;
+    double low = 0, high = shape.n_k - 1;
+    if (shape.mask != "full") high = std::min(high, last + offset);
+    if (shape.mask == "window") low = std::max(0.0, first + offset - shape.window + 1);
+    if (high < low) continue;
+    const double first_tile = std::floor(low / tile_key), last_tile = std::floor(high / tile_key);
+    for (double query = first; query <= last; ++query) {
+      const double seen = shape.mask == "full" ? shape.n_k : std::min(shape.n_k, query + offset + 1);
+      useful += std::max(0.0, shape.mask == "window" ? std::min(seen, shape.window) : seen);
+    }
+    // Rows and columns beyond the ends are computed by nobody: count the part of the last tiles that exists.
+    const double columns = std::min((last_tile + 1) * tile_key, shape.n_k) - first_tile * tile_key;
+    pairs.executed += (last - first + 1) * columns;
+  }
+  pairs.masked = pairs.executed - useful;
+  return pairs;
+}
+
+void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows) {
+  MeasuredKernel (*row_of)(const MeasuredTable&, std::size_t) = nullptr;
+  if (table.has("n_q") && table.has("time_ms") && table.has("head_dim")) row_of = attention_row;
+  if (table.has("layer") && table.has("in") && table.has("out")) row_of = gemm_row;
+  if (table.has("kernel") && table.has("bytes") && (table.has("n_q") || table.has("width"))) row_of = stream_row;
+  if (table.has("mechanism") && table.has("op") && table.has("bytes")) row_of = message_row;
+  if (row_of == nullptr) return;
+  for (std::size_t i = 0; i < table.rows(); ++i) {
+    if (table.has("status") && table.text(i, "status") != "ok") continue;
+    if (row_of == attention_row && table.text(i, "schedule") != "kernel") continue;
+    if (row_of == gemm_row && table.text(i, "data") != "normal") continue;  // zeros show what data costs, not a product
+    rows.push_back(row_of(table, i));
+  }
+}
+
+Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile) {
+  switch (row.kind) {
+    case MeasuredKernel::Kind::attention:
+      return attention_cost(row.attention, row.phase, peaks, profile, row.regime).duration;
+    case MeasuredKernel::Kind::gemm:
+      return dense_cost(row.dense, peaks, profile, row.regime).duration;
+    case MeasuredKernel::Kind::stream:
+      return streaming_cost(row.bytes, peaks, profile, row.kernel).duration;
+    case MeasuredKernel::Kind::message:
+      break;
+  }
+  const LinkTable* table = profile.kernels ? profile.kernels->link_of(row.link, row.mechanism, row.op) : nullptr;
+  return table != nullptr ? table->time(row.bytes) : Seconds();
+}
+
+}  // namespace orrery

@@ -1,0 +1,59 @@
+// Rows of measured files as what they are: kernels of known shape, and messages, with the time each took.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cost_models/kernel_cost.hpp"
+#include "cost_models/measured_table.hpp"
+
+namespace orrery {
+
+struct MeasuredKernel {
+  enum class Kind { attention, gemm, stream, message };
+  Kind kind = Kind::attention;
+  std::string group;  // of the table of errors
+  std::string shape;  // for people
+  std::string place;  // file:line
+  std::string
+      family;  // rows that share constants: "attention forward 128", "merge_block", "nvlink4 nccl send_recv", ...
+
+  Phase phase = Phase::forward;
+  AttentionShape attention;
+  DenseShape dense;
+  std::string kernel;               // streams
+  std::string link, mechanism, op;  // messages
+  Bytes bytes;                      // streams and messages
+
+  Regime regime = Regime::sustained;
+  Seconds time;
+  double clock_hz = 0;  // 0: not measured
+  Watts power;
+  /// What the shapes of a family are ordered by: FLOPs, or bytes.
+  double work = 0;
+};
+
+/// The file of a row with the folder it is in, e.g. "h200_sxm/attention.csv": what sources of constants name.
+std::string file_of(const MeasuredKernel& row);
+
+struct MaskShape {
+  double n_q = 0, n_k = 0;
+  std::string mask;   // full, causal or window; with n_k != n_q the last query sees the last key
+  double window = 0;  // keys a query sees, itself included
+};
+
+/// Pairs per head in tiles that hold any, and how many of these the mask forbids.
+struct TilePairs {
+  double executed = 0, masked = 0;
+};
+TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key);
+
+/// Which file this is follows from its columns. Rows whose status is not `ok` are left out; so are tables of host
+/// costs, power and overlap, which are read by those who need them. Appends to `rows`.
+void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows);
+
+/// Time of that row by the profile; 0 if the profile has no model of it.
+Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile);
+
+}  // namespace orrery

@@ -1,0 +1,145 @@
+#include "cost_models/measured_table.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+namespace orrery {
+namespace {
+
+std::string trimmed(std::string_view text) {
+  const auto first = text.find_first_not_of(" \t\r");
+  if (first == std::string_view::npos) return {};
+  return std::string(text.substr(first, text.find_last_not_of(" \t\r") - first + 1));
+}
+
+/// Cells of one line; a cell in double quotes may hold commas, and "" is a quote.
+std::vector<std::string> cells_of(std::string_view line) {
+  std::vector<std::string> cells(1);
+  bool quoted = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (c == '"') {
+      if (quoted && i + 1 < line.size() && line[i + 1] == '"') {
+        cells.back() += line[++i];
+      } else {
+        quoted = !quoted;
+      }
+    } else if (c == ',' && !quoted) {
+      cells.emplace_back();
+    } else if (c != '\r') {
+      cells.back() += c;
+    }
+  }
+  return cells;
+}
+
+}  // namespace
+
+MeasuredTable MeasuredTable::read(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in || std::filesystem::is_directory(file)) {
+    throw MeasuredFileError(
+        fmt::format("{}: cannot be read (no such file, or a folder), name a CSV file", file.string()));
+  }
+  std::ostringstream text;
+  text << in.rdbuf();
+  return parse(text.str(), file);
+}
+
+MeasuredTable MeasuredTable::parse(std::string_view text, const std::filesystem::path& file) {
+  MeasuredTable table;
+  table.file_ = file;
+  int line_number = 0;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    ++line_number;
+    if (trimmed(line).empty()) continue;
+    if (line.front() == '#') {
+      const std::string_view pair = line.substr(1);
+      const std::size_t equals = pair.find('=');
+      if (equals != std::string_view::npos) {
+        table.headers_[trimmed(pair.substr(0, equals))] = trimmed(pair.substr(equals + 1));
+      }
+      continue;
+    }
+    std::vector<std::string> cells = cells_of(line);
+    if (table.columns_.empty()) {
+      for (std::size_t i = 0; i < cells.size(); ++i) {
+        if (!table.index_.emplace(cells[i], i).second) {
+          throw MeasuredFileError(
+              fmt::format("{}:{}: column \"{}\" stands there twice (cells would be ambiguous), "
+                          "rename one",
+                          file.string(), line_number, cells[i]));
+        }
+      }
+      table.columns_ = std::move(cells);
+      continue;
+    }
+    if (cells.size() != table.columns_.size()) {
+      throw MeasuredFileError(fmt::format("{}:{}: {} cells (the header names {} columns), write one cell for each",
+                                          file.string(), line_number, cells.size(), table.columns_.size()));
+    }
+    table.cells_.push_back(std::move(cells));
+    table.lines_.push_back(line_number);
+  }
+  if (table.columns_.empty()) {
+    throw MeasuredFileError(fmt::format("{}: no line with column names (the file is empty), write one", file.string()));
+  }
+  return table;
+}
+
+bool MeasuredTable::has(std::string_view column) const {
+  return index_.find(column) != index_.end();
+}
+
+std::string MeasuredTable::header(std::string_view key) const {
+  const auto found = headers_.find(std::string(key));
+  return found == headers_.end() ? std::string() : found->second;
+}
+
+const std::string& MeasuredTable::text(std::size_t row, std::string_view column) const {
+  static const std::string empty;
+  const auto found = index_.find(column);
+  return found == index_.end() ? empty : cells_[row][found->second];
+}
+
+std::optional<double> MeasuredTable::optional_number(std::size_t row, std::string_view column) const {
+  const std::string& cell = text(row, column);
+  if (cell.empty()) return std::nullopt;
+  double value = 0;
+  const auto [end, code] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
+  if (code != std::errc() || end != cell.data() + cell.size() || !std::isfinite(value)) {
+    throw error(row, fmt::format("{} = \"{}\" is not a number, write e.g. 1.25", column, cell));
+  }
+  return value;
+}
+
+double MeasuredTable::number(std::size_t row, std::string_view column) const {
+  const std::optional<double> value = optional_number(row, column);
+  if (!value) throw error(row, fmt::format("{} is empty (the row means nothing without it), write a number", column));
+  return *value;
+}
+
+bool MeasuredTable::boolean(std::size_t row, std::string_view column) const {
+  const std::string& cell = text(row, column);
+  if (cell != "true" && cell != "false") {
+    throw error(row, fmt::format("{} = \"{}\" is neither true nor false", column, cell));
+  }
+  return cell == "true";
+}
+
+MeasuredFileError MeasuredTable::error(std::size_t row, std::string_view message) const {
+  return MeasuredFileError(fmt::format("{}: {}", place(row), message));
+}
+
+std::string MeasuredTable::place(std::size_t row) const {
+  return fmt::format("{}:{}", file_.string(), lines_[row]);
+}
+
+}  // namespace orrery

@@ -1,0 +1,206 @@
+#include "scenarios/measured_profile.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace orrery {
+namespace {
+
+Constant read_constant(const Table& parent, std::string_view key, std::string_view unit, std::string name) {
+  const Table table = parent.table(key);
+  Constant c;
+  c.name = std::move(name);
+  c.unit = unit;
+  c.value = table.number("value");
+  table.choice("unit", {std::string(unit).c_str()});
+  c.provenance = provenance_named(table.choice("provenance", {"measured", "fitted", "datasheet", "assumed"}));
+  c.source = table.string("source");
+  if (table.has("interval")) {
+    const std::vector<double> interval = table.numbers("interval");
+    if (interval.size() != 2 || interval[0] > interval[1]) {
+      throw table.error_at("interval", "interval is not [low, high]");
+    }
+    c.low = interval[0];
+    c.high = interval[1];
+  }
+  c.rows = static_cast<int>(table.optional_count("rows").value_or(0));
+  return c;
+}
+
+template <class Model, std::size_t n>
+void read_constants(const Table& table, const std::string& owner, const std::array<ConstantOf<Model>, n>& list,
+                    Model& model) {
+  for (const ConstantOf<Model>& constant : list) {
+    Constant& c = model.*constant.member;
+    c = read_constant(table, constant.name, constant.unit, fmt::format("{}.{}", owner, constant.name));
+    if (!(c.value >= constant.lower && c.value <= constant.upper) && c.value != 0) {
+      throw table.error_at(constant.name, fmt::format("{} = {} {} is not in {} to {} (no GPU is like that)", c.name,
+                                                      c.value, c.unit, constant.lower, constant.upper));
+    }
+  }
+}
+
+AttentionModel read_attention(const Table& table) {
+  AttentionModel model;
+  model.phase = table.choice("pass", {"forward", "backward"}) == "backward" ? Phase::backward : Phase::forward;
+  model.head_dim = static_cast<int>(table.count("head_dim"));
+  const std::string owner = fmt::format("attention.{}.d{}", name_of(model.phase), model.head_dim);
+  read_constants(table, owner, constants_of_attention(), model);
+  read_constants(table, owner, constants_of_power(), model.power);
+  return model;
+}
+
+LinkTable read_link(const Table& table) {
+  LinkTable link;
+  link.link = table.string("link");
+  link.mechanism = table.choice("mechanism", {"copy_engine", "nccl"});
+  link.op = table.string("op");
+  link.bytes = table.numbers("bytes");
+  for (const double us : table.numbers("time_us")) link.seconds.push_back(us * 1e-6);
+  link.source = table.string("source");
+  if (link.bytes.size() != link.seconds.size() || link.bytes.size() < 2) {
+    throw table.error_at("time_us", fmt::format("{} times for {} sizes (each size has one), give two or more of both",
+                                                link.seconds.size(), link.bytes.size()));
+  }
+  for (std::size_t i = 1; i < link.bytes.size(); ++i) {
+    if (!(link.bytes[i] > link.bytes[i - 1]) || link.seconds[i] < link.seconds[i - 1]) {
+      throw table.error_at("bytes", "sizes and times must grow (a longer message is not faster), sort them");
+    }
+  }
+  return link;
+}
+
+ErrorBand read_band(const Table& table) {
+  ErrorBand band;
+  band.group = table.string("group");
+  band.inside = table.number("inside");
+  band.outside = table.number("outside");
+  band.least = table.number("least");
+  band.most = table.number("most");
+  band.rows = static_cast<int>(table.count("rows"));
+  return band;
+}
+
+std::string toml_string(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "\"";
+}
+
+std::string constant_line(std::string_view key, const Constant& c, bool with_unit) {
+  std::string line = fmt::format("{} = {{value = {:.9}", key, c.value);
+  if (with_unit) line += fmt::format(", unit = {}", toml_string(c.unit));
+  if (c.rows > 0) line += fmt::format(", interval = [{:.6}, {:.6}], rows = {}", c.low, c.high, c.rows);
+  return line +
+         fmt::format(", provenance = {}, source = {}}}\n", toml_string(name_of(c.provenance)), toml_string(c.source));
+}
+
+template <class Model, std::size_t n>
+std::string constant_lines(const std::array<ConstantOf<Model>, n>& list, const Model& model) {
+  std::string lines;
+  for (const ConstantOf<Model>& constant : list) {
+    lines += constant_line(constant.name, model.*constant.member, true);
+  }
+  return lines;
+}
+
+/// The eight constants of every profile; fractions and tile sides are plain numbers, times carry their unit.
+std::string plain_constants(const Profile& profile) {
+  std::string lines;
+  const std::pair<std::string_view, const Constant*> all[] = {
+      {"attention_forward_efficiency", &profile.attention_forward_efficiency},
+      {"attention_backward_efficiency", &profile.attention_backward_efficiency},
+      {"dense_efficiency", &profile.dense_efficiency},
+      {"hbm_efficiency", &profile.hbm_efficiency},
+      {"link_efficiency", &profile.link_efficiency},
+      {"kernel_overhead", &profile.kernel_overhead},
+      {"tile_query", &profile.tile_query},
+      {"tile_key", &profile.tile_key}};
+  for (const auto& [key, constant] : all) {
+    const std::string value = constant->unit == "s" ? fmt::format("\"{:.6} us\"", constant->value * 1e6)
+                                                    : fmt::format("{:.6}", constant->value);
+    lines += fmt::format("{} = {{value = {}, provenance = {}, source = {}}}\n", key, value,
+                         toml_string(name_of(constant->provenance)), toml_string(constant->source));
+  }
+  return lines;
+}
+
+std::string kernel_lines(const MeasuredKernels& kernels) {
+  std::string text = "\n[kernels.clock]\n" + constant_lines(constants_of_clock(), kernels.clock);
+  for (const AttentionModel& model : kernels.attention) {
+    text += fmt::format("\n[[kernels.attention]]\npass = {}\nhead_dim = {}\n", toml_string(name_of(model.phase)),
+                        model.head_dim);
+    text += constant_lines(constants_of_attention(), model) + constant_lines(constants_of_power(), model.power);
+  }
+  if (kernels.gemm) {
+    text += "\n[kernels.gemm]\n" + constant_lines(constants_of_gemm(), *kernels.gemm) +
+            constant_lines(constants_of_power(), kernels.gemm->power);
+  }
+  for (const StreamModel& model : kernels.streams) {
+    text += fmt::format("\n[[kernels.stream]]\nkernel = {}\n", toml_string(model.kernel)) +
+            constant_lines(constants_of_stream(), model);
+  }
+  for (const LinkTable& link : kernels.links) {
+    std::vector<std::string> bytes, times;
+    for (const double b : link.bytes) bytes.push_back(fmt::format("{:.0f}", b));
+    for (const double s : link.seconds) times.push_back(fmt::format("{:.6}", s * 1e6));
+    text += fmt::format(
+        "\n[[kernels.link]]\nlink = {}\nmechanism = {}\nop = {}\nbytes = [{}]\ntime_us = [{}]\nsource = {}\n",
+        toml_string(link.link), toml_string(link.mechanism), toml_string(link.op), fmt::join(bytes, ", "),
+        fmt::join(times, ", "), toml_string(link.source));
+  }
+  for (const ErrorBand& band : kernels.bands) {
+    text += fmt::format(
+        "\n[[kernels.band]]\ngroup = {}\ninside = {:.5}\noutside = {:.5}\nleast = {:.6e}\nmost = {:.6e}\nrows = {}\n",
+        toml_string(band.group), band.inside, band.outside, band.least, band.most, band.rows);
+  }
+  return text;
+}
+
+}  // namespace
+
+Provenance provenance_named(std::string_view name) {
+  for (const Provenance p : {Provenance::measured, Provenance::fitted, Provenance::datasheet}) {
+    if (name_of(p) == name) return p;
+  }
+  return Provenance::assumed;
+}
+
+MeasuredKernels read_measured_kernels(const Table& table) {
+  MeasuredKernels kernels;
+  read_constants(table.table("clock"), "clock", constants_of_clock(), kernels.clock);
+  for (const Table& attention : table.tables("attention")) kernels.attention.push_back(read_attention(attention));
+  if (const auto gemm = table.optional_table("gemm")) {
+    read_constants(*gemm, "gemm", constants_of_gemm(), kernels.gemm.emplace());
+    read_constants(*gemm, "gemm", constants_of_power(), kernels.gemm->power);
+  }
+  if (table.has("stream")) {
+    for (const Table& stream : table.tables("stream")) {
+      StreamModel& model = kernels.streams.emplace_back();
+      model.kernel = stream.string("kernel");
+      read_constants(stream, "stream." + model.kernel, constants_of_stream(), model);
+    }
+  }
+  if (table.has("link")) {
+    for (const Table& link : table.tables("link")) kernels.links.push_back(read_link(link));
+  }
+  if (table.has("band")) {
+    for (const Table& band : table.tables("band")) kernels.bands.push_back(read_band(band));
+  }
+  return kernels;
+}
+
+std::string write_profile(const Profile& profile, std::string_view gpu, std::string_view description,
+                          std::string_view conditions) {
+  std::string text =
+      fmt::format("kind = \"profile\"\ndescription = {}\ngpu = {}\n", toml_string(description), toml_string(gpu));
+  if (profile.kernels) text += fmt::format("conditions = {}\n", toml_string(conditions));
+  text += "\n" + plain_constants(profile);
+  if (profile.kernels) text += kernel_lines(*profile.kernels);
+  return text;
+}
+
+}  // namespace orrery

@@ -1,0 +1,52 @@
+// A profile with measured kernels whose constants are round numbers, so that times follow by hand.
+#pragma once
+
+#include "cost_models/kernel_cost.hpp"
+
+namespace orrery {
+
+inline Constant number(double value) {
+  return {"", value, "1", Provenance::assumed, "test"};
+}
+
+inline constexpr int test_sms = 10;
+inline constexpr double test_clock = 1e9;
+
+/// The clock never leaves 1 GHz: nothing droops, and the power limit is far away.
+inline ClockModel steady_clock() {
+  ClockModel clock;
+  clock.maximum_clock = clock.burst_clock = number(test_clock);
+  clock.idle_power = number(100);
+  clock.power_limit = number(1e9);
+  clock.power_exponent = number(2);
+  clock.hbm_energy = number(1e-10);
+  clock.tensor_flops_per_cycle = number(1e5);
+  clock.power_lag = number(0.05);
+  return clock;
+}
+
+inline Profile measured_profile() {
+  Profile p;
+  p.attention_forward_efficiency = p.attention_backward_efficiency = p.dense_efficiency = p.hbm_efficiency = number(1);
+  p.kernel_overhead = number(0);
+  p.tile_query = p.tile_key = number(128);
+  MeasuredKernels& k = p.kernels.emplace();
+  k.clock = steady_clock();
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    AttentionModel& m = k.attention.emplace_back();
+    m.phase = phase;
+    m.head_dim = 128;
+    m.launch = number(5e-6);
+    m.query_traffic = number(phase == Phase::backward ? 16 : 0);
+    m.grouped_traffic = number(phase == Phase::backward ? 4 : 0);
+    m.list_start = number(1000);
+    m.full_tile = number(2000);
+    m.masked_tile = number(3000);
+    m.power.clock_droop = number(0);
+    m.power.tensor_power = number(1000);
+  }
+  k.streams.push_back({"copy_kernel", number(2e-6), number(4e12)});
+  return p;
+}
+
+}  // namespace orrery

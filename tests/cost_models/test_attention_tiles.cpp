@@ -1,0 +1,96 @@
+// Tile lists on SMs, against schedules done by hand.
+#include "cost_models/attention_tiles.hpp"
+
+#include "tests/catch.hpp"
+#include "tests/cost_models/measured_models.hpp"
+
+using namespace orrery;
+
+namespace {
+const TileCycles cycles{1000, 2000, 3000};
+constexpr int sms = 10;
+
+TileLists full_block(std::int64_t lists, double length, std::int64_t heads) {
+  return {.lists = lists, .longest = length, .tiles = static_cast<double>(lists) * length, .heads = heads};
+}
+}  // namespace
+
+TEST_CASE("equal lists take whole waves: one list more than the SMs costs a wave") {
+  const double list = 1000 + 4 * 2000;
+  CHECK(makespan(full_block(10, 4, 1), cycles, sms) == list);
+  CHECK(makespan(full_block(11, 4, 1), cycles, sms) == 2 * list);
+  CHECK(makespan(full_block(5, 4, 4), cycles, sms) == 2 * list);
+  CHECK(makespan(full_block(5, 4, 4), cycles, sms - 1) == 3 * list);
+}
+
+TEST_CASE("a masked tile costs its own cycles in place of a full tile's") {
+  TileLists lists = full_block(10, 4, 1);
+  lists.masked_tiles = 10;  // one in each list
+  CHECK(makespan(lists, cycles, sms) == 1000 + 3 * 2000 + 3000);
+}
+
+TEST_CASE("a causal square of one head on many SMs takes its longest list") {
+  // Lists of 1, 2, 3, 4 tiles, one masked each.
+  const TileLists causal{.lists = 4, .longest = 4, .tiles = 10, .masked_tiles = 4, .heads = 1};
+  CHECK_THAT(makespan(causal, cycles, sms), WithinRel(1000.0 + 3 * 2000 + 3000, 1e-6));
+}
+
+TEST_CASE("list scheduling takes lists in order: longest first ends sooner than shortest first") {
+  // Lists of 1, 2, 3 tiles without a start cost, one cycle a tile, on two SMs: shortest first the SMs end at 1 + 3 = 4
+  // and 2; longest first both at 3.
+  const TileCycles one{0, 1, 1};
+  TileLists causal{.lists = 3, .longest = 3, .tiles = 6, .heads = 1};
+  CHECK_THAT(makespan(causal, one, 2), WithinRel(4.0, 1e-6));
+  causal.longest_first = true;
+  CHECK_THAT(makespan(causal, one, 2), WithinRel(3.0, 1e-6));
+}
+
+TEST_CASE("a window's lists grow to its width and stay there") {
+  // Ten lists of 1, 2, 2, ..., 2 tiles on ten SMs: the longest has two.
+  const TileCycles one{0, 1, 1};
+  const TileLists window{.lists = 10, .longest = 10, .tiles = 19, .heads = 1};
+  CHECK_THAT(makespan(window, one, 10), WithinRel(2.0, 1e-6));
+}
+
+TEST_CASE("beyond the exact limit a makespan is the work of all SMs and at most one list more") {
+  const std::int64_t n = 1 << 12;
+  const double tiles = static_cast<double>(n) * (static_cast<double>(n) + 1) / 2;
+  for (const std::int64_t heads : {1, 3, 5, 64}) {
+    const TileLists causal{.lists = n, .longest = static_cast<double>(n), .tiles = tiles, .heads = heads};
+    const double work = (static_cast<double>(n) * 1000 + tiles * 2000) * static_cast<double>(heads);
+    const double end = makespan(causal, cycles, sms);
+    CHECK(end >= work / sms * (1 - 1e-9));
+    CHECK(end <= work / sms + 1000 + static_cast<double>(n) * 2000);
+  }
+}
+
+TEST_CASE("an attention kernel takes launch, streams at the rate of copies, and its tiles at the clock") {
+  // 512 x 256, one head: forward 4 lists of 2 tiles; backward 2 lists of 4 tiles, and 16 B per element of Q.
+  const AttentionShape shape{
+      .pairs = 512 * 256, .query_rows = 512, .key_rows = 256, .heads = 1, .kv_heads = 1, .head_dim = 128};
+  const Profile profile = measured_profile();
+  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+  CHECK_THAT(attention_cost(shape, Phase::forward, peaks, profile).duration.si(),
+             WithinRel(5e-6 + (1000 + 2 * 2000) / test_clock, 1e-6));
+  CHECK_THAT(attention_cost(shape, Phase::backward, peaks, profile).duration.si(),
+             WithinRel(5e-6 + 16 * 512 * 128 / 4e12 + (1000 + 4 * 2000) / test_clock, 1e-6));
+}
+
+TEST_CASE("grouped keys cost the backward pass the sums over query heads") {
+  AttentionShape shape{
+      .pairs = 256 * 256, .query_rows = 256, .key_rows = 256, .heads = 4, .kv_heads = 4, .head_dim = 128};
+  const Profile profile = measured_profile();
+  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+  const Seconds alone = attention_cost(shape, Phase::backward, peaks, profile).duration;
+  shape.kv_heads = 2;
+  const Seconds grouped = attention_cost(shape, Phase::backward, peaks, profile).duration;
+  CHECK_THAT((grouped - alone).si(), WithinRel(4.0 * 256 * 4 * 128 / 4e12, 1e-6));
+}
+
+TEST_CASE("types that were not measured keep to the roofline") {
+  AttentionShape shape{.pairs = 1e6, .query_rows = 1, .key_rows = 1, .heads = 1, .kv_heads = 1, .head_dim = 128};
+  shape.element_bytes = 4;
+  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+  CHECK_THAT(attention_cost(shape, Phase::forward, peaks, measured_profile()).duration.si(),
+             WithinRel(4 * 1e6 * 128 / 1e14, 1e-12));
+}

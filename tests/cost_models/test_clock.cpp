@@ -1,0 +1,64 @@
+// Clock, power and energy of a kernel under load.
+#include "cost_models/clock.hpp"
+
+#include "tests/catch.hpp"
+#include "tests/cost_models/measured_models.hpp"
+
+using namespace orrery;
+
+namespace {
+
+/// All cycles on the tensor cores: load 1.
+KernelLoad tensor_load(double cycles) {
+  return {cycles, Seconds(), Flops::from_si(cycles * 1e5), Bytes()};
+}
+PowerModel power(double droop, double watts) {
+  return {number(droop), number(watts)};
+}
+
+}  // namespace
+
+TEST_CASE("a burst runs at the burst clock less the droop times the tensor load") {
+  const KernelRun run = run_kernel(tensor_load(1e6), steady_clock(), power(2e8, 1), Regime::burst);
+  CHECK_THAT(run.clock_hz, WithinRel(1e9 - 2e8, 1e-6));
+  CHECK_THAT(run.duration.si(), WithinRel(1e6 / 8e8, 1e-6));
+}
+
+TEST_CASE("half a tensor load droops half as far") {
+  KernelLoad load = tensor_load(1e6);
+  load.flops = load.flops * 0.5;
+  CHECK_THAT(run_kernel(load, steady_clock(), power(2e8, 1), Regime::burst).clock_hz, WithinRel(1e9 - 1e8, 1e-6));
+}
+
+TEST_CASE("sustained, the clock falls until the power is at its limit") {
+  ClockModel clock = steady_clock();
+  clock.power_limit = number(500);
+  // 100 W idle + 1000 W * (f / 1 GHz)^2 = 500 W.
+  const KernelRun run = run_kernel(tensor_load(1e6), clock, power(0, 1000), Regime::sustained);
+  CHECK_THAT(run.clock_hz, WithinRel(1e9 * std::sqrt(0.4), 1e-6));
+  CHECK_THAT(run.power.si(), WithinRel(500.0, 1e-6));
+  CHECK_THAT(run_kernel(tensor_load(1e6), clock, power(0, 1000), Regime::burst).clock_hz, WithinRel(1e9, 1e-6));
+}
+
+TEST_CASE("below the limit both regimes run at the same clock") {
+  const KernelRun burst = run_kernel(tensor_load(1e6), steady_clock(), power(1e8, 1000), Regime::burst);
+  const KernelRun sustained = run_kernel(tensor_load(1e6), steady_clock(), power(1e8, 1000), Regime::sustained);
+  CHECK(burst.clock_hz == sustained.clock_hz);
+}
+
+TEST_CASE("a kernel without tensor work runs at the maximum clock, and HBM traffic costs its energy") {
+  KernelLoad load;
+  load.unclocked = Seconds::from_si(1e-3);
+  load.hbm_traffic = Bytes::from_si(4e9);
+  const KernelRun run = run_kernel(load, steady_clock(), PowerModel(), Regime::sustained);
+  CHECK(run.duration == load.unclocked);
+  CHECK_THAT(run.power.si(), WithinRel(100 + 1e-10 * 4e9 / 1e-3, 1e-9));
+}
+
+TEST_CASE("time under load: bursts until the lag is over and sustained after it") {
+  const ClockModel clock = steady_clock();  // lag 50 ms
+  const KernelRun burst{Seconds::from_si(1e-3), 1e9, Watts()}, sustained{Seconds::from_si(1.25e-3), 8e8, Watts()};
+  CHECK(mean_slow_down(Seconds::from_si(0.5e-3), burst, sustained, clock) == 1);
+  // Of 10 s, 9.95 s do 0.8 of what bursts would have done.
+  CHECK_THAT(mean_slow_down(Seconds::from_si(10), burst, sustained, clock), WithinRel(10 / (0.05 + 9.95 * 0.8), 1e-12));
+}

@@ -1,0 +1,155 @@
+// Fits on rows that a known profile produced: the constants must come back, and what rows cannot say is an error.
+#include "cost_models/fit_kernels.hpp"
+
+#include <fmt/format.h>
+
+#include "tests/catch.hpp"
+#include "tests/cost_models/measured_models.hpp"
+
+using namespace orrery;
+
+namespace {
+
+const GpuPeaks peaks{FlopsPerSecond::from_si(9.8e14), BytesPerSecond::from_si(4.8e12), 132};
+
+FitFacts facts() {
+  return {.peaks = peaks, .maximum_clock_hz = 1.98e9, .power_limit_w = 700, .idle_power_w = 120, .source = "test"};
+}
+
+/// Constants near those of a real GPU.
+Profile truth() {
+  Profile p = measured_profile();
+  ClockModel& clock = p.kernels->clock;
+  clock.maximum_clock = number(1.98e9);
+  clock.burst_clock = number(1.86e9);
+  clock.idle_power = number(120);
+  clock.power_limit = number(700);
+  clock.power_exponent = number(2.5);
+  clock.hbm_energy = number(0);  // no copy rows here, so that the fit takes none either
+  clock.tensor_flops_per_cycle = number(132 * 4096);
+  for (AttentionModel& m : p.kernels->attention) {
+    const bool forward = m.phase == Phase::forward;
+    m.launch = number(forward ? 6e-6 : 12e-6);
+    m.query_traffic = number(forward ? 0 : 18);
+    m.grouped_traffic = number(forward ? 0 : 5);
+    m.list_start = number(forward ? 2500 : 8000);
+    m.full_tile = number(forward ? 2650 : 7600);
+    m.masked_tile = number(forward ? 4000 : 9000);
+    m.power = {number(forward ? 2.4e8 : 1.2e8), number(forward ? 1650 : 1750)};
+  }
+  p.kernels->streams.clear();
+  return p;
+}
+
+std::string csv_rows(const std::string& masks) {
+  const Profile profile = truth();
+  std::string text =
+      "gpu,schedule,pass,heads,kv_heads,head_dim,n_q,n_k,mask,window,causal,regime,time_ms,sm_clock_mhz,status\n";
+  for (const std::string pass : {"forward", "backward"}) {
+    for (const std::string mask : {"full", "causal"}) {
+      if (masks.find(mask) == std::string::npos) continue;
+      for (const int n_q : {512, 2048, 8192, 16384}) {
+        for (const int n_k : {512, 2048, 8192, 16384}) {
+          if (mask == "causal" && n_q != n_k) continue;
+          for (const int kv_heads : {32, 8}) {
+            for (const std::string regime : {"burst", "sustained"}) {
+              const Phase phase = pass == "forward" ? Phase::forward : Phase::backward;
+              const TilePairs pairs =
+                  tile_pairs({static_cast<double>(n_q), static_cast<double>(n_k), mask, 0}, 128, 128);
+              const AttentionShape shape{.pairs = pairs.executed,
+                                         .query_rows = static_cast<double>(n_q),
+                                         .key_rows = static_cast<double>(n_k),
+                                         .heads = 32,
+                                         .kv_heads = static_cast<double>(kv_heads),
+                                         .head_dim = 128,
+                                         .masked_pairs = pairs.masked};
+              const AttentionModel& model = *profile.kernels->attention_of(phase, 128);
+              const KernelRun run =
+                  run_kernel(attention_load(shape, model, *profile.kernels, peaks, 128, 128), profile.kernels->clock,
+                             model.power, regime == "burst" ? Regime::burst : Regime::sustained);
+              text += fmt::format("h200_sxm,kernel,{},32,{},128,{},{},{},,{},{},{:.9},{:.9},ok\n", pass, kv_heads, n_q,
+                                  n_k, mask, mask == "causal" ? "true" : "false", regime, run.duration.si() * 1e3,
+                                  run.clock_hz / 1e6);
+            }
+          }
+        }
+      }
+    }
+  }
+  return text;
+}
+
+std::vector<MeasuredKernel> rows_of(const std::string& csv) {
+  std::vector<MeasuredKernel> rows;
+  add_rows(MeasuredTable::parse(csv, "made.csv"), rows);
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE("a fit finds the constants that made the rows") {
+  const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  const KernelFit fit = fit_kernels(rows, facts(), measured_profile());
+  const Profile expected = truth();
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    const AttentionModel& found = *fit.profile.kernels->attention_of(phase, 128);
+    const AttentionModel& made = *expected.kernels->attention_of(phase, 128);
+    for (const auto& constant : constants_of_attention()) {
+      INFO(name_of(phase) << " " << constant.name);
+      CHECK_THAT((found.*constant.member).value, WithinRel((made.*constant.member).value, 0.02));
+    }
+    CHECK_THAT(found.power.clock_droop.value, WithinRel(made.power.clock_droop.value, 0.05));
+    CHECK_THAT(found.power.tensor_power.value, WithinRel(made.power.tensor_power.value, 0.05));
+  }
+  for (const HeldOutErrors& group : fit.errors) {
+    INFO(group.group);
+    CHECK(group.median < 1e-3);
+  }
+}
+
+TEST_CASE("a third of the shapes is fitted on, and both regimes of a shape have the same use") {
+  const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  const std::vector<RowUse> uses = split(rows);
+  const auto fitted = std::count(uses.begin(), uses.end(), RowUse::fitted);
+  CHECK(static_cast<double>(fitted) <= 0.4 * static_cast<double>(rows.size()));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (std::size_t j = 0; j < rows.size(); ++j) {
+      if (rows[i].shape == rows[j].shape) CHECK(uses[i] == uses[j]);
+    }
+  }
+}
+
+TEST_CASE("without masked rows the cost of a masked tile is undetermined, and the error says so") {
+  const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full"));
+  CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),
+                    ContainsSubstring("masked_tile") && ContainsSubstring("causal blocks or windows"));
+}
+
+TEST_CASE("rows that no constants explain contradict each other") {
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i].time = rows[i].time * (i % 4 < 2 ? 1 : 4);
+  CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()), ContainsSubstring("contradict"));
+}
+
+TEST_CASE("pairs in tiles: a causal square computes the tiles up to the diagonal") {
+  const TilePairs pairs = tile_pairs({512, 512, "causal", 0}, 128, 128);
+  CHECK(pairs.executed == (1 + 2 + 3 + 4) * 128 * 128);
+  CHECK(pairs.executed - pairs.masked == 512 * 513 / 2);
+}
+
+TEST_CASE("pairs in tiles: a window touches its width and the two ragged ends") {
+  // 256 keys a query, itself included: a query tile touches three key tiles, at the start of the sequence fewer.
+  const TilePairs pairs = tile_pairs({1024, 1024, "window", 256}, 128, 128);
+  CHECK(pairs.executed == (1 + 2 + 6 * 3) * 128 * 128);
+  CHECK(pairs.executed - pairs.masked == 1024 * 256 - 256 * 255 / 2);
+}
+
+TEST_CASE("a measured file keeps its header, quoted commas and line numbers") {
+  const MeasuredTable table = MeasuredTable::parse("# gpu = X\n# date = today\na,b\n1,\"x, y\"\n\n2,z\n", "f.csv");
+  CHECK(table.header("gpu") == "X");
+  CHECK(table.rows() == 2);
+  CHECK(table.text(0, "b") == "x, y");
+  CHECK(table.place(1) == "f.csv:6");
+  CHECK_THROWS_WITH(table.number(1, "b"), ContainsSubstring("f.csv:6") && ContainsSubstring("is not a number"));
+  CHECK_THROWS_WITH(MeasuredTable::parse("a,b\n1\n", "f.csv"), ContainsSubstring("f.csv:2") && ContainsSubstring("1 cells"));
+}
