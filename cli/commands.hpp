@@ -6,8 +6,10 @@
 namespace orrery {
 
 void add_simulate(CLI::App& app);
+void add_fit(CLI::App& app);
 void add_list(CLI::App& app);
 void add_reach(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_validate(CLI::App& app);
 
 }  // namespace orrery

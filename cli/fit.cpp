@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <regex>
 #include <set>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "cli/output_file.hpp"
 #include "cost_models/fit_kernels.hpp"
 #include "cost_models/intervals.hpp"
 #include "scenarios/hardware.hpp"
@@ -144,10 +144,9 @@ void run(const FitOptions& options) {
   const std::string text =
       write_profile(fit.profile, inputs.gpu, fmt::format("{}, fitted by orrery fit to {}.", inputs.gpu, inputs.files),
                     inputs.conditions);
-  std::ofstream out(options.output, std::ios::binary);
-  out << text;
-  out.close();
-  if (!out) throw std::runtime_error(fmt::format("{}: cannot be written (does the folder exist?)", options.output));
+  OutputFile out(options.output);
+  out.stream() << text;
+  out.keep();
   print(fit, options.output);
 }
 

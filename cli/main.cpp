@@ -27,6 +27,8 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", ORRERY_VERSION);
   app.require_subcommand(1);
   orrery::add_simulate(app);
+  orrery::add_fit(app);
+  orrery::add_validate(app);
   orrery::add_list(app);
   orrery::add_reach(app);
   orrery::add_bench(app);
@@ -35,6 +37,8 @@ int main(int argc, char** argv) {
     if (std::fflush(stdout) != 0) throw std::runtime_error("standard output could not be written (is the disk full?)");
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
+  } catch (const CLI::RuntimeError& status) {  // a subcommand did its work and says no
+    return status.get_exit_code();
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "orrery: {}, see {} --help\n", orrery::in_one_line(error.what()), chosen(app));
     return exit_failure;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "cli/gnuplot.hpp"
 #include "cli/reach_output.hpp"
 #include "scenarios/model.hpp"
 #include "scenarios/nearest.hpp"

@@ -46,8 +46,6 @@ std::string cheapest_csv(const FindResult& result);
 /// density, with the window alone beside it. Several: their fronts. Throws std::runtime_error if gnuplot is missing or
 /// fails; FILE.dat is then there all the same.
 void plot_reach(const std::vector<ReachResult>& results, const std::string& file);
-/// Throws std::invalid_argument if the ending is none of these.
-void check_plot_name(const std::string& file);
 
 /// "1", "16 tokens per key", "state"
 std::string resolution_text(Index resolution);

@@ -1,43 +1,17 @@
 // The picture of a reach: a data file, and a gnuplot script that goes to gnuplot through a pipe.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
 
+#include "cli/gnuplot.hpp"
 #include "cli/reach_output.hpp"
 
 namespace orrery {
 namespace {
-
-struct Terminal {
-  const char* ending;
-  const char* gnuplot;
-};
-constexpr Terminal terminals[] = {
-    {".svg", "svg size 1200,720 font 'Helvetica,15' background rgb 'white'"},
-    {".png", "pngcairo size 1200,720 font 'Sans,12'"},
-    {".pdf", "pdfcairo size 12in,7.2in font 'Sans,13'"},
-};
-
-const Terminal* terminal_of(const std::string& file) {
-  for (const Terminal& terminal : terminals) {
-    if (file.ends_with(terminal.ending)) return &terminal;
-  }
-  return nullptr;
-}
-
-/// In single quotes gnuplot reads nothing but two quotes.
-std::string in_quotes(const std::string& text) {
-  std::string result = "'";
-  for (const char c : text) result += c == '\'' ? "''" : std::string(1, c);
-  return result + "'";
-}
 
 /// Text in lines of about `width` characters, as an expression of gnuplot.
 std::string wrapped(const std::string& text, std::size_t width) {
@@ -51,15 +25,6 @@ std::string wrapped(const std::string& text, std::size_t width) {
     line += (line.empty() ? "" : " ") + word;
   }
   return lines + in_quotes(line);
-}
-
-bool on_path(const char* program) {
-  const char* path = std::getenv("PATH");
-  std::istringstream folders(path != nullptr ? path : "");
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    if (::access((folder + "/" + program).c_str(), X_OK) == 0) return true;
-  }
-  return false;
 }
 
 // --- The data file. Blocks are apart by two blank lines, as gnuplot wants them; lags start at 1, for the log axis. ---
@@ -126,7 +91,7 @@ std::optional<ReachPattern> window_alone(const ReachPattern& pattern) {
 
 std::string heading(const std::string& file, double largest_lag, int layers, int panels) {
   std::string text =
-      fmt::format("set terminal {}\nset output {}\nset encoding utf8\n", terminal_of(file)->gnuplot, in_quotes(file));
+      fmt::format("set terminal {}\nset output {}\nset encoding utf8\n", gnuplot_terminal(file), in_quotes(file));
   text += "set logscale y 2\nset format y '%.0f'\n";
   // A label for every second or fourth power of two where there are many.
   text += fmt::format("set ytics 1,{}\n", largest_lag > 1e9 ? 16 : largest_lag > 1e5 ? 4 : 2);
@@ -254,41 +219,7 @@ std::string several_mechanisms(const std::vector<ReachResult>& results, const st
   return text + plot(elements);
 }
 
-void write_file(const std::string& file, const std::string& text) {
-  std::ofstream out(file, std::ios::binary);
-  out << text;
-  out.close();
-  if (!out) throw std::runtime_error(fmt::format("{}: cannot be written (does the folder exist?)", file));
-}
-
-void draw(const std::string& script, const std::string& file, const std::string& data) {
-  if (!on_path("gnuplot")) {
-    throw std::runtime_error(
-        fmt::format("{} was not drawn (gnuplot is not installed; the data is in {}), install it, e.g. "
-                    "apt-get install gnuplot-nox",
-                    file, data));
-  }
-  std::signal(SIGPIPE, SIG_IGN);  // a gnuplot that dies early is an exit status, not our end
-  std::FILE* gnuplot = ::popen("gnuplot", "w");
-  if (gnuplot == nullptr)
-    throw std::runtime_error(fmt::format("{} was not drawn (gnuplot could not be started)", file));
-  std::fwrite(script.data(), 1, script.size(), gnuplot);
-  if (::pclose(gnuplot) != 0) {
-    throw std::runtime_error(
-        fmt::format("{} was not drawn (gnuplot failed, see above; the data is in {})", file, data));
-  }
-}
-
 }  // namespace
-
-void check_plot_name(const std::string& file) {
-  if (terminal_of(file) == nullptr) {
-    throw std::invalid_argument(
-        fmt::format("--plot {} has no known ending (it chooses the format), end it in .svg, .png or .pdf", file));
-  }
-  if (file.find('\n') != std::string::npos)
-    throw std::invalid_argument("--plot: a line break cannot be in a file name");
-}
 
 void plot_reach(const std::vector<ReachResult>& results, const std::string& file) {
   const std::string data_file = file + ".dat";

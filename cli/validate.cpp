@@ -1,0 +1,202 @@
+// orrery validate: predicts measured rows and prints the error of every one.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cli/commands.hpp"
+#include "cli/gnuplot.hpp"
+#include "validate/runs.hpp"
+
+namespace orrery {
+namespace {
+
+struct ValidateOptions {
+  std::string profile;
+  std::vector<std::string> measured;
+  bool published = false;
+  std::string format = "text";
+  std::string plot;
+  double tolerance = 0;
+  bool summary_only = false;
+};
+
+std::string cell(const std::string& text) {
+  if (text.find_first_of(",\"") == std::string::npos) return text;
+  std::string out = "\"";
+  for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
+  return out + "\"";
+}
+
+std::string text_of(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups, bool summary_only) {
+  std::string text;
+  if (!summary_only) {
+    text += fmt::format("{:>10} {:>10} {:>8}  {:>8}  {}\n", "measured", "predicted", "error", "90 %", "row");
+    for (const Prediction& p : rows) {
+      if (!p.reason.empty()) {
+        text += fmt::format("{:>10} {:>10} {:>8}  {:>8}  {} (not predicted: {})\n", format(p.measured), "", "", "",
+                            p.name, p.reason);
+        continue;
+      }
+      text += fmt::format("{:>10} {:>10} {:+7.1f}%  +-{:4.1f}%{} {}{}{}\n", format(p.measured), format(p.predicted),
+                          100 * p.deviation(), 100 * p.band, p.within_band() ? " " : "!", p.name,
+                          p.extrapolated ? " (extrapolated)" : "", p.fitted ? " (fitted)" : "");
+    }
+    text += "\n";
+  }
+  text += fmt::format("{:28} {:>5} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "held-out rows", "rows", "mean", "median", "p90",
+                      "max", "covered");
+  for (const ErrorSummary& g : groups) {
+    text +=
+        fmt::format("{:28} {:5} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:8.0f}%\n", g.group, g.rows, 100 * g.mean_abs_rel,
+                    100 * g.median_abs_rel, 100 * g.p90_abs_rel, 100 * g.max_abs_rel, 100 * g.interval_coverage);
+  }
+  return text;
+}
+
+nlohmann::ordered_json json_of(const ErrorSummary& g) {
+  return {{"rows", g.rows},
+          {"mean_abs_rel", g.mean_abs_rel},
+          {"median_abs_rel", g.median_abs_rel},
+          {"p90_abs_rel", g.p90_abs_rel},
+          {"max_abs_rel", g.max_abs_rel},
+          {"interval_coverage", g.interval_coverage}};
+}
+
+std::string json_of(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups) {
+  nlohmann::ordered_json json;
+  json["rows"] = nlohmann::ordered_json::array();
+  for (const Prediction& p : rows) {
+    nlohmann::ordered_json row = {
+        {"group", p.group}, {"name", p.name}, {"place", p.place}, {"expected_s", p.measured.si()}};
+    if (!p.reason.empty()) {
+      row["not_predicted"] = p.reason;
+    } else {
+      row["predicted_s"] = p.predicted.si();
+      row["deviation_rel"] = p.deviation();
+      row["interval_low_s"] = p.predicted.si() * (1 - p.band);
+      row["interval_high_s"] = p.predicted.si() * (1 + p.band);
+      row["in_interval"] = p.within_band();
+      row["extrapolated"] = p.extrapolated;
+      row["fitted"] = p.fitted;
+    }
+    json["rows"].push_back(std::move(row));
+  }
+  for (const ErrorSummary& g : groups) json[g.group == "all" ? "summary" : "groups"][g.group] = json_of(g);
+  json["summary"] = json_of(groups.back());
+  return json.dump(2) + "\n";
+}
+
+std::string csv_of(const std::vector<Prediction>& rows) {
+  std::string text =
+      "group,name,place,expected_s,predicted_s,deviation_rel,interval_low_s,interval_high_s,in_interval,extrapolated,"
+      "fitted,not_predicted\n";
+  for (const Prediction& p : rows) {
+    text += fmt::format("{},{},{},{:.6g}", p.group, cell(p.name), cell(p.place), p.measured.si());
+    if (p.reason.empty()) {
+      text += fmt::format(",{:.6g},{:.5f},{:.6g},{:.6g},{},{},{},\n", p.predicted.si(), p.deviation(),
+                          p.predicted.si() * (1 - p.band), p.predicted.si() * (1 + p.band), p.within_band(),
+                          p.extrapolated, p.fitted);
+    } else {
+      text += fmt::format(",,,,,,,,{}\n", cell(p.reason));
+    }
+  }
+  return text;
+}
+
+/// Predicted over measured times, and below it the deviations.
+void plot(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups, const std::string& file) {
+  std::string data, points, deviations;
+  for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+    data += fmt::format("# {}\n# measured_s predicted_s deviation_percent\n", groups[g].group);
+    for (const Prediction& p : rows) {
+      if (p.group != groups[g].group || !p.reason.empty() || p.fitted) continue;
+      data += fmt::format("{:.6g} {:.6g} {:.4g}\n", p.measured.si(), p.predicted.si(), 100 * p.deviation());
+    }
+    data += "\n\n";
+    const std::string source = fmt::format("{} index {} using ", in_quotes(file + ".dat"), g);
+    const std::string style = fmt::format("pt {} ps 0.8 lc {}", g % 12 + 4, g + 1);
+    points += fmt::format(", {}1:2 with points {} title {} noenhanced", source, style, in_quotes(groups[g].group));
+    deviations += fmt::format(", {}1:3 with points {} notitle", source, style);
+  }
+  write_file(file + ".dat", data);
+  std::string script = fmt::format("set terminal {}\nset output {}\n", gnuplot_terminal(file), in_quotes(file));
+  script +=
+      "set multiplot layout 1,2\nset logscale x\nset format x '%.0e'\nset grid lc rgb '#d8d8d8'\nset tics out "
+      "nomirror\n"
+      "set xlabel 'measured [s]'\nset logscale y\nset format y '%.0e'\nset ylabel 'predicted [s]'\nset key top left "
+      "Left reverse font ',11'\nplot x with lines lc rgb '#888888' notitle" +
+      points +
+      "\nunset logscale y\nset format y '%+.0f %%'\nset ylabel 'predicted / measured - 1'\nset yrange [-30:30]\n"
+      "plot 0 with lines lc rgb '#888888' notitle" +
+      deviations + "\nunset multiplot\n";
+  draw(script, file, file + ".dat");
+}
+
+/// The groups and rows beyond their tolerance, as lines for people.
+std::string exceeded(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups, double tolerance) {
+  std::string text;
+  for (const ErrorSummary& g : groups) {
+    if (tolerance > 0 && g.rows > 0 && g.mean_abs_rel > tolerance) {
+      text +=
+          fmt::format("{}: mean error {:.1f} % (tolerance {:.1f} %)\n", g.group, 100 * g.mean_abs_rel, 100 * tolerance);
+    }
+  }
+  for (const Prediction& p : rows) {
+    if (!p.tolerance || !p.reason.empty() || std::abs(p.deviation()) <= *p.tolerance) continue;
+    text += fmt::format("{}: {}: error {:+.1f} % (tolerance {:.1f} %)\n", p.place, p.name, 100 * p.deviation(),
+                        100 * *p.tolerance);
+  }
+  return text;
+}
+
+void run(const ValidateOptions& options) {
+  if (!options.plot.empty()) check_plot_name(options.plot);
+  std::vector<std::filesystem::path> files(options.measured.begin(), options.measured.end());
+  if (options.published) {
+    const auto more = committed_files("published");
+    files.insert(files.end(), more.begin(), more.end());
+  } else if (files.empty()) {
+    files = committed_files("measured");
+  }
+  std::vector<Prediction> rows;
+  for (const std::filesystem::path& file : files) {
+    const std::vector<Prediction> of_file = predict_runs(MeasuredTable::read(file), options.profile);
+    rows.insert(rows.end(), of_file.begin(), of_file.end());
+  }
+  if (rows.empty()) throw std::runtime_error("no rows of runs or kernels in these files (wrong columns?), see README");
+  const std::vector<ErrorSummary> groups = summarize(rows);
+  const std::string text = options.format == "json"  ? json_of(rows, groups)
+                           : options.format == "csv" ? csv_of(rows)
+                                                     : text_of(rows, groups, options.summary_only);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (!options.plot.empty()) plot(rows, groups, options.plot);
+  const std::string beyond = exceeded(rows, groups, options.tolerance);
+  if (beyond.empty()) return;
+  fmt::print(stderr, "{}", beyond);
+  throw CLI::RuntimeError(1);
+}
+
+}  // namespace
+
+void add_validate(CLI::App& app) {
+  auto options = std::make_shared<ValidateOptions>();
+  CLI::App* command = app.add_subcommand("validate", "Predict measured runs and kernels, and print the error of each");
+  command->add_option("--profile", options->profile, "Profile to predict with (default: the one named like the GPU)");
+  command->add_option("--measured", options->measured,
+                      "CSV files of runs and kernels (default: all of validate/measured)");
+  command->add_flag("--published", options->published, "Also the published tables in validate/published");
+  command->add_option("--format", options->format, "text, json or csv")
+      ->check(CLI::IsMember({"text", "json", "csv"}))
+      ->capture_default_str();
+  command->add_option("--plot", options->plot, "Draw predicted over measured times into this .svg, .png or .pdf");
+  command->add_option("--tolerance", options->tolerance,
+                      "Exit with 1 if the mean error of a group is larger, e.g. 0.06 for 6 %");
+  command->add_flag("--summary", options->summary_only, "Text: the table of groups only");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace orrery

@@ -1,0 +1,90 @@
+// The committed measured files, predicted by the committed profiles: the table of errors stays where it is.
+#include "validate/runs.hpp"
+
+#include <map>
+
+#include "tests/catch.hpp"
+
+using namespace orrery;
+
+namespace {
+
+const std::filesystem::path measured = std::filesystem::path(ORRERY_SOURCE_DIR) / "validate/measured";
+
+std::vector<Prediction> predict(const std::string& file) {
+  return predict_runs(MeasuredTable::read(measured / file), "");
+}
+
+ErrorSummary over_all(const std::vector<Prediction>& rows) {
+  return summarize(rows).back();
+}
+
+const char* columns =
+    "implementation,backend,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,time_ms\n";
+
+}  // namespace
+
+TEST_CASE("attention blocks of an H200 that were held out are predicted within the stated errors") {
+  const std::vector<Prediction> rows = predict("h200_sxm/attention.csv");
+  std::map<std::string, ErrorSummary> groups;
+  for (const ErrorSummary& g : summarize(rows)) groups[g.group] = g;
+  CHECK(groups["attention forward"].median_abs_rel < 0.015);
+  CHECK(groups["attention forward"].p90_abs_rel < 0.04);
+  CHECK(groups["attention backward"].median_abs_rel < 0.016);
+  CHECK(groups["attention backward"].p90_abs_rel < 0.05);
+  CHECK(std::count_if(rows.begin(), rows.end(), [](const Prediction& p) { return p.fitted; }) * 10 <=
+        static_cast<std::ptrdiff_t>(rows.size()) * 4);
+}
+
+TEST_CASE("matrix products, merges and elementwise kernels that were held out have a median error below 3.5 %") {
+  for (const char* file : {"gemm", "merge", "elementwise"}) {
+    INFO(file);
+    CHECK(over_all(predict(std::string("h200_sxm/") + file + ".csv")).median_abs_rel < 0.035);
+  }
+}
+
+TEST_CASE("our own ring on two H200 is predicted from kernels and links alone: mean 4 %, at most 10 %") {
+  const std::vector<ErrorSummary> groups = summarize(predict("h200_sxm_x2/ring.csv"));
+  CHECK(groups.front().group == "orrery_ring copy_engine");
+  CHECK(groups.front().mean_abs_rel < 0.04);
+  CHECK(groups.front().max_abs_rel < 0.10);
+}
+
+TEST_CASE("no row of a ring is marked as fitted on") {
+  for (const Prediction& p : predict("h200_sxm_x2/ring.csv")) CHECK_FALSE(p.fitted);
+}
+
+TEST_CASE("the summary counts what was predicted and held out, with the mean, median, p90 and maximum by hand") {
+  std::vector<Prediction> rows(5);
+  const double errors[] = {0.01, -0.02, 0.03, 0.5, 0.9};
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i].group = "g";
+    rows[i].measured = Seconds::from_si(1);
+    rows[i].predicted = Seconds::from_si(1 + errors[i]);
+    rows[i].band = 0.025;
+  }
+  rows[3].fitted = true;
+  rows[4].reason = "no model";
+  const ErrorSummary s = over_all(rows);
+  CHECK(s.rows == 3);
+  CHECK_THAT(s.mean_abs_rel, WithinRel(0.02, 1e-9));
+  CHECK_THAT(s.median_abs_rel, WithinRel(0.02, 1e-9));
+  CHECK_THAT(s.p90_abs_rel, WithinRel(0.028, 1e-9));
+  CHECK_THAT(s.max_abs_rel, WithinRel(0.03, 1e-9));
+  CHECK_THAT(s.interval_coverage, WithinRel(2.0 / 3, 1e-9));
+}
+
+TEST_CASE("a run is predicted by the preset its library and schedule name, and an unknown one is an error") {
+  const std::string row = "h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,alltoall,forward,1\n";
+  const auto run = [&](const std::string& implementation) {
+    return predict_runs(MeasuredTable::parse(columns + implementation + ",cudnn," + row, "runs.csv"), "peak");
+  };
+  CHECK(run("pytorch_context_parallel").front().predicted > Seconds());
+  CHECK_THROWS_WITH(run("pytorch_context_paralel"), ContainsSubstring("runs.csv:2") && ContainsSubstring("no preset"));
+}
+
+TEST_CASE("a run of GPUs that are one GPU, or of limited channels, is listed but not predicted") {
+  const std::vector<Prediction> rows = predict("h200_sxm/ring.csv");
+  REQUIRE_FALSE(rows.empty());
+  for (const Prediction& p : rows) CHECK(p.reason == "its ranks share one GPU");
+}

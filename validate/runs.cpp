@@ -1,0 +1,264 @@
+#include "validate/runs.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "cost_models/fit_kernels.hpp"
+#include "cost_models/intervals.hpp"
+#include "scenarios/data_files.hpp"
+#include "scenarios/layout.hpp"
+#include "scenarios/preset_files.hpp"
+#include "scenarios/schedule.hpp"
+#include "sim/simulate.hpp"
+#include "sim/topologies.hpp"
+
+namespace orrery {
+namespace {
+
+bool known(std::string_view folder, const std::string& name) {
+  const std::vector<std::string> names = known_names(folder);
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::string profile_name(const MeasuredTable& table, std::size_t row, const std::string& profile) {
+  return profile.empty() ? table.text(row, "gpu") : profile;
+}
+
+/// A row may name a library and, apart from that, how it was told to communicate; presets are named for both.
+std::string preset_of(const MeasuredTable& table, std::size_t row) {
+  const std::string& name = table.text(row, "implementation");
+  for (const char* column : {"transport", "schedule"}) {
+    const std::string longer = name + "_" + table.text(row, column);
+    if (known("implementations", longer)) return longer;
+  }
+  if (!known("implementations", name)) {
+    throw table.error(row, fmt::format("implementation = \"{}\" is no preset, see orrery list implementations", name));
+  }
+  return name;
+}
+
+Primitive window_of(const MeasuredTable& table, std::size_t row) {
+  Primitive window;
+  window.kind = Primitive::Kind::window;
+  window.left = static_cast<Index>(table.number(row, "window")) - 1;
+  return window;
+}
+
+const ScheduleKind* schedule_named(const std::string& name) {
+  const auto kinds = schedules();
+  const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const ScheduleKind& k) { return k.name == name; });
+  return found == kinds.end() ? nullptr : &*found;
+}
+
+/// Why this row cannot be simulated; empty if it can.
+std::string cannot_simulate(const MeasuredTable& table, std::size_t row) {
+  if (table.optional_number(row, "physical_gpus").value_or(1e9) < table.number(row, "n_gpu")) {
+    return "its ranks share one GPU";
+  }
+  const std::string& channels = table.text(row, "channels");
+  if (!channels.empty() && channels != "auto") return "its channels were limited by hand";
+  return "";
+}
+
+Ticks simulated(Scenario& s, bool backward) {
+  s.backward = backward;
+  const AttentionProgram program = build_program(s);
+  return simulate(program, s.cluster).end;
+}
+
+/// The bands of the kernels and messages on the critical path, by their share of it: errors of one kind go the same
+/// way in every op, so that half widths add up.
+void add_band(const Scenario& s, Prediction& p) {
+  if (!s.profile.kernels) return;
+  const AttentionProgram program = build_program(s);
+  const SimulationResult result = simulate(program, s.cluster);
+  const MeasuredKernels& kernels = *s.profile.kernels;
+  const auto half_width = [&](std::string_view group) {
+    const ErrorBand* band = kernels.band_of(group);
+    return band == nullptr ? 0.0 : band->inside;
+  };
+  const double attention = std::max(half_width("attention forward"), s.backward ? half_width("attention backward") : 0);
+  const double messages =
+      half_width(s.implementation.transport == Transport::nccl ? "collectives >= 1 MB" : "copies >= 1 MB");
+  for (std::size_t c = 0; c < program.categories().size(); ++c) {
+    const auto category = static_cast<Category>(c);
+    const double share = static_cast<double>(result.critical_path.by_category[c]) / static_cast<double>(result.end);
+    p.band += share * (category == Category::attention ? attention
+                       : category == Category::merge   ? half_width("merge")
+                                                       : messages);
+  }
+  // Sharing and waiting have no measured band of their own: as uncertain as the messages.
+  p.band += messages * static_cast<double>(result.critical_path.contention + result.critical_path.launch) /
+            static_cast<double>(result.end);
+}
+
+Prediction predict_run(const MeasuredTable& table, std::size_t row, const std::string& profile) {
+  Prediction p;
+  const std::string& pass = table.text(row, "pass");
+  const std::string& transport = table.text(row, "transport");
+  p.group = fmt::format("{}{}", table.text(row, "implementation"), transport.empty() ? "" : " " + transport);
+  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads, {}{}", table.text(row, "implementation"),
+                       table.text(row, "schedule"), transport, table.text(row, "n_gpu"), table.text(row, "seq_len"),
+                       table.text(row, "heads"), table.text(row, "kv_heads"),
+                       table.text(row, "causal") == "true" ? table.text(row, "layout") + " causal " : "full ", pass);
+  p.reason = cannot_simulate(table, row);
+  if (!p.reason.empty()) return p;
+  if (pass != "forward" && pass != "backward" && pass != "forward_backward") {
+    throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
+  }
+  Scenario s = scenario_of(table, row, profile);
+  const Ticks whole = simulated(s, pass != "forward");
+  p.predicted = to_seconds(whole);
+  if (pass == "backward") {
+    p.predicted = to_seconds(whole - simulated(s, false));
+    s.backward = true;
+  }
+  add_band(s, p);
+  return p;
+}
+
+void mark_fitted(const std::vector<MeasuredKernel>& rows, const Profile& profile, std::vector<Prediction>& all) {
+  if (!profile.kernels) return;
+  const std::vector<RowUse> uses = split(rows);
+  const auto constants = profile.constants();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::string file = file_of(rows[i]);
+    const auto from_here = [&](const Constant* c) {
+      return c->provenance == Provenance::fitted && c->source.find(file) != std::string::npos;
+    };
+    const bool source = std::any_of(constants.begin(), constants.end(), from_here) ||
+                        std::any_of(profile.kernels->links.begin(), profile.kernels->links.end(),
+                                    [&](const LinkTable& t) { return t.source.find(file) != std::string::npos; });
+    all[i].fitted = source && uses[i] == RowUse::fitted;
+  }
+}
+
+std::vector<Prediction> predict_kernels(const MeasuredTable& table, const std::vector<MeasuredKernel>& rows,
+                                        const std::string& profile_or_empty) {
+  std::vector<Prediction> all;
+  const std::string gpu_name = table.text(0, "gpu");
+  const Gpu gpu = load_gpu(gpu_name);
+  const Profile profile = load_profile(profile_name(table, 0, profile_or_empty), gpu_name);
+  const GpuPeaks peaks{gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
+  for (const MeasuredKernel& row : rows) {
+    Prediction p;
+    p.group = row.group;
+    p.name = row.shape + (row.regime == Regime::burst ? ", burst" : "");
+    p.place = row.place;
+    p.measured = row.time;
+    p.predicted = predicted_time(row, peaks, profile);
+    if (!(p.predicted > Seconds())) p.reason = "the profile has no model of it";
+    const ErrorBand* band = profile.kernels ? profile.kernels->band_of(row.group) : nullptr;
+    if (band != nullptr) {
+      p.extrapolated = row.work < band->least || row.work > band->most;
+      p.band = p.extrapolated ? band->outside : band->inside;
+    }
+    all.push_back(std::move(p));
+  }
+  mark_fitted(rows, profile, all);
+  return all;
+}
+
+}  // namespace
+
+Scenario scenario_of(const MeasuredTable& table, std::size_t row, const std::string& profile) {
+  Scenario s;
+  const auto count = [&](const char* column) { return static_cast<Index>(table.number(row, column)); };
+  s.file = table.file();
+  s.name = table.place(row);
+  s.model.layers = 1;
+  s.model.heads = count("heads");
+  s.model.kv_heads = count("kv_heads");
+  s.model.head_dim = count("head_dim");
+  s.model.hidden = s.model.heads * s.model.head_dim;
+  s.tokens = count("seq_len");
+  s.dtype = "bf16";
+  s.layers = 1;
+  s.causal = table.boolean(row, "causal");
+  s.primitives = {table.optional_number(row, "window") ? window_of(table, row) : Primitive{}};
+  if (table.text(row, "regime") == "burst") s.regime = Regime::burst;
+  s.implementation = load_implementation(preset_of(table, row));
+  // The schedule of a preset that has only one need not be named, and a library may have another name for it.
+  const ScheduleKind* named = schedule_named(table.text(row, "schedule"));
+  s.schedule = named != nullptr ? named : schedule_named(s.implementation.schedules.front());
+  s.layout = table.text(row, "layout").empty() ? s.implementation.layouts.front() : table.text(row, "layout");
+  const auto ranks = static_cast<int>(count("n_gpu"));
+  s.members = s.schedule->head_exchange == ScheduleKind::HeadExchange::all_ranks ? ranks : 1;
+  s.groups = ranks / s.members;
+  s.gpu = load_gpu(table.text(row, "gpu"));
+  s.profile = load_profile(profile_name(table, row, profile), s.gpu.name);
+  s.topology = "nvswitch";
+  s.links = {{"link", load_link(table.text(row, "link"))}};
+  const LinkType& link = s.links.front().type;
+  s.cluster = nvswitch({static_cast<double>(s.gpu.sms), s.gpu.hbm_bandwidth},
+                       NvSwitch{ranks, {link.bandwidth * s.profile.link_efficiency.value, link.latency}});
+  return s;
+}
+
+std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile) {
+  std::vector<MeasuredKernel> kernels;
+  add_rows(table, kernels);
+  if (!kernels.empty()) return predict_kernels(table, kernels, profile);
+  std::vector<Prediction> all;
+  if (!table.has("n_gpu") || !table.has("time_ms") || !table.has("implementation") || !table.has("seq_len")) return all;
+  for (std::size_t row = 0; row < table.rows(); ++row) {
+    if (table.has("status") && table.text(row, "status") != "ok") continue;
+    Prediction p = predict_run(table, row, profile);
+    p.place = table.place(row);
+    p.measured = Seconds::from_si(table.number(row, "time_ms") * 1e-3);
+    p.tolerance = table.optional_number(row, "tolerance");
+    all.push_back(std::move(p));
+  }
+  return all;
+}
+
+std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) {
+  std::vector<ErrorSummary> groups;
+  std::map<std::string, std::vector<const Prediction*>> rows;
+  for (const Prediction& p : predictions) {
+    if (p.fitted || !p.reason.empty()) continue;
+    if (!rows.contains(p.group)) groups.push_back({.group = p.group});
+    rows[p.group].push_back(&p);
+    rows["all"].push_back(&p);
+  }
+  groups.push_back({.group = "all"});
+  for (ErrorSummary& group : groups) {
+    const auto& of_group = rows[group.group];
+    if (of_group.empty()) continue;
+    std::vector<double> errors;
+    int covered = 0;
+    for (const Prediction* p : of_group) {
+      errors.push_back(std::abs(p->deviation()));
+      group.mean_abs_rel += errors.back();
+      covered += p->within_band() ? 1 : 0;
+    }
+    group.rows = static_cast<int>(errors.size());
+    group.mean_abs_rel /= group.rows;
+    group.median_abs_rel = quantile(errors, 0.5);
+    group.p90_abs_rel = quantile(errors, 0.9);
+    group.max_abs_rel = quantile(errors, 1);
+    group.interval_coverage = static_cast<double>(covered) / group.rows;
+  }
+  return groups;
+}
+
+std::vector<std::filesystem::path> committed_files(std::string_view folder) {
+  const std::filesystem::path root = data_directory().parent_path() / "validate" / folder;
+  if (!std::filesystem::is_directory(root)) {
+    throw InputError(
+        fmt::format("{}: no such folder (the program is not in its source tree), name files to validate "
+                    "against",
+                    root.string()));
+  }
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
+    if (entry.path().extension() == ".csv") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+}  // namespace orrery

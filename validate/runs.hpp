@@ -1,0 +1,57 @@
+// Measured runs of many GPUs and single kernels, and what the simulator says of them.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cost_models/measured_kernels.hpp"
+#include "cost_models/measured_table.hpp"
+#include "scenarios/scenario.hpp"
+
+namespace orrery {
+
+/// One row of a run file. Its columns (empty optional fields take the preset's value):
+///   implementation,backend,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,time_ms
+/// Kernel rows have schedule = kernel and columns n_q, n_k. Further columns are carried along; of these `regime`
+/// (burst or sustained), `transport`, `channels`, `window`, `period`, `physical_gpus`, `tolerance` and `status` are
+/// read.
+struct Prediction {
+  std::string group;  // of the summary
+  std::string name;   // for people
+  std::string place;  // file:line
+  Seconds measured;
+  Seconds predicted;          // 0: not predicted, see `reason`
+  double band = 0;            // half width of the 90 % interval, as a fraction of the prediction
+  bool extrapolated = false;  // beyond the measured range of the profile
+  bool fitted = false;        // a constant of the profile was fitted on this very row
+  std::optional<double> tolerance;
+  std::string reason;
+
+  double deviation() const { return predicted / measured - 1; }
+  bool within_band() const { return std::abs(measured / predicted - 1) <= band; }
+};
+
+struct ErrorSummary {
+  std::string group;
+  int rows = 0;
+  double mean_abs_rel = 0, median_abs_rel = 0, p90_abs_rel = 0, max_abs_rel = 0;
+  double interval_coverage = 0;
+};
+
+/// `profile`: a name or path; empty: the profile named like the GPU of the row. Rows that the profile was fitted on are
+/// marked, rows that cannot be predicted carry the reason. Throws MeasuredFileError for a row that is wrong.
+std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile);
+
+/// Over rows that were predicted and not fitted on: one for each group in the order of appearance, and "all" at the
+/// end.
+std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions);
+
+/// The scenario of a run of several GPUs: attention of one layer.
+Scenario scenario_of(const MeasuredTable& table, std::size_t row, const std::string& profile);
+
+/// The committed files that are validated if none is named: measured runs and kernels, or published tables.
+std::vector<std::filesystem::path> committed_files(std::string_view folder);
+
+}  // namespace orrery
