@@ -24,6 +24,7 @@ struct FitOptions {
   std::vector<std::string> files;
   std::string output;
   std::string base = "peak";
+  std::vector<std::string> other_chip;
 };
 
 /// The one value that all tables have under that header key or column; an error if they disagree or none has it.
@@ -141,6 +142,11 @@ void run(const FitOptions& options) {
   }
   KernelFit fit = fit_kernels(inputs.rows, facts, std::move(base));
   fit_link_efficiency(fit.profile, inputs.files);
+  if (!options.other_chip.empty()) {
+    std::vector<MeasuredKernel> rows;
+    for (const std::string& file : options.other_chip) add_rows(MeasuredTable::read(file), rows);
+    fit.profile.kernels->bands.push_back(band_of_other_chip(rows, facts.peaks, fit.profile));
+  }
   const std::string text =
       write_profile(fit.profile, inputs.gpu, fmt::format("{}, fitted by orrery fit to {}.", inputs.gpu, inputs.files),
                     inputs.conditions);
@@ -160,6 +166,8 @@ void add_fit(CLI::App& app) {
       ->required();
   command->add_option("-o,--output", options->output, "Profile to write, e.g. scenarios/profiles/h200_sxm.toml")
       ->required();
+  command->add_option("--other-chip", options->other_chip,
+                      "Files of another GPU of the same type: how much wider the bands of runs have to be");
   command->add_option("--base", options->base, "Profile whose constants stay where no row says better")
       ->capture_default_str();
   command->callback([options] { run(*options); });

@@ -9,6 +9,8 @@
 
 #include "cli/commands.hpp"
 #include "cli/gnuplot.hpp"
+#include "cli/output_file.hpp"
+#include "validate/residuals.hpp"
 #include "validate/runs.hpp"
 
 namespace orrery {
@@ -22,6 +24,9 @@ struct ValidateOptions {
   std::string plot;
   double tolerance = 0;
   bool summary_only = false;
+  std::string steps;
+  std::string trace;
+  int step_run = 1;
 };
 
 std::string cell(const std::string& text) {
@@ -47,11 +52,11 @@ std::string text_of(const std::vector<Prediction>& rows, const std::vector<Error
     }
     text += "\n";
   }
-  text += fmt::format("{:28} {:>5} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "held-out rows", "rows", "mean", "median", "p90",
+  text += fmt::format("{:42} {:>5} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "held-out rows", "rows", "mean", "median", "p90",
                       "max", "covered");
   for (const ErrorSummary& g : groups) {
     text +=
-        fmt::format("{:28} {:5} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:8.0f}%\n", g.group, g.rows, 100 * g.mean_abs_rel,
+        fmt::format("{:42} {:5} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:8.0f}%\n", g.group, g.rows, 100 * g.mean_abs_rel,
                     100 * g.median_abs_rel, 100 * g.p90_abs_rel, 100 * g.max_abs_rel, 100 * g.interval_coverage);
   }
   return text;
@@ -153,7 +158,35 @@ std::string exceeded(const std::vector<Prediction>& rows, const std::vector<Erro
   return text;
 }
 
+/// One measured run beside its simulation, op by op.
+void run_steps(const ValidateOptions& options) {
+  const std::vector<RunResidual> runs = residuals(MeasuredTable::read(options.steps), options.profile);
+  if (options.step_run < 1 || options.step_run > static_cast<int>(runs.size())) {
+    throw std::runtime_error(fmt::format("--run {} is not in 1 to {} ({} has so many runs of several GPUs)",
+                                         options.step_run, runs.size(), options.steps));
+  }
+  const RunResidual& run = runs[static_cast<std::size_t>(options.step_run - 1)];
+  std::string text =
+      fmt::format("run {} of {}: {}\nmeasured {}, simulated {}\n\n", options.step_run, runs.size(), run.name,
+                  format(Seconds::from_si(run.measured_s)), format(Seconds::from_si(run.simulated_s)));
+  text += fmt::format("{:>4} {:>4}  {:18} {:>12} {:>12} {:>12} {:>12} {:>12}\n", "rank", "step", "op", "start us",
+                      "simulated", "takes us", "simulated", "difference");
+  for (const OpResidual& op : run.ops) {
+    text += fmt::format("{:4} {:4}  {:18} {:12.1f} ", op.rank, op.step, op.op, op.measured_start_s * 1e6);
+    const double takes = (op.measured_end_s - op.measured_start_s) * 1e6;
+    text += op.simulated ? fmt::format("{:12.1f} {:12.1f} {:12.1f} {:+12.1f}\n", op.simulated_start_s * 1e6, takes,
+                                       (op.simulated_end_s - op.simulated_start_s) * 1e6, op.difference_s() * 1e6)
+                         : fmt::format("{:>12} {:12.1f}\n", "-", takes);
+  }
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (options.trace.empty()) return;
+  OutputFile out(options.trace);
+  write_trace(out.stream(), run);
+  out.keep();
+}
+
 void run(const ValidateOptions& options) {
+  if (!options.steps.empty()) return run_steps(options);
   if (!options.plot.empty()) check_plot_name(options.plot);
   std::vector<std::filesystem::path> files(options.measured.begin(), options.measured.end());
   if (options.published) {
@@ -195,6 +228,11 @@ void add_validate(CLI::App& app) {
   command->add_option("--plot", options->plot, "Draw predicted over measured times into this .svg, .png or .pdf");
   command->add_option("--tolerance", options->tolerance,
                       "Exit with 1 if the mean error of a group is larger, e.g. 0.06 for 6 %");
+  command->add_option("--steps", options->steps,
+                      "Instead: a file of runs with time stamps (ring_steps.csv), op by op beside the simulation");
+  command->add_option("--run", options->step_run, "With --steps: the how-manieth run of the file")
+      ->capture_default_str();
+  command->add_option("--trace", options->trace, "With --steps: both timelines as a Chrome trace (opens in Perfetto)");
   command->add_flag("--summary", options->summary_only, "Text: the table of groups only");
   command->callback([options] { run(*options); });
 }

@@ -427,6 +427,22 @@ std::vector<RowUse> split(std::span<const MeasuredKernel> rows) {
   return uses;
 }
 
+ErrorBand band_of_other_chip(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile) {
+  ErrorBand band{.group = other_chip};
+  std::vector<double> deviations;
+  for (const MeasuredKernel& row : rows) {
+    if (row.kind != Kind::attention) continue;
+    band.least = deviations.empty() ? row.work : std::min(band.least, row.work);
+    band.most = std::max(band.most, row.work);
+    deviations.push_back(std::abs(row.time / predicted_time(row, peaks, profile) - 1));
+  }
+  if (deviations.empty()) throw FitError("no attention rows of another chip, give its attention.csv");
+  band.inside = conformal_half_width(deviations, 0.9);
+  band.outside = 2 * band.inside;
+  band.rows = static_cast<int>(deviations.size());
+  return band;
+}
+
 std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,
                                            const GpuPeaks& peaks, const Profile& profile) {
   std::vector<HeldOutErrors> groups;

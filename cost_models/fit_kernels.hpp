@@ -46,6 +46,11 @@ struct KernelFit {
 /// `base` holds what is not fitted. Throws FitError.
 KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base);
 
+/// The band of rows measured on another GPU of the same type: chips differ in the clock they reach at the power limit.
+/// Runs of many GPUs are as uncertain as that.
+inline constexpr const char* other_chip = "another chip";
+ErrorBand band_of_other_chip(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile);
+
 /// The errors of rows by group, in the order in which groups appear.
 std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,
                                            const GpuPeaks& peaks, const Profile& profile);

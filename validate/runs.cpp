@@ -80,7 +80,8 @@ void add_band(const Scenario& s, Prediction& p) {
     const ErrorBand* band = kernels.band_of(group);
     return band == nullptr ? 0.0 : band->inside;
   };
-  const double attention = std::max(half_width("attention forward"), s.backward ? half_width("attention backward") : 0);
+  const double attention = std::max(
+      {half_width("attention forward"), half_width(other_chip), s.backward ? half_width("attention backward") : 0});
   const double messages =
       half_width(s.implementation.transport == Transport::nccl ? "collectives >= 1 MB" : "copies >= 1 MB");
   for (std::size_t c = 0; c < program.categories().size(); ++c) {
@@ -199,15 +200,22 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, const std::str
 }
 
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile) {
+  const std::string folder = table.file().parent_path().filename().string();
+  const auto in_folder = [&](const std::string& group) { return folder.empty() ? group : folder + ": " + group; };
   std::vector<MeasuredKernel> kernels;
   add_rows(table, kernels);
-  if (!kernels.empty()) return predict_kernels(table, kernels, profile);
   std::vector<Prediction> all;
+  if (!kernels.empty()) {
+    all = predict_kernels(table, kernels, profile);
+    for (Prediction& p : all) p.group = in_folder(p.group);
+    return all;
+  }
   if (!table.has("n_gpu") || !table.has("time_ms") || !table.has("implementation") || !table.has("seq_len")) return all;
   for (std::size_t row = 0; row < table.rows(); ++row) {
     if (table.has("status") && table.text(row, "status") != "ok") continue;
     Prediction p = predict_run(table, row, profile);
     p.place = table.place(row);
+    p.group = in_folder(p.group);
     p.measured = Seconds::from_si(table.number(row, "time_ms") * 1e-3);
     p.tolerance = table.optional_number(row, "tolerance");
     all.push_back(std::move(p));

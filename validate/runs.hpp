@@ -18,7 +18,7 @@ namespace orrery {
 /// (burst or sustained), `transport`, `channels`, `window`, `period`, `physical_gpus`, `tolerance` and `status` are
 /// read.
 struct Prediction {
-  std::string group;  // of the summary
+  std::string group;  // of the summary: the folder of the file, and what it is
   std::string name;   // for people
   std::string place;  // file:line
   Seconds measured;

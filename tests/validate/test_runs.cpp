@@ -2,8 +2,10 @@
 #include "validate/runs.hpp"
 
 #include <map>
+#include <sstream>
 
 #include "tests/catch.hpp"
+#include "validate/residuals.hpp"
 
 using namespace orrery;
 
@@ -28,10 +30,10 @@ TEST_CASE("attention blocks of an H200 that were held out are predicted within t
   const std::vector<Prediction> rows = predict("h200_sxm/attention.csv");
   std::map<std::string, ErrorSummary> groups;
   for (const ErrorSummary& g : summarize(rows)) groups[g.group] = g;
-  CHECK(groups["attention forward"].median_abs_rel < 0.015);
-  CHECK(groups["attention forward"].p90_abs_rel < 0.04);
-  CHECK(groups["attention backward"].median_abs_rel < 0.016);
-  CHECK(groups["attention backward"].p90_abs_rel < 0.05);
+  CHECK(groups["h200_sxm: attention forward"].median_abs_rel < 0.015);
+  CHECK(groups["h200_sxm: attention forward"].p90_abs_rel < 0.04);
+  CHECK(groups["h200_sxm: attention backward"].median_abs_rel < 0.016);
+  CHECK(groups["h200_sxm: attention backward"].p90_abs_rel < 0.05);
   CHECK(std::count_if(rows.begin(), rows.end(), [](const Prediction& p) { return p.fitted; }) * 10 <=
         static_cast<std::ptrdiff_t>(rows.size()) * 4);
 }
@@ -45,7 +47,7 @@ TEST_CASE("matrix products, merges and elementwise kernels that were held out ha
 
 TEST_CASE("our own ring on two H200 is predicted from kernels and links alone: mean 4 %, at most 10 %") {
   const std::vector<ErrorSummary> groups = summarize(predict("h200_sxm_x2/ring.csv"));
-  CHECK(groups.front().group == "orrery_ring copy_engine");
+  CHECK(groups.front().group == "h200_sxm_x2: orrery_ring copy_engine");
   CHECK(groups.front().mean_abs_rel < 0.04);
   CHECK(groups.front().max_abs_rel < 0.10);
 }
@@ -87,4 +89,21 @@ TEST_CASE("a run of GPUs that are one GPU, or of limited channels, is listed but
   const std::vector<Prediction> rows = predict("h200_sxm/ring.csv");
   REQUIRE_FALSE(rows.empty());
   for (const Prediction& p : rows) CHECK(p.reason == "its ranks share one GPU");
+}
+
+TEST_CASE("a run with time stamps lies beside its simulation: every op of a ring has its counterpart") {
+  const std::vector<RunResidual> runs = residuals(MeasuredTable::read(measured / "h200_sxm_x2/ring_steps.csv"), "");
+  REQUIRE_FALSE(runs.empty());
+  const auto ring = std::find_if(runs.begin(), runs.end(), [](const RunResidual& r) {
+    return r.name == "orrery_ring copy_engine 2 16384 tokens full contiguous forward";
+  });
+  REQUIRE(ring != runs.end());
+  for (const OpResidual& op : ring->ops) {
+    INFO(op.op << " of step " << op.step << " on rank " << op.rank);
+    CHECK(op.simulated);
+    CHECK(op.difference_s() < 0.25 * (op.measured_end_s - op.measured_start_s));
+  }
+  std::ostringstream trace;
+  write_trace(trace, *ring);
+  CHECK_THAT(trace.str(), ContainsSubstring("rank 1 simulated") && ContainsSubstring("difference_us"));
 }

@@ -1,0 +1,131 @@
+#include "validate/residuals.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <ostream>
+
+#include "sim/simulate.hpp"
+#include "validate/runs.hpp"
+
+namespace orrery {
+namespace {
+
+/// Tracks of the trace, and what is matched with what: sums and casts are all merges to the simulator.
+const char* kind_of(const std::string& op) {
+  if (op == "kv_transfer" || op == "halo") return "kv_transfer";
+  if (op == "gradient_transfer") return "gradient_transfer";
+  return op == "attention" ? "attention" : "merge";
+}
+
+class Spans : public SpanSink {
+ public:
+  explicit Spans(std::span<const std::string> categories) : categories_(categories) {}
+  void ops(std::span<const Span> spans) override {
+    for (const Span& span : spans) {
+      if (span.end > span.start) by_kind[{span.rank, categories_[span.category]}].push_back(span);
+    }
+  }
+  void links(std::span<const LinkSpan>) override {}
+
+  std::map<std::pair<int, std::string>, std::vector<Span>> by_kind;
+
+ private:
+  std::span<const std::string> categories_;
+};
+
+/// Rows of a run are those that agree in every column before `rank`.
+std::string key_of(const MeasuredTable& table, std::size_t row) {
+  std::string key;
+  for (const std::string& column : table.columns()) {
+    if (column == "rank") break;
+    key += table.text(row, column) + ",";
+  }
+  return key;
+}
+
+void simulate_beside(Scenario& s, bool backward, RunResidual& run) {
+  s.backward = backward;
+  const AttentionProgram program = build_program(s);
+  Spans spans(program.categories());
+  run.simulated_s = to_seconds(simulate(program, s.cluster, &spans).end).si();
+  std::map<std::pair<int, std::string>, std::size_t> used;
+  std::sort(run.ops.begin(), run.ops.end(),
+            [](const OpResidual& a, const OpResidual& b) { return a.measured_start_s < b.measured_start_s; });
+  for (auto& [kind, list] : spans.by_kind) {
+    std::sort(list.begin(), list.end(), [](const Span& a, const Span& b) { return a.start < b.start; });
+  }
+  for (OpResidual& op : run.ops) {
+    const std::pair<int, std::string> kind(op.rank, kind_of(op.op));
+    const auto found = spans.by_kind.find(kind);
+    if (found == spans.by_kind.end() || used[kind] >= found->second.size()) continue;
+    const Span& span = found->second[used[kind]++];
+    op.simulated = true;
+    op.simulated_start_s = to_seconds(span.start).si();
+    op.simulated_end_s = to_seconds(span.end).si();
+  }
+}
+
+}  // namespace
+
+std::vector<RunResidual> residuals(const MeasuredTable& table, const std::string& profile) {
+  std::vector<RunResidual> runs;
+  std::string key;
+  std::vector<std::size_t> first_rows;
+  for (std::size_t row = 0; row < table.rows(); ++row) {
+    if (table.optional_number(row, "physical_gpus").value_or(1e9) < table.number(row, "n_gpu")) continue;
+    if (const std::string of_row = key_of(table, row); runs.empty() || of_row != key) {
+      key = of_row;
+      first_rows.push_back(row);
+      RunResidual& run = runs.emplace_back();
+      run.name = fmt::format("{} {} {} {} tokens {} {} {}", table.text(row, "implementation"),
+                             table.text(row, "transport"), table.text(row, "n_gpu"), table.text(row, "seq_len"),
+                             table.text(row, "causal") == "true" ? "causal" : "full", table.text(row, "layout"),
+                             table.text(row, "pass"));
+      run.measured_s = table.number(row, "run_us") * 1e-6;
+    }
+    OpResidual op;
+    op.rank = static_cast<int>(table.number(row, "rank"));
+    op.step = static_cast<int>(table.number(row, "step"));
+    op.op = table.text(row, "op");
+    op.measured_start_s = table.number(row, "start_us") * 1e-6;
+    op.measured_end_s = table.number(row, "end_us") * 1e-6;
+    runs.back().ops.push_back(std::move(op));
+  }
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    Scenario s = scenario_of(table, first_rows[i], profile);
+    simulate_beside(s, table.text(first_rows[i], "pass") != "forward", runs[i]);
+  }
+  return runs;
+}
+
+void write_trace(std::ostream& out, const RunResidual& run) {
+  std::map<std::string, int> tracks;
+  std::string text = "{\"traceEvents\":[\n";
+  const auto event = [&](const OpResidual& op, bool simulated, double start_s, double end_s) {
+    const int track = tracks.emplace(kind_of(op.op), static_cast<int>(tracks.size())).first->second;
+    text += fmt::format(
+        "{{\"name\":\"{} {}\",\"ph\":\"X\",\"ts\":{:.3f},\"dur\":{:.3f},\"pid\":{},\"tid\":{},\"args\":{{"
+        "\"difference_us\":{:.3f}}}}},\n",
+        op.op, op.step, start_s * 1e6, (end_s - start_s) * 1e6, 2 * op.rank + (simulated ? 1 : 0), track,
+        op.simulated ? op.difference_s() * 1e6 : 0.0);
+  };
+  int ranks = 0;
+  for (const OpResidual& op : run.ops) {
+    ranks = std::max(ranks, op.rank + 1);
+    event(op, false, op.measured_start_s, op.measured_end_s);
+    if (op.simulated) event(op, true, op.simulated_start_s, op.simulated_end_s);
+  }
+  for (int rank = 0; rank < ranks; ++rank) {
+    for (const bool simulated : {false, true}) {
+      text +=
+          fmt::format("{{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":{},\"args\":{{\"name\":\"rank {} {}\"}}}},\n",
+                      2 * rank + (simulated ? 1 : 0), rank, simulated ? "simulated" : "measured");
+    }
+  }
+  text += fmt::format("{{\"name\":\"{}\",\"ph\":\"i\",\"s\":\"g\",\"ts\":0,\"pid\":0,\"tid\":0}}]}}\n", run.name);
+  out << text;
+}
+
+}  // namespace orrery
