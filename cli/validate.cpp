@@ -221,7 +221,7 @@ void add_validate(CLI::App& app) {
   command->add_option("--profile", options->profile, "Profile to predict with (default: the one named like the GPU)");
   command->add_option("--measured", options->measured,
                       "CSV files of runs and kernels (default: all of validate/measured)");
-  command->add_flag("--published", options->published, "Also the published tables in validate/published");
+  command->add_flag("--published", options->published, "The published tables in validate/published");
   command->add_option("--format", options->format, "text, json or csv")
       ->check(CLI::IsMember({"text", "json", "csv"}))
       ->capture_default_str();

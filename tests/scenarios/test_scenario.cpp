@@ -70,13 +70,15 @@ TEST_CASE(
       double in, out;
     };
     const double q = 6 * 20, kv = 2 * 20, up = gated ? 2 * 160 : 160;
-    double flops = 0, bytes = 0;
+    double flops = 0, bytes = 0, outputs = 0;
     for (const Product& product : {Product{96, q + 2 * kv}, {q, 96}, {96, up}, {160, 96}}) {
       flops += 2 * rows * product.in * product.out;
       bytes += 2 * (product.in * product.out + rows * (product.in + product.out));
+      outputs += rows * product.out;
     }
-    CHECK(program.input().dense_flops.si() == flops);
-    CHECK(program.input().dense_bytes.si() == bytes);
+    CHECK(program.input().dense.flops.si() == flops);
+    CHECK(program.input().dense.bytes.si() == bytes);
+    CHECK(program.input().dense.outputs == outputs);
   }
 }
 

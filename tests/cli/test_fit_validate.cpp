@@ -1,0 +1,78 @@
+// orrery fit and orrery validate as a user runs them: files, formats, exit statuses.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/catch.hpp"
+#include "tests/cli/run_program.hpp"
+
+using namespace orrery;
+
+namespace {
+
+const std::filesystem::path measured = std::filesystem::path(ORRERY_SOURCE_DIR) / "validate/measured";
+
+std::string quoted_file(const char* name) {
+  return fmt::format(" \"{}\"", (measured / name).string());
+}
+
+}  // namespace
+
+TEST_CASE("validate writes expected, predicted, deviation and interval of each row, and the summary") {
+  const ProgramRun result = run_program("validate --format json --measured" + quoted_file("h200_sxm/merge.csv"));
+  REQUIRE(result.exit_code == 0);
+  const auto json = nlohmann::json::parse(result.output);
+  for (const char* key : {"expected_s", "predicted_s", "deviation_rel", "interval_low_s", "interval_high_s",
+                          "in_interval", "extrapolated", "fitted"}) {
+    INFO(key);
+    CHECK(json["rows"][0].contains(key));
+  }
+  for (const char* key :
+       {"rows", "mean_abs_rel", "median_abs_rel", "p90_abs_rel", "max_abs_rel", "interval_coverage"}) {
+    INFO(key);
+    CHECK(json["summary"].contains(key));
+    CHECK(json["groups"]["h200_sxm: merge"].contains(key));
+  }
+}
+
+TEST_CASE("validate has exit status 1 if a tolerance is exceeded, and 0 if it is kept") {
+  const std::string rows = "validate --summary --measured" + quoted_file("h200_sxm/merge.csv");
+  CHECK(run_program(rows + " --tolerance 0.5").exit_code == 0);
+  const ProgramRun strict = run_program(rows + " --tolerance 1e-6");
+  CHECK(strict.exit_code == 1);
+  CHECK_THAT(strict.error, ContainsSubstring("tolerance 0.0 %"));
+}
+
+TEST_CASE("a fit needs the power at idle and says which file has it") {
+  const ProgramRun result = run_program("fit -o unwritten.toml" + quoted_file("h200_sxm/merge.csv"));
+  CHECK(result.exit_code == 2);
+  CHECK_THAT(result.error, ContainsSubstring("overhead.csv"));
+}
+
+TEST_CASE("a fit of merges alone says that attention is missing") {
+  const ProgramRun result =
+      run_program("fit -o unwritten.toml" + quoted_file("h200_sxm/merge.csv") + quoted_file("h200_sxm/overhead.csv"));
+  CHECK(result.exit_code == 2);
+  CHECK_THAT(result.error, ContainsSubstring("no attention rows"));
+}
+
+TEST_CASE("the committed H200 profile is what the fit of the committed files writes") {
+  const TemporaryFolder folder;
+  const std::string out = (folder.path() / "h200_sxm.toml").string();
+  std::string files;
+  for (const char* file :
+       {"h200_sxm/attention.csv", "h200_sxm/gemm.csv", "h200_sxm/merge.csv", "h200_sxm/elementwise.csv",
+        "h200_sxm/overhead.csv", "h200_sxm_x2/links.csv", "h200_sxm_x2/collectives.csv"}) {
+    files += quoted_file(file);
+  }
+  const ProgramRun fit =
+      run_program("fit" + files + " --other-chip" + quoted_file("h200_sxm_second_gpu/attention.csv") + " -o " + out);
+  REQUIRE(fit.exit_code == 0);
+  CHECK_THAT(fit.output, ContainsSubstring("attention forward"));
+  // Compilers may differ in the last digits of a constant, so what it predicts is compared.
+  const std::string rows = "validate --format json --measured" + quoted_file("h200_sxm_x2/ring.csv");
+  const auto committed = nlohmann::json::parse(run_program(rows).output);
+  const auto fitted = nlohmann::json::parse(run_program(rows + " --profile " + out).output);
+  CHECK_THAT(fitted["summary"]["mean_abs_rel"].get<double>(),
+             WithinAbs(committed["summary"]["mean_abs_rel"].get<double>(), 1e-4));
+}
