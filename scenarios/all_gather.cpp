@@ -64,9 +64,8 @@ class AllGather : public Schedule {
   }
 
   void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
-    const auto work_of_group = [&](int group) { return work(group * geometry_.members, visit, step); };
     partition_groups(
-        geometry_, [&](int group) { return work_of_group(group) == work_of_group(group - 1); }, sets);
+        geometry_, [&](int group) { return work(group * geometry_.members, visit, step); }, sets);
   }
 
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {

@@ -100,20 +100,20 @@ class Halo : public Schedule {
 
   void partition(const Visit& visit, int, std::vector<RankSet>& sets) const override {
     const Fetches& f = fetches(visit);
-    const auto same = [&](int group) {
+    const auto key = [&](int group) {
       const auto g = static_cast<std::size_t>(group);
-      if (!(f.local[g] == f.local[g - 1]) || !(f.remote[g] == f.remote[g - 1])) return false;
-      const Rank rank = group * geometry_.members, before = rank - geometry_.members;
-      for (int i = 0; i < distances(visit); ++i) {
-        const Rank to = geometry_.neighbour(rank, distance(visit, i)), to_before = geometry_.neighbour(to, -1);
-        if (rows(rank, visit, i).size() != rows(before, visit, i).size() ||
-            rows(to, visit, i).size() != rows(to_before, visit, i).size()) {
-          return false;
-        }
+      std::vector<Index> sizes;
+      for (const TileWork& work : {f.local[g], f.remote[g]}) {
+        sizes.insert(sizes.end(), {work.useful, work.executed, work.query_rows});
       }
-      return true;
+      const Rank rank = group * geometry_.members;
+      for (int i = 0; i < distances(visit); ++i) {
+        sizes.push_back(rows(rank, visit, i).size());
+        sizes.push_back(rows(geometry_.neighbour(rank, distance(visit, i)), visit, i).size());
+      }
+      return sizes;
     };
-    partition_groups(geometry_, same, sets);
+    partition_groups(geometry_, key, sets);
   }
 
  private:

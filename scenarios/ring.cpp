@@ -57,9 +57,12 @@ class Ring : public Schedule {
   void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
     const bool to_home = visit.phase == Phase::backward && ends_at_home();
     const int upstream = to_home ? kv_hops(visit) - step : step;
-    const auto work_of_group = [&](int group) { return work(group * geometry_.members, visit, upstream); };
-    partition_groups(
-        geometry_, [&](int group) { return work_of_group(group) == work_of_group(group - 1); }, sets);
+    const TileTable& table = tiles(visit);
+    const auto key = [&](int group) {
+      const int from = group - upstream;
+      return table.entry(group, from < 0 ? from + geometry_.groups : from);
+    };
+    partition_groups(geometry_, key, sets);
   }
 
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {

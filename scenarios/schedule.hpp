@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cost_models/kernel_cost.hpp"
@@ -118,13 +119,16 @@ inline SignalRef at(Rank rank, Signal signal) {
   return {rank, static_cast<std::int32_t>(signal)};
 }
 
-/// Sets of neighbouring groups: group g joins that of group g - 1 if same(g).
-template <class Same>
-void partition_groups(const Geometry& geometry, Same same, std::vector<RankSet>& sets) {
-  const int members = geometry.members;
-  for (int g = 0; g < geometry.groups; ++g) {
-    if (g == 0 || !geometry.even || !same(g)) sets.push_back({g * members, 1, 0});
-    sets.back().count += members;
+/// Sets of neighbouring groups of equal work, as told by key(group).
+template <class Key>
+void partition_groups(const Geometry& geometry, Key key, std::vector<RankSet>& sets) {
+  auto last = key(0);
+  sets.push_back({0, 1, geometry.members});
+  for (int group = 1; group < geometry.groups; ++group) {
+    auto next = key(group);
+    if (!geometry.even || next != last) sets.push_back({group * geometry.members, 1, 0});
+    sets.back().count += geometry.members;
+    last = std::move(next);
   }
 }
 

@@ -23,9 +23,12 @@ class TileTable {
   /// Throws std::invalid_argument if that takes too long or too much memory.
   TileTable(const Geometry& geometry, const Mask& mask, TileShape tile);
 
-  const TileWork& at(int query_group, int key_group) const {
+  const TileWork& at(int query_group, int key_group) const { return works_[entry(query_group, key_group)]; }
+
+  /// Pairs of groups with the same entry have the same work.
+  std::uint32_t entry(int query_group, int key_group) const {
     const auto q = static_cast<std::size_t>(query_group), k = static_cast<std::size_t>(key_group);
-    return works_[by_difference_[query_.size() - 1 + q - k] + by_sum_[q + k] + query_[q] + key_[k]];
+    return by_difference_[query_.size() - 1 + q - k] + by_sum_[q + k] + query_[q] + key_[k];
   }
 
   /// Sum over all key groups.

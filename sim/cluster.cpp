@@ -124,6 +124,20 @@ Cluster Cluster::with_gpu(GpuResources gpu) const {
   return other;
 }
 
+Cluster::Search Cluster::search_from(Rank source) const {
+  Search search;
+  Node begin = gpus_[source];
+  const auto [first, end] = boost::out_edges(begin, graph_);
+  if (!gpus_forward_ && std::distance(first, end) == 1 && !is_gpu_[boost::target(*first, graph_)]) {
+    search.first = graph_[*first].link;
+    begin = boost::target(*first, graph_);
+  }
+  const auto [known, is_new] = last_links_.try_emplace(begin);
+  if (is_new) known->second = last_links_from(begin);
+  search.last_links = &known->second;
+  return search;
+}
+
 void Cluster::scale_bandwidth(double factor) {
   for (Link& link : links_) link.bandwidth = link.bandwidth * factor;
 }
@@ -136,13 +150,11 @@ const Route& Cluster::route(Rank source, Rank destination) const {
   const std::int64_t key = static_cast<std::int64_t>(source) * ranks() + destination;
   if (const auto known = routes_.find(key); known != routes_.end()) return known->second;
 
-  last_links_.resize(gpus_.size());
-  auto& last_links = last_links_[source];
-  if (last_links.empty()) last_links = last_links_from(gpus_[source]);
-
+  const Search search = search_from(source);
   Route route;
-  for (Node node = gpus_[destination]; node != gpus_[source];) {
-    const LinkId link = last_links[node];
+  const Node begin = search.first < 0 ? gpus_[source] : link_ends_[search.first].to;
+  for (Node node = gpus_[destination]; source != destination && node != begin;) {
+    const LinkId link = (*search.last_links)[node];
     if (link < 0) {
       throw std::runtime_error(
           fmt::format("rank {} ({}) cannot reach rank {} ({}) (no chain of links joins them{}); add "
@@ -153,6 +165,7 @@ const Route& Cluster::route(Rank source, Rank destination) const {
     route.links.push_back(link);
     node = link_ends_[link].from;
   }
+  if (source != destination && search.first >= 0) route.links.push_back(search.first);
   std::reverse(route.links.begin(), route.links.end());
   for (const LinkId link : route.links) route.latency += links_[link].latency;
   return routes_.emplace(key, std::move(route)).first->second;
@@ -161,9 +174,9 @@ const Route& Cluster::route(Rank source, Rank destination) const {
 void Cluster::check_connected() const {
   // GPUs that do not forward make "can reach" intransitive, so every source has to be asked.
   for (Rank source = 0; source < ranks(); ++source) {
-    const auto last_links = last_links_from(gpus_[source]);
+    const Search search = search_from(source);
     for (Rank destination = 0; destination < ranks(); ++destination) {
-      if (destination != source && last_links[gpus_[destination]] < 0) route(source, destination);  // throws
+      if (destination != source && (*search.last_links)[gpus_[destination]] < 0) route(source, destination);  // throws
     }
   }
 }

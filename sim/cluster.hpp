@@ -94,6 +94,13 @@ class Cluster {
   bool forwards(Node node, Node source) const { return node == source || gpus_forward_ || !is_gpu_[node]; }
   /// For every node the last link of its route from `source`; -1 where there is none.
   std::vector<LinkId> last_links_from(Node source) const;
+  /// What last_links_from gives for where the routes of a GPU begin. That is the GPU, or, if its only link leads to a
+  /// switch, the switch, so that all GPUs there share one search: `first` is then that link, else -1.
+  struct Search {
+    LinkId first = -1;
+    const std::vector<LinkId>* last_links = nullptr;
+  };
+  Search search_from(Rank source) const;
 
   GpuResources gpu_;
   Graph graph_;
@@ -103,7 +110,7 @@ class Cluster {
   std::vector<Link> links_;
   std::vector<LinkEnds> link_ends_;
   bool gpus_forward_ = false;
-  mutable std::vector<std::vector<LinkId>> last_links_;  // by source rank, empty until asked for
+  mutable std::unordered_map<Node, std::vector<LinkId>> last_links_;  // by where the search began
   mutable std::unordered_map<std::int64_t, Route> routes_;
 };
 

@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "sim/tick_vectors.hpp"
+
 namespace orrery {
 namespace {
 
@@ -23,6 +25,7 @@ double whole_ticks(double seconds) {
 /// A block some of whose ops are in work.
 struct DependencyEngine::OpenBlock {
   BlockStore* store = nullptr;
+  std::int64_t number = 0;
   CompiledBlock* compiled = nullptr;
   std::span<const std::int64_t> counts_before;
   std::vector<double> host_time;  // by column, at the start of the block; empty if no op has a launch cost
@@ -36,18 +39,18 @@ struct DependencyEngine::OpenBlock {
 };
 
 DependencyEngine::DependencyEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
-                                   const Columns& columns, Depths depths)
+                                   const Columns& columns, const Perturbation* perturbation, Depths depths)
     : blocks_(blocks),
       program_(blocks.program()),
       cluster_(cluster),
       columns_(columns),
+      perturbation_(perturbation),
       n_(columns.count()),
       has_launches_(survey.has_launches),
       row_of_category_(program_.categories().size(), 0),
       signals_(program_.signals().size()),
       depths_(depths),
       comm_(n_, depths.union_window),
-      any_(n_, depths.union_window),
       compute_(n_) {
   bool first = true;
   for (std::size_t c = 0; c < row_of_category_.size(); ++c) {
@@ -78,6 +81,7 @@ SimulationResult DependencyEngine::run() {
 std::shared_ptr<DependencyEngine::OpenBlock> DependencyEngine::open(std::int64_t number) {
   auto block = std::make_shared<OpenBlock>();
   block->store = &blocks_;
+  block->number = number;
   block->compiled = blocks_.acquire(number);
   block->counts_before = program_.counts_before(number);
   block->host_time = host_time_;
@@ -245,8 +249,17 @@ void DependencyEngine::begin(const Task& task, Rows& time) {
   const auto duration = static_cast<double>(op.duration);
   if (!(duration < ticks::largest)) throw NotApplicable{"simulated time goes beyond 2^53 ps"};
   const int row = row_of_category_[op.category];
-  ticks::add_into(now, duration, set.count);
-  if (row > 0) ticks::add_into(time.row(static_cast<std::size_t>(row)), duration, set.count);
+  if (perturbation_ == nullptr || op.stream != Stream::compute) {
+    ticks::add_into(now, duration, set.count);
+    if (row > 0) ticks::add_into(time.row(static_cast<std::size_t>(row)), duration, set.count);
+    return;
+  }
+  for (std::size_t i = 0; i < set.count; ++i) {
+    const auto rank = static_cast<Rank>(set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i]));
+    const auto taken = static_cast<double>(perturbation_->duration(op.duration, rank, task.block->number, op.index));
+    now[i] += taken;
+    if (row > 0) time.row(static_cast<std::size_t>(row))[i] += taken;
+  }
 }
 
 const DependencyEngine::Flight& DependencyEngine::flight(const CompiledMessage& message) {
@@ -298,8 +311,8 @@ void DependencyEngine::send(const Task& task, Rows& time) {
       }
       from = begun.row(0);
     }
-    add_interval(sources, from, delivered.row(0), true);
-    add_interval(destinations, from, delivered.row(0), true);
+    add_comm(sources, from, delivered.row(0));
+    add_comm(destinations, from, delivered.row(0));
     raise(task, message.delivered, delivered);
     if (!travels) {
       time = delivered;
@@ -313,11 +326,10 @@ void DependencyEngine::send(const Task& task, Rows& time) {
   }
 }
 
-void DependencyEngine::add_interval(const ColumnSet& columns, const double* begin, const double* end, bool comm) {
+void DependencyEngine::add_comm(const ColumnSet& columns, const double* begin, const double* end) {
   for (std::size_t i = 0; i < columns.count; ++i) {
     const std::size_t column = columns.list.empty() ? columns.first + i : static_cast<std::size_t>(columns.list[i]);
-    if (comm) comm_.add(column, begin[i], end[i]);
-    any_.add(column, begin[i], end[i]);
+    comm_.add_comm(column, begin[i], end[i]);
   }
 }
 
@@ -335,11 +347,10 @@ void DependencyEngine::finish(const Task& task, const Rows& time) {
     sums.last_end[column] = now[i];
     if (op.stream == Stream::compute) {
       compute_[column] += now[i] - begun;
-      any_.add(column, begun, now[i]);
+      comm_.add_gap(column, stream_end_[stream].row(0)[column], begun);
     } else if (op.duration > 0) {
       // Start-up counts as communication of the rank that issues the transfer.
-      comm_.add(column, begun, begun + static_cast<double>(op.duration));
-      any_.add(column, begun, begun + static_cast<double>(op.duration));
+      comm_.add_comm(column, begun, begun + static_cast<double>(op.duration));
     }
   }
   evaluations_ += set.count;

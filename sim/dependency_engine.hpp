@@ -16,10 +16,10 @@
 
 #include "sim/block_store.hpp"
 #include "sim/columns.hpp"
+#include "sim/comm_account.hpp"
 #include "sim/signal_history.hpp"
 #include "sim/simulate.hpp"
 #include "sim/survey.hpp"
-#include "sim/tick_vectors.hpp"
 
 namespace orrery {
 
@@ -31,7 +31,7 @@ class DependencyEngine {
   };
 
   DependencyEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey, const Columns& columns,
-                   Depths depths);
+                   const Perturbation* perturbation, Depths depths);
 
   /// Throws NotApplicable, or TooShallow with depths that may do.
   SimulationResult run();
@@ -85,7 +85,7 @@ class DependencyEngine {
   void send(const Task& task, Rows& time);
   void finish(const Task& task, const Rows& time);
   void raise(const Task& task, RelativeSignal signal, const Rows& time);
-  void add_interval(const ColumnSet& columns, const double* begin, const double* end, bool comm);
+  void add_comm(const ColumnSet& columns, const double* begin, const double* end);
   std::int64_t count_of(const Task& task, const CompiledWait& wait) const;
   const Flight& flight(const CompiledMessage& message);
   OpSums& sums_of(const CompiledOp& op);
@@ -105,6 +105,7 @@ class DependencyEngine {
   const Program& program_;
   const Cluster& cluster_;
   const Columns& columns_;
+  const Perturbation* perturbation_;
   const std::size_t n_;  // columns
   const bool has_launches_;
   std::vector<int> row_of_category_;  // of Rows; -1: the category that takes what is left of the time
@@ -120,7 +121,7 @@ class DependencyEngine {
   std::vector<std::vector<std::uint8_t>> blocked_;  // by stream and column: something stalled comes first
   Depths depths_;
 
-  ticks::Unions comm_, any_;
+  CommAccounts comm_;
   std::vector<double> compute_;
   std::map<std::pair<RouteTable::Column, double>, Flight> flights_;
   std::map<std::tuple<int, int, int>, OpSums> sums_;             // by stream, category, phase

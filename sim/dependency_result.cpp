@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "sim/dependency_engine.hpp"
+#include "sim/tick_vectors.hpp"
 
 namespace orrery {
 
@@ -17,7 +18,6 @@ void DependencyEngine::each(Time time, Sum sum) {
   for (double& host : host_time_) time(host, 0);
   const auto plain_time = [&](double& value) { time(value, 0); };
   comm_.each(plain_time, sum);
-  any_.each(plain_time, sum);
   for (auto& [key, sums] : sums_) {
     for (double& end : sums.last_end) time(end, 0);
     for (double& busy : sums.busy) sum(busy);
@@ -45,7 +45,7 @@ DependencyEngine::Snapshot DependencyEngine::take_snapshot(std::int64_t number) 
 /// lie so far back that nothing can be waiting for it.
 void DependencyEngine::try_to_jump(std::int64_t& number) {
   const std::int64_t blocks = blocks_.blocks();
-  if (!stalled_.empty() || program_.shapes() == blocks || number == 0) return;
+  if (perturbation_ != nullptr || !stalled_.empty() || program_.shapes() == blocks || number == 0) return;
   const std::int64_t shape = program_.shape(number);
   if (shape == program_.shape(number - 1) + 1) return;  // in the middle of something
   const auto known = snapshots_.find(shape);
@@ -105,8 +105,6 @@ SimulationResult DependencyEngine::result() {
       if (!(ends.row(0)[c] < ticks::largest)) throw NotApplicable{"simulated time goes beyond 2^53 ps"};
     }
   }
-  if (!comm_.finish() || !any_.finish()) throw TooShallow{{depths_.history, depths_.union_window * 4}};
-
   SimulationResult result;
   result.events = evaluations_;
   result.critical_path.by_category.resize(row_of_category_.size());
@@ -121,6 +119,9 @@ SimulationResult DependencyEngine::result() {
       last_stream = stream;
     }
   }
+  const Rows& compute_end = stream_end_[static_cast<std::size_t>(Stream::compute)];
+  for (std::size_t c = 0; c < n_; ++c) comm_.add_gap(c, compute_end.row(0)[c], end);
+  if (!comm_.finish(end)) throw TooShallow{{depths_.history, depths_.union_window * 4}};
   if (ranks > 0) {
     result.end = static_cast<Ticks>(end);
     const auto part = [&](std::size_t row) {
@@ -150,8 +151,8 @@ void DependencyEngine::add_ranks(SimulationResult& result) const {
     const auto column = static_cast<std::size_t>(columns_.column_of(rank));
     RankTotals& totals = result.ranks[static_cast<std::size_t>(rank)];
     totals.compute = static_cast<Ticks>(compute_[column]);
-    totals.comm = static_cast<Ticks>(comm_.measure(column));
-    totals.exposed_comm = static_cast<Ticks>(any_.measure(column)) - totals.compute;
+    totals.comm = static_cast<Ticks>(comm_.comm(column));
+    totals.exposed_comm = static_cast<Ticks>(comm_.exposed(column));
     totals.idle = result.end - totals.compute - totals.exposed_comm;
     totals.category_busy.resize(row_of_category_.size());
     for (const auto& [key, sums] : sums_) {

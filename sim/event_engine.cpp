@@ -9,10 +9,11 @@
 
 namespace orrery {
 
-EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, SpanSink* sink)
+EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Perturbation* perturbation, SpanSink* sink)
     : blocks_(blocks),
       program_(blocks.program()),
       cluster_(cluster),
+      perturbation_(perturbation),
       sink_(sink),
       network_(cluster.links()),
       signals_per_rank_(blocks.signals_per_rank()),
@@ -159,7 +160,9 @@ bool EventEngine::begin(StreamId stream) {
   if (kind_of(stream) == Stream::compute) {
     accounts_.clock(rank).enter_compute(now_);
     if (op.duration == 0) return true;
-    compute_[rank].start(now_, op.duration, op.hbm_demand);
+    self.alone = perturbation_ == nullptr ? op.duration
+                                          : perturbation_->duration(op.duration, rank, self.block_number, op.index);
+    compute_[rank].start(now_, self.alone, op.hbm_demand);
     mark_dirty(rank);
   } else {
     for (std::int32_t i = 0; i < op.message_count; ++i) {
@@ -301,7 +304,7 @@ void EventEngine::end_compute(Rank rank) {
   const StreamId stream = rank * streams_per_rank + static_cast<StreamId>(Stream::compute);
   StreamState& self = streams_[stream];
   compute_[rank].stop();
-  extend_path(path(stream), self.op->category, self.op->duration, now_ - self.begun);
+  extend_path(path(stream), self.op->category, self.alone, now_ - self.begun);
   self.ready_at = now_;
   self.state = State::transfer_waits;
   make_ready(stream);

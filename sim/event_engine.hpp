@@ -23,7 +23,7 @@ using SignalId = std::int32_t;  // rank * signals per rank + signal
 /// set off without time passing, then one new sharing of links, SMs and HBM, then the next tick.
 class EventEngine {
  public:
-  EventEngine(BlockStore& blocks, const Cluster& cluster, SpanSink* sink);
+  EventEngine(BlockStore& blocks, const Cluster& cluster, const Perturbation* perturbation, SpanSink* sink);
   SimulationResult run();
 
  private:
@@ -41,6 +41,7 @@ class EventEngine {
     Ticks ready_at = 0;          // when the last thing waited for so far was there
     Ticks begun = 0;             // of the op
     Ticks departed = 0;          // of its messages
+    Ticks alone = 0;             // compute: how long the op takes with the whole GPU
     StreamId next_waiter = -1;   // on the same signal
     std::int32_t under_way = 0;  // messages
     State state = State::fetch;
@@ -116,6 +117,7 @@ class EventEngine {
   BlockStore& blocks_;
   const Program& program_;
   const Cluster& cluster_;
+  const Perturbation* perturbation_;
   SpanSink* sink_;
   FlowNetwork network_;
   EventQueue events_;

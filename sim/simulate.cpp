@@ -15,12 +15,12 @@ namespace orrery {
 namespace {
 
 SimulationResult run_dependencies(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
-                                  const Columns& columns) {
+                                  const Columns& columns, const Perturbation* perturbation) {
   constexpr std::size_t deepest = 1024;
   DependencyEngine::Depths depths;
   while (true) {
     try {
-      return DependencyEngine(blocks, cluster, survey, columns, depths).run();
+      return DependencyEngine(blocks, cluster, survey, columns, perturbation, depths).run();
     } catch (const DependencyEngine::TooShallow& shallow) {
       depths = shallow.enough;
       if (depths.history > deepest) throw NotApplicable{"ops wait for raises of a signal that lie far back"};
@@ -54,12 +54,13 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
       if (reason.empty()) {
         std::optional<Columns> classes;
         if (options.engine != Engine::dependency) {
-          classes = rank_classes(blocks, overview);
-          if (!classes) unlike = "hardly two ranks are alike";
+          if (options.perturbation == nullptr) classes = rank_classes(blocks, overview);
+          if (!classes)
+            unlike = options.perturbation != nullptr ? "noise sets ranks apart" : "hardly two ranks are alike";
           if (!classes && options.engine == Engine::lumped) refuse(options.engine, unlike);
         }
-        SimulationResult result =
-            run_dependencies(blocks, cluster, overview, classes ? *classes : Columns(blocks.ranks()));
+        SimulationResult result = run_dependencies(blocks, cluster, overview,
+                                                   classes ? *classes : Columns(blocks.ranks()), options.perturbation);
         result.engine = classes ? Engine::lumped : Engine::dependency;
         result.engine_reason = unlike;
         return result;
@@ -72,7 +73,7 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
     reason = "a trace was asked for";
     if (options.engine == Engine::dependency || options.engine == Engine::lumped) refuse(options.engine, reason);
   }
-  SimulationResult result = EventEngine(blocks, cluster, options.sink).run();
+  SimulationResult result = EventEngine(blocks, cluster, options.perturbation, options.sink).run();
   result.engine_reason = reason;
   return result;
 }

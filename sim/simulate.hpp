@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "sim/cluster.hpp"
+#include "sim/perturbation.hpp"
 #include "sim/program.hpp"
 #include "sim/units.hpp"
 
@@ -117,7 +118,8 @@ struct DeadlockError : std::runtime_error {
 /// bandwidth) ticks. Throws DeadlockError, or std::overflow_error beyond 2^63 ticks.
 struct SimulationOptions {
   Engine engine = Engine::automatic;
-  SpanSink* sink = nullptr;  // only the event engine has spans to give
+  SpanSink* sink = nullptr;                    // only the event engine has spans to give
+  const Perturbation* perturbation = nullptr;  // none: every op takes what it takes
 };
 
 /// Throws std::invalid_argument, with the reason, if the engine asked for does not apply.

@@ -1,0 +1,88 @@
+// Slow ranks and noise.
+#include <algorithm>
+#include <vector>
+
+#include "tests/catch.hpp"
+#include "tests/sim/programs.hpp"
+#include "tests/sim/same_result.hpp"
+
+using namespace orrery;
+using namespace orrery::test;
+
+TEST_CASE("Noise has the mean it is asked for, is never negative, and depends on nothing but its place and the seed") {
+  constexpr Ticks base = 1'000'000'000;
+  for (const Noise noise : {Noise::uniform, Noise::exponential, Noise::half_normal}) {
+    INFO(name_of(noise));
+    const Perturbation a(64, {noise, 0.1, 7}, {}), again(64, {noise, 0.1, 7}, {}), other(64, {noise, 0.1, 8}, {});
+    double sum = 0;
+    int same = 0;
+    constexpr int draws = 64 * 1000;
+    for (int i = 0; i < draws; ++i) {
+      const Ticks drawn = a.duration(base, i % 64, i / 64, i % 5);
+      CHECK(drawn >= base);
+      CHECK(again.duration(base, i % 64, i / 64, i % 5) == drawn);
+      same += other.duration(base, i % 64, i / 64, i % 5) == drawn;
+      sum += static_cast<double>(drawn - base);
+    }
+    // Within five standard errors; the standard deviation of x is at most its mean.
+    CHECK_THAT(sum / draws, WithinAbs(0.1 * base, 5 * 0.1 * base / 252));
+    CHECK(same < draws / 100);
+  }
+}
+
+TEST_CASE("A rank that is slower by a factor takes that much longer for its compute, and only for that") {
+  const Perturbation slow(2, {}, {{1, 1.5}});
+  const ListProgram program =
+      ListProgram(2).add(0, compute_op(1000)).add(1, compute_op(1001)).add(1, transfer_op(Stream::copy_out, 10));
+  for (const Engine engine : {Engine::event, Engine::dependency}) {
+    const SimulationResult result =
+        simulate(program, star(2, gigabytes_per_second(1)), {.engine = engine, .perturbation = &slow});
+    CHECK(result.ranks[0].compute == 1000);
+    CHECK(result.ranks[1].compute == 1502);  // 1501.5 rounded up
+    CHECK(result.ranks[1].comm == 10);
+  }
+}
+
+TEST_CASE("Perturbations that make no sense are refused, naming the value") {
+  CHECK_THROWS_WITH(Perturbation(4, {Noise::uniform, -0.1, 0}, {}), ContainsSubstring("-0.1"));
+  CHECK_THROWS_WITH(Perturbation(4, {Noise::uniform, 1.5, 0}, {}), ContainsSubstring("1.5"));
+  CHECK_THROWS_WITH(Perturbation(4, {}, {{4, 1.1}}), ContainsSubstring("slow rank 4"));
+  CHECK_THROWS_WITH(Perturbation(4, {}, {{1, 1.1}, {1, 1.2}}), ContainsSubstring("rank 1 is slow twice"));
+  CHECK_THROWS_WITH(Perturbation(4, {}, {{1, 0}}), ContainsSubstring("factor of 0"));
+}
+
+TEST_CASE("A jittered ring ends when the recurrence of its steps does") {
+  constexpr Ticks tile = 1'000'000, hop = 850'000;
+  for (const Rank ranks : {256, 1024}) {
+    for (std::int64_t layers = 1; layers * ranks <= 1024; layers *= 4) {
+      const RingProgram program(ranks, layers, tile, bytes(850));
+      const Perturbation jitter(ranks, {Noise::exponential, 0.05, 11}, {});
+      // C[s][r] ends step s of rank r, X[s][r] its transfer, as RingProgram says who waits for what.
+      const auto n = static_cast<std::size_t>(ranks);
+      std::vector<Ticks> compute(n), sent(n), arrived(n);
+      for (std::int64_t layer = 0; layer < layers; ++layer) {
+        for (Rank step = 0; step < ranks; ++step) {
+          const std::vector<Ticks> before = compute, held = arrived;
+          std::vector<Ticks> next_arrived(n);
+          for (std::size_t r = 0; r < n; ++r) {
+            const std::int64_t block = layer * ranks + step;
+            const Ticks start = std::max(before[r], step == 0 ? 0 : held[r]);
+            compute[r] = start + jitter.duration(tile, static_cast<Rank>(r), block, 0);
+            if (step == ranks - 1) continue;
+            const Ticks ready = step == 0 ? before[r] : held[r];
+            sent[r] = std::max({sent[r], ready, before[(r + 1) % n]}) + hop;
+            next_arrived[(r + 1) % n] = sent[r];
+          }
+          arrived = next_arrived;
+        }
+      }
+      const Ticks expected = *std::max_element(compute.begin(), compute.end());
+      const Cluster cluster = star(ranks, gigabytes_per_second(1));
+      const SimulationResult events = simulate(program, cluster, {.engine = Engine::event, .perturbation = &jitter});
+      const SimulationResult dependencies = simulate(program, cluster, {.perturbation = &jitter});
+      CHECK(dependencies.engine == Engine::dependency);
+      CHECK(events.end == expected);
+      check_same(events, dependencies);
+    }
+  }
+}
