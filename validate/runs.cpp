@@ -205,8 +205,8 @@ std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::stri
   std::vector<MeasuredKernel> kernels;
   add_rows(table, kernels);
   std::vector<Prediction> all;
-  if (!kernels.empty()) {
-    all = predict_kernels(table, kernels, profile);
+  if (!kernels.empty() || table.has("compute_overlapped_us")) {
+    all = kernels.empty() ? predict_overlap(table, profile) : predict_kernels(table, kernels, profile);
     for (Prediction& p : all) p.group = in_folder(p.group);
     return all;
   }

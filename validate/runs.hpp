@@ -44,6 +44,9 @@ struct ErrorSummary {
 /// marked, rows that cannot be predicted carry the reason. Throws MeasuredFileError for a row that is wrong.
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile);
 
+/// Rows of overlap.csv: the kernel's time beside a transfer from its time alone. Part of predict_runs.
+std::vector<Prediction> predict_overlap(const MeasuredTable& table, const std::string& profile);
+
 /// Over rows that were predicted and not fitted on: one for each group in the order of appearance, and "all" at the
 /// end.
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions);

@@ -52,6 +52,12 @@ TEST_CASE("our own ring on two H200 is predicted from kernels and links alone: m
   CHECK(groups.front().max_abs_rel < 0.10);
 }
 
+TEST_CASE("the slow-down of kernels beside copies and NCCL is predicted within 5 % in the mean") {
+  const ErrorSummary overlap = over_all(predict("h200_sxm_x2/overlap.csv"));
+  CHECK(overlap.rows >= 20);
+  CHECK(overlap.mean_abs_rel < 0.05);
+}
+
 TEST_CASE("no row of a ring is marked as fitted on") {
   for (const Prediction& p : predict("h200_sxm_x2/ring.csv")) CHECK_FALSE(p.fitted);
 }

@@ -1,0 +1,69 @@
+// How much a transfer in the background slows a kernel: the simulator's rule of shared SMs and HBM against overlap.csv.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "scenarios/hardware.hpp"
+#include "scenarios/preset_files.hpp"
+#include "sim/compute_rates.hpp"
+#include "validate/runs.hpp"
+
+namespace orrery {
+namespace {
+
+/// Kernels of orrery bench that ask for all of HBM, and what the profile knows them as. Others ask for a tenth.
+constexpr std::pair<std::string_view, std::string_view> memory_bound[] = {{"merge", "merge_block"},
+                                                                          {"copy", "copy_kernel"}};
+
+double hbm_demand(const std::string& kernel, const Profile& profile) {
+  for (const auto& [name, stream] : memory_bound) {
+    if (name != kernel || !profile.kernels) continue;
+    if (const StreamModel* model = profile.kernels->stream_of(stream)) return model->bandwidth.value;
+  }
+  return 0;
+}
+
+/// Thread blocks of two NCCL channels share an SM.
+double sms_held(const std::string& mechanism, const std::string& channels, const Implementation& nccl) {
+  if (!mechanism.starts_with("nccl")) return 0;
+  return channels.empty() || channels == "auto" ? nccl.sms.value : std::min(nccl.sms.value, std::stod(channels) / 2);
+}
+
+}  // namespace
+
+std::vector<Prediction> predict_overlap(const MeasuredTable& table, const std::string& profile_or_empty) {
+  std::vector<Prediction> all;
+  const Implementation nccl = load_implementation("orrery_ring_nccl");
+  for (std::size_t row = 0; row < table.rows(); ++row) {
+    if (table.text(row, "status") != "ok") continue;
+    const std::string& kernel = table.text(row, "kernel");
+    const std::string& mechanism = table.text(row, "mechanism");
+    const std::string& link = table.text(row, "link");
+    const Gpu gpu = load_gpu(table.text(row, "gpu"));
+    const Profile profile = load_profile(profile_or_empty.empty() ? gpu.name : profile_or_empty, gpu.name);
+    Prediction p;
+    p.group = "slow-down under overlap";
+    p.name = fmt::format("{} beside {} {}", kernel, mechanism, table.text(row, "channels"));
+    p.place = table.place(row);
+    const double alone_us = table.number(row, "compute_alone_us");
+    p.measured = Seconds::from_si(table.number(row, "compute_overlapped_us") * 1e-6);
+    if (link == "local" || link == "host") {
+      p.reason = "the driver may copy inside one GPU with kernels";
+      all.push_back(std::move(p));
+      continue;
+    }
+    // Both directions pass through HBM, at the rate of the transfer alone.
+    const double rate = table.number(row, "transfer_bytes") / (table.number(row, "transfer_alone_us") * 1e-6);
+    ComputeRate compute;
+    compute.hold_sms(sms_held(mechanism, table.text(row, "channels"), nccl));
+    compute.change_traffic(0, 2 * rate);
+    compute.start(0, static_cast<Ticks>(std::llround(alone_us * 1e6)), hbm_demand(kernel, profile));
+    compute.update({static_cast<double>(gpu.sms), gpu.hbm_bandwidth}, 0);
+    p.predicted = Seconds::from_si(compute.ticks_left() / ticks_per_second);
+    all.push_back(std::move(p));
+  }
+  return all;
+}
+
+}  // namespace orrery
