@@ -82,10 +82,9 @@ Index required(const char* name, const std::string& text, const char* with) {
 std::optional<int> layer_count(const std::string& text) {
   const std::optional<Index> layers = number("layers", text);
   if (!layers) return std::nullopt;
-  constexpr Index most = 1'000'000;
-  if (*layers < 1 || *layers > most) {
-    throw std::invalid_argument(
-        fmt::format("layers = {} is not in 1 to {} (attention layers), write one of these", *layers, most));
+  if (*layers < 1 || *layers > most_reach_layers) {
+    throw std::invalid_argument(fmt::format("layers = {} is not in 1 to {} (attention layers), write one of these",
+                                            *layers, most_reach_layers));
   }
   return static_cast<int>(*layers);
 }

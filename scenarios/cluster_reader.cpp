@@ -75,20 +75,10 @@ class ClusterReader {
   }
 
   LinkSpec link(const Table& table, std::string_view key) {
-    const std::string name = table.string(key);
-    try {
-      LinkType type = load_link(name, table.file());
-      const LinkSpec spec{type.bandwidth * link_efficiency_, type.latency};
-      links_.push_back({std::string(key), std::move(type)});
-      return spec;
-    } catch (const InputError& error) {
-      // A file that is wrong inside says where; a name that is unknown gets the place where it stands.
-      if (name.find('/') != std::string::npos || name.ends_with(".toml")) throw;
-      for (const std::string& known : known_names("hardware")) {
-        if (known == name) throw;
-      }
-      throw table.error_at(key, error.what());
-    }
+    LinkType type = load_link(table.file_name(key, "hardware"), table.file());
+    const LinkSpec spec{type.bandwidth * link_efficiency_, type.latency};
+    links_.push_back({std::string(key), std::move(type)});
+    return spec;
   }
 
   static Rank count_to_rank(const Table& table, std::string_view key, std::int64_t value) {

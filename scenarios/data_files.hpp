@@ -36,7 +36,7 @@ std::vector<std::string> known_names(std::string_view folder);
 
 /// A name that contains '/' or ends in .toml or .json is a path, relative to the file that mentions it (`mentioned_in`;
 /// empty: to the current directory). Any other name is data_directory()/folder/name.toml; throws InputError with the
-/// nearest and all known names if there is no such file. Callers that know the position of the name use error_at.
+/// nearest and all known names if there is no such file. Table::file_name says where the name stands.
 std::filesystem::path resolve(std::string_view name, std::string_view folder,
                               const std::filesystem::path& mentioned_in = {});
 

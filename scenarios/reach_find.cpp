@@ -105,10 +105,9 @@ Search make_search(std::string_view rule, Index tokens, int layers) {
     throw std::invalid_argument(
         fmt::format("cover = {} is not in 1 to {} (tokens to cover), write one of these", tokens, most_tokens));
   }
-  constexpr int most_layers = 1'000'000;
-  if (layers < 1 || layers > most_layers) {
+  if (layers < 1 || layers > most_reach_layers) {
     throw std::invalid_argument(
-        fmt::format("layers = {} is not in 1 to {} (attention layers), write one of these", layers, most_layers));
+        fmt::format("layers = {} is not in 1 to {} (attention layers), write one of these", layers, most_reach_layers));
   }
   constexpr Index k = 2;
   const ReachPattern pattern = pi_pattern(rule, {k, k + 1}, true, false);

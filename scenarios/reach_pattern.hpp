@@ -13,6 +13,9 @@
 
 namespace orrery {
 
+/// A report keeps kilobytes for each layer.
+inline constexpr int most_reach_layers = 1 << 16;
+
 /// In which layers (counted from 1) of L something is active.
 struct LayerRule {
   enum class Kind {

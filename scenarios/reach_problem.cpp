@@ -107,9 +107,8 @@ void check(const ReachSequence& s) {
     throw std::invalid_argument(
         fmt::format("query = {} does not exist (the tokens are 0 to {}), write one of them", s.query, s.tokens - 1));
   }
-  constexpr int most_layers = 1'000'000;
-  if (s.layers > most_layers) {
-    throw std::invalid_argument(fmt::format("layers = {} is past {}, write less", s.layers, most_layers));
+  if (s.layers > most_reach_layers) {
+    throw std::invalid_argument(fmt::format("layers = {} is past {}, write less", s.layers, most_reach_layers));
   }
 }
 
@@ -129,8 +128,8 @@ bool ReachProblem::commutes() const {
 }
 
 ReachProblem make_problem(const ReachPattern& pattern, const ReachSequence& sequence, ReachView view) {
-  check(pattern, sequence.layers);
   check(sequence);
+  check(pattern, sequence.layers);
   if (pattern.ring && !sequence.documents.empty()) {
     throw std::invalid_argument(
         "ring = true does not go with documents (positions wrap around the whole sequence), leave one of them out");

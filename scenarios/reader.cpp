@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <system_error>
 #include <utility>
 
 #include "scenarios/nearest.hpp"
@@ -280,6 +281,21 @@ const std::filesystem::path& Table::file() const {
 }
 const std::string& Table::name() const {
   return node_->name;
+}
+
+std::string Table::file_name(std::string_view key, std::string_view folder) const {
+  std::string found = string(key);
+  std::filesystem::path path;
+  try {
+    path = resolve(found, folder, file());
+  } catch (const InputError& error) {
+    throw error_at(key, error.what());
+  }
+  std::error_code unknown;  // a name that is too long, say
+  if (!std::filesystem::exists(path, unknown)) {
+    throw error_at(key, fmt::format("{}: there is no such file, check the path", path.string()));
+  }
+  return found;
 }
 
 InputError Table::error_at(std::string_view key, std::string_view message) const {

@@ -39,6 +39,8 @@ class Table {
   /// One of the allowed names; the error lists the nearest and all.
   std::string choice(std::string_view key, std::span<const std::string> allowed) const;
   std::string choice(std::string_view key, std::initializer_list<const char*> allowed) const;
+  /// A name that resolve() finds in `folder`, or the path of a file that exists.
+  std::string file_name(std::string_view key, std::string_view folder) const;
 
   std::vector<std::int64_t> counts(std::string_view key) const;
   std::vector<double> numbers(std::string_view key) const;

@@ -16,22 +16,10 @@ namespace {
 
 constexpr Index most_tokens = Index{1} << 31;  // pair counts stay below 2^63
 
-/// Loads a file that a key names; a message without a position gets that of the key.
+/// Loads a file that a key names.
 template <class Load>
 auto load_named(const Table& table, std::string_view key, const char* folder, Load load) {
-  const std::string name = table.string(key);
-  const bool is_path = name.find('/') != std::string::npos || name.ends_with(".toml") || name.ends_with(".json");
-  if (!is_path) {
-    const std::vector<std::string> known = known_names(folder);
-    if (std::find(known.begin(), known.end(), name) == known.end()) {
-      try {
-        resolve(name, folder, table.file());
-      } catch (const InputError& error) {
-        throw table.error_at(key, error.what());
-      }
-    }
-  }
-  return load(name);
+  return load(table.file_name(key, folder));
 }
 
 Index bounded(const Table& table, std::string_view key, Index least, Index most) {

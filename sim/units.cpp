@@ -6,7 +6,6 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <span>
 
 namespace orrery {
@@ -62,10 +61,16 @@ struct NumberAndRest {
   std::string_view rest;
 };
 
-std::optional<NumberAndRest> split_number(std::string_view text) {
+NumberAndRest split_number(std::string_view original, std::string_view what, std::string_view examples) {
+  const std::string_view text = trim(original);
   double number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || !std::isfinite(number)) return std::nullopt;
+  if (error != std::errc() || !std::isfinite(number)) {
+    const bool out_of_range = error == std::errc::result_out_of_range;
+    throw UnitError(fmt::format(
+        "\"{}\" is not a {} ({}); write e.g. {}", original, what,
+        out_of_range ? "its number is beyond 1e308 or below 1e-308" : "it must start with a number", examples));
+  }
   return NumberAndRest{number, trim(text.substr(static_cast<std::size_t>(end - text.data())))};
 }
 
@@ -76,30 +81,26 @@ std::string join_names(std::span<const Unit> units) {
 }
 
 double parse(std::string_view original, std::span<const Unit> units, std::string_view what, std::string_view example) {
-  const std::string_view text = trim(original);
-  const auto parts = split_number(text);
-  if (!parts)
-    throw UnitError(
-        fmt::format("\"{}\" is not a {} (it must start with a number); write e.g. \"{}\"", original, what, example));
-  if (parts->rest.empty()) {
+  const NumberAndRest parts = split_number(original, what, fmt::format("\"{}\"", example));
+  if (parts.rest.empty()) {
     throw UnitError(fmt::format("\"{}\" has no unit (a {} needs one); write e.g. \"{}\"", original, what, example));
   }
   for (const Unit& unit : units) {
-    if (unit.name != parts->rest) continue;
-    if (parts->number < 0) throw UnitError(fmt::format("\"{}\" is negative (a {} cannot be)", original, what));
+    if (unit.name != parts.rest) continue;
+    if (parts.number < 0) throw UnitError(fmt::format("\"{}\" is negative (a {} cannot be)", original, what));
     // 3 / 1e9 is the double nearest to 3 ns; 3 * 1e-9 is not.
-    const double value = unit.si < 1 ? parts->number / std::round(1 / unit.si) : parts->number * unit.si;
+    const double value = unit.si < 1 ? parts.number / std::round(1 / unit.si) : parts.number * unit.si;
     if (!std::isfinite(value)) throw UnitError(fmt::format("\"{}\" is too large (beyond 1e308 in SI units)", original));
     return value;
   }
   for (const Ambiguous& spelling : ambiguous) {
-    if (spelling.name == parts->rest) {
+    if (spelling.name == parts.rest) {
       throw UnitError(
-          fmt::format("\"{}\": the unit \"{}\" is ambiguous; write {}", original, parts->rest, spelling.instead));
+          fmt::format("\"{}\": the unit \"{}\" is ambiguous; write {}", original, parts.rest, spelling.instead));
     }
   }
   throw UnitError(
-      fmt::format("\"{}\": \"{}\" is not a unit of a {}; known: {}", original, parts->rest, what, join_names(units)));
+      fmt::format("\"{}\": \"{}\" is not a unit of a {}; known: {}", original, parts.rest, what, join_names(units)));
 }
 
 /// `value` in the largest unit that leaves at least 1 before the point; `units` in ascending order.
@@ -139,20 +140,18 @@ Watts parse_power(std::string_view text) {
 }
 
 std::int64_t parse_count(std::string_view original) {
-  const auto parts = split_number(trim(original));
+  constexpr std::string_view examples = R"("4096", "128K" (128 * 2^10), "1M" (2^20) or "1e6")";
+  const NumberAndRest parts = split_number(original, "count", examples);
   const auto fail = [&](std::string_view why) -> UnitError {
-    return UnitError(
-        fmt::format("\"{}\" is not a count ({}); write e.g. \"4096\", \"128K\" (128 * 2^10), \"1M\" (2^20) or \"1e6\"",
-                    original, why));
+    return UnitError(fmt::format("\"{}\" is not a count ({}); write e.g. {}", original, why, examples));
   };
-  if (!parts) throw fail("it must start with a number");
   double scale = 0;
-  if (parts->rest.empty()) scale = 1;
-  if (parts->rest == "K" || parts->rest == "k") scale = kibi;
-  if (parts->rest == "M") scale = mebi;
-  if (parts->rest == "G") scale = gibi;
-  if (scale == 0) throw fail(fmt::format("\"{}\" is not one of K, M, G", parts->rest));
-  const double value = parts->number * scale;
+  if (parts.rest.empty()) scale = 1;
+  if (parts.rest == "K" || parts.rest == "k") scale = kibi;
+  if (parts.rest == "M") scale = mebi;
+  if (parts.rest == "G") scale = gibi;
+  if (scale == 0) throw fail(fmt::format("\"{}\" is not one of K, M, G", parts.rest));
+  const double value = parts.number * scale;
   if (value < 0) throw fail("it is negative");
   if (value != std::floor(value)) throw fail("it is not a whole number");
   if (value >= 9007199254740992.0) throw fail("it is 2^53 or more");

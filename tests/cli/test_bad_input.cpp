@@ -1,5 +1,10 @@
 // Wrong scenarios: each mistake has its message, with the place where it stands.
 #include "scenarios/scenario.hpp"
+
+#include <fmt/format.h>
+
+#include <utility>
+
 #include "tests/catch.hpp"
 #include "tests/cli/run_program.hpp"
 
@@ -135,6 +140,16 @@ TEST_CASE("an unknown name lists the nearest known one, at its place") {
              ContainsSubstring("scenario.toml:18:") && ContainsSubstring("h200_sxm"));
   CHECK_THAT(message("\"ideal\"", "\"idael\""), ContainsSubstring("scenario.toml:16:") && ContainsSubstring("ideal"));
   CHECK_THAT(message("\"ring\"", "\"rign\""), ContainsSubstring("ring"));
+}
+
+TEST_CASE("a file that does not exist is an error at the name of the file") {
+  const std::pair<const char*, const char*> places[] = {
+      {"llama3_8b", "3:9"}, {"ideal", "16:18"}, {"h200_sxm", "18:7"}, {"peak", "19:11"}, {"nvlink4", "21:8"}};
+  for (const auto& [name, place] : places) {
+    INFO(name);
+    CHECK_THAT(message(name, "./nowhere.toml"), ContainsSubstring(fmt::format("scenario.toml:{}: ", place)) &&
+                                                    ContainsSubstring("nowhere.toml: there is no such file"));
+  }
 }
 
 TEST_CASE("an implementation is not used for what its library does not run") {

@@ -22,6 +22,7 @@ done <<'LIST'
 k = -1 is negative|--pattern pi --k -1 --pi 16 --layers 4 --n 100
 pi = 0 is not positive|--pattern pi --k 4 --pi 0 --layers 4 --n 100
 layers = 0 is not in 1 to|--pattern pi --k 4 --pi 16 --layers 0 --n 100
+layers = 65537 is not in 1 to 65536|--pattern pi --k 4 --pi 16 --layers 65537 --n 100
 n = 0 is less than 1|--pattern pi --k 4 --pi 16 --layers 4 --n 0
 past 2^63 - 1|--pattern pi --k 4 --pi 1152921504606846976 --layers 64 --n 4096
 2^63 - 1|--pattern pi --k 4 --pi 18446744073709551616 --layers 64 --n 4096

@@ -64,6 +64,15 @@ TEST_CASE("mistakes in a reach file are named with their place") {
   CHECK_THAT(message(window, "bound = {k = 4, pi = 0}"), ContainsSubstring("pi = 0"));
 }
 
+TEST_CASE("layers beyond the limit are refused before any of them is looked at") {
+  const ScratchFolder folder;
+  const auto file = folder.write("x.toml",
+                                 "description = \"x\"\n[reach]\ncausal = true\nlayers = 1000000000\ntokens = 64\n"
+                                 "pattern = [{kind = \"window\", left = 4}]\n");
+  CHECK_THAT(message_of([&] { load_reach(file.string(), {}); }),
+             ContainsSubstring("layers = 1000000000 is past 65536"));
+}
+
 TEST_CASE("numbers without sense are refused with the value and the limit") {
   CHECK_THROWS_WITH(causal_pi("A", -1, 16), ContainsSubstring("k = -1 is negative"));
   CHECK_THROWS_WITH(causal_pi("A", 4, 0), ContainsSubstring("pi = 0 is not positive"));

@@ -44,6 +44,8 @@ TEST_CASE("A missing, unknown or ambiguous unit, a negative value and a non-numb
   CHECK_THROWS_AS(parse_bytes("inf GB"), UnitError);
   CHECK_THROWS_AS(parse_bytes("nan GB"), UnitError);
   CHECK_THROWS_AS(parse_bytes("1e308 TB"), UnitError);  // infinite in bytes
+  CHECK_THROWS_WITH(parse_bytes("1e309 B"), ContainsSubstring("beyond 1e308"));
+  CHECK_THROWS_WITH(parse_count("1e309"), ContainsSubstring("beyond 1e308"));
 }
 
 TEST_CASE("Counts are whole numbers, and K, M, G are powers of 1024") {
