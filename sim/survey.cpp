@@ -14,8 +14,7 @@ namespace {
 /// flows.
 class LinkOwners {
  public:
-  LinkOwners(BlockStore& blocks, const Cluster& cluster)
-      : blocks_(blocks), cluster_(cluster), owner_(cluster.links().size(), -1) {}
+  LinkOwners(BlockStore& blocks, const Cluster& cluster) : blocks_(blocks), owner_(cluster.links().size(), -1) {}
 
   void add(const CompiledBlock& block, const CompiledSet& set, const CompiledOp& op) {
     std::int32_t travelling = 0;
@@ -55,7 +54,6 @@ class LinkOwners {
   }
 
   BlockStore& blocks_;
-  const Cluster& cluster_;
   std::vector<std::int64_t> owner_;
   std::map<std::tuple<RouteTable::Column, std::int32_t, int, std::int32_t>, std::vector<bool>> seen_;
   LinkId shared_ = -1;
