@@ -25,7 +25,7 @@ struct AttentionProgramInput {
   Regime regime = Regime::sustained;
   std::optional<LinkTiming> link = std::nullopt;  // between neighbours, if the profile measured it
   double element_bytes = 2;
-  DenseShape dense;  // per rank and layer, forward
+  DenseShape dense;                 // per rank and layer, forward
   std::vector<Mask> masks;          // by pattern class
   std::vector<int> class_of_layer;  // one entry per layer
   const ScheduleKind* schedule = nullptr;

@@ -30,9 +30,9 @@ struct Scenario {
   Index tokens = 0;
   Index batch = 1;
   std::string dtype;
-  bool backward = false;      // a training step; otherwise the forward pass
+  bool backward = false;              // a training step; otherwise the forward pass
   Regime regime = Regime::sustained;  // or one step after a rest
-  bool whole_layers = false;  // with projections and MLP; otherwise attention alone
+  bool whole_layers = false;          // with projections and MLP; otherwise attention alone
   int layers = 0;
 
   bool causal = true;

@@ -151,5 +151,6 @@ TEST_CASE("a measured file keeps its header, quoted commas and line numbers") {
   CHECK(table.text(0, "b") == "x, y");
   CHECK(table.place(1) == "f.csv:6");
   CHECK_THROWS_WITH(table.number(1, "b"), ContainsSubstring("f.csv:6") && ContainsSubstring("is not a number"));
-  CHECK_THROWS_WITH(MeasuredTable::parse("a,b\n1\n", "f.csv"), ContainsSubstring("f.csv:2") && ContainsSubstring("1 cells"));
+  CHECK_THROWS_WITH(MeasuredTable::parse("a,b\n1\n", "f.csv"),
+                    ContainsSubstring("f.csv:2") && ContainsSubstring("1 cells"));
 }
