@@ -89,7 +89,7 @@ std::optional<int> layer_count(const std::string& text) {
   return static_cast<int>(*layers);
 }
 
-ReachEngine engine_named(const std::string& name) {
+ReachEngine reach_engine(const std::string& name) {
   struct Row {
     const char* name;
     ReachEngine engine;
@@ -148,7 +148,7 @@ ReachResult computed(ReachInput input, const ReachOptions& o) {
         "--model and --ranks need each other (FLOPs and bytes follow from both), give both or none");
   }
   ReachResult result{std::move(input), {}, {}, {}};
-  result.report = report_reach(result.input.pattern, result.input.sequence, engine_named(o.engine));
+  result.report = report_reach(result.input.pattern, result.input.sequence, reach_engine(o.engine));
   if (result.input.hardware) {
     try {
       result.cost = reach_cost(result.input.pattern, result.input.sequence, *result.input.hardware);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cli/csv_cell.hpp"
 #include "cli/reach_output.hpp"
 
 namespace orrery {
@@ -108,21 +109,13 @@ std::string printed(const Json& json) {
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-/// Text in a CSV cell: quoted if it has to be.
-std::string cell(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
-  return quoted + "\"";
-}
-
 std::string csv_rows(const ReachResult& result) {
   const ReachReport& r = result.report;
   std::string text;
   for (std::size_t l = 0; l < r.lo.layers.size(); ++l) {
     const LayerReach& layer = r.lo.layers[l];
     const auto claimed = [&](const std::string& value) { return r.bounds.empty() ? std::string() : value; };
-    text += fmt::format("{},{},{},{},{},", cell(result.input.name), layer.layer, layer.earlier.max_lag,
+    text += fmt::format("{},{},{},{},{},", csv_cell(result.input.name), layer.layer, layer.earlier.max_lag,
                         layer.earlier.contiguous, layer.earlier.count);
     text += fmt::format("{},{},{},{},", claimed(r.bounds.empty() ? "" : fmt::format("{}", r.bounds[l])),
                         r.bounds.empty() ? "" : r.max_lag_verdict(l).text(),

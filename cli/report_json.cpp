@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/csv_cell.hpp"
 #include "cli/report_writers.hpp"
 
 namespace orrery {
@@ -130,13 +131,8 @@ std::string csv_report(const Scenario& s, const Report& r) {
   std::string header, row;
   for (const auto& [key, value] : json.items()) {
     header += (header.empty() ? "" : ",") + key;
-    std::string cell = value.is_string() ? value.get<std::string>() : value.dump();
-    if (cell.find_first_of(",\"\n") != std::string::npos) {
-      std::string quoted;
-      for (const char c : cell) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-      cell = '"' + quoted + '"';
-    }
-    row += (row.empty() ? "" : ",") + cell;
+    const std::string cell = value.is_string() ? value.get<std::string>() : value.dump();
+    row += (row.empty() ? "" : ",") + csv_cell(cell);
   }
   return header + "\n" + row + "\n";
 }

@@ -30,7 +30,7 @@ struct SimulateOptions {
 
 constexpr std::array engines = {Engine::automatic, Engine::event, Engine::dependency, Engine::lumped};
 
-Engine engine_named(const std::string& name) {
+Engine simulation_engine(const std::string& name) {
   return *std::find_if(engines.begin(), engines.end(), [&](Engine engine) { return name_of(engine) == name; });
 }
 
@@ -60,7 +60,7 @@ void run(const SimulateOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const Scenario scenario = load_scenario(options.scenario);
   const AttentionProgram program = build_program(scenario);
-  const Engine engine = engine_named(options.engine);
+  const Engine engine = simulation_engine(options.engine);
   const SimulationResult result = options.traces ? simulate_with_trace(program, scenario.cluster, engine, options.trace)
                                                  : simulate(program, scenario.cluster, {.engine = engine});
   const double wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

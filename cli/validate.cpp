@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "cli/csv_cell.hpp"
 #include "cli/gnuplot.hpp"
 #include "cli/output_file.hpp"
 #include "validate/residuals.hpp"
@@ -28,13 +29,6 @@ struct ValidateOptions {
   std::string trace;
   int step_run = 1;
 };
-
-std::string cell(const std::string& text) {
-  if (text.find_first_of(",\"") == std::string::npos) return text;
-  std::string out = "\"";
-  for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
-  return out + "\"";
-}
 
 std::string text_of(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups, bool summary_only) {
   std::string text;
@@ -100,13 +94,13 @@ std::string csv_of(const std::vector<Prediction>& rows) {
       "group,name,place,expected_s,predicted_s,deviation_rel,interval_low_s,interval_high_s,in_interval,extrapolated,"
       "fitted,not_predicted\n";
   for (const Prediction& p : rows) {
-    text += fmt::format("{},{},{},{:.6g}", p.group, cell(p.name), cell(p.place), p.measured.si());
+    text += fmt::format("{},{},{},{:.6g}", p.group, csv_cell(p.name), csv_cell(p.place), p.measured.si());
     if (p.reason.empty()) {
       text += fmt::format(",{:.6g},{:.5f},{:.6g},{:.6g},{},{},{},\n", p.predicted.si(), p.deviation(),
                           p.predicted.si() * (1 - p.band), p.predicted.si() * (1 + p.band), p.within_band(),
                           p.extrapolated, p.fitted);
     } else {
-      text += fmt::format(",,,,,,,,{}\n", cell(p.reason));
+      text += fmt::format(",,,,,,,,{}\n", csv_cell(p.reason));
     }
   }
   return text;

@@ -38,7 +38,7 @@ Profile uneven_profile() {
   return p;
 }
 
-const GpuPeaks peaks{FlopsPerSecond::from_si(1e15), BytesPerSecond::from_si(2e12)};
+const GpuPeaks round_peaks{FlopsPerSecond::from_si(1e15), BytesPerSecond::from_si(2e12)};
 
 }  // namespace
 
@@ -64,9 +64,9 @@ TEST_CASE("bytes grow with the size of an element and not with the pairs") {
 TEST_CASE("an attention kernel takes its FLOPs at the achieved rate, plus overhead, if that is the longer") {
   const AttentionShape shape = shape_of(1e9);
   const Profile profile = uneven_profile();
-  const KernelCost forward = attention_cost(shape, Phase::forward, peaks, profile);
+  const KernelCost forward = attention_cost(shape, Phase::forward, round_peaks, profile);
   CHECK_THAT(forward.duration.si(), WithinRel(4 * 1e9 * dim * heads * batch / (1e15 * 0.5) + 3e-6, 1e-14));
-  const KernelCost backward = attention_cost(shape, Phase::backward, peaks, profile);
+  const KernelCost backward = attention_cost(shape, Phase::backward, round_peaks, profile);
   CHECK_THAT(backward.duration.si(), WithinRel(10 * 1e9 * dim * heads * batch / (1e15 * 0.25) + 3e-6, 1e-14));
   CHECK(forward.flops == attention_flops(shape, Phase::forward));
   CHECK(backward.flops == attention_flops(shape, Phase::backward));
@@ -75,13 +75,13 @@ TEST_CASE("an attention kernel takes its FLOPs at the achieved rate, plus overhe
 }
 
 TEST_CASE("an attention kernel of few pairs takes its bytes at the achieved HBM rate") {
-  const KernelCost cost = attention_cost(shape_of(1), Phase::forward, peaks, uneven_profile());
+  const KernelCost cost = attention_cost(shape_of(1), Phase::forward, round_peaks, uneven_profile());
   const double bytes = attention_bytes(shape_of(1), Phase::forward).si();
   CHECK_THAT(cost.duration.si(), WithinRel(bytes / (2e12 * 0.8) + 3e-6, 1e-14));
 }
 
 TEST_CASE("a streaming kernel takes its bytes at the achieved HBM rate and no FLOPs") {
-  const KernelCost cost = streaming_cost(Bytes::from_si(1e9), peaks, uneven_profile());
+  const KernelCost cost = streaming_cost(Bytes::from_si(1e9), round_peaks, uneven_profile());
   CHECK_THAT(cost.duration.si(), WithinRel(1e9 / (2e12 * 0.8) + 3e-6, 1e-14));
   CHECK(cost.flops == Flops());
   CHECK(cost.hbm_traffic == Bytes::from_si(1e9));
@@ -89,12 +89,12 @@ TEST_CASE("a streaming kernel takes its bytes at the achieved HBM rate and no FL
 
 TEST_CASE("dense work takes the longer of FLOPs at the dense rate and bytes at the HBM rate") {
   const KernelCost matrix =
-      dense_cost({.flops = Flops::from_si(1e14), .bytes = Bytes::from_si(1e9)}, peaks, uneven_profile());
+      dense_cost({.flops = Flops::from_si(1e14), .bytes = Bytes::from_si(1e9)}, round_peaks, uneven_profile());
   CHECK_THAT(matrix.duration.si(), WithinRel(1e14 / (1e15 * 0.75) + 3e-6, 1e-14));
   CHECK(matrix.flops == Flops::from_si(1e14));
   CHECK(matrix.hbm_traffic == Bytes::from_si(1e9));
   const KernelCost memory =
-      dense_cost({.flops = Flops::from_si(1e9), .bytes = Bytes::from_si(1e12)}, peaks, uneven_profile());
+      dense_cost({.flops = Flops::from_si(1e9), .bytes = Bytes::from_si(1e12)}, round_peaks, uneven_profile());
   CHECK_THAT(memory.duration.si(), WithinRel(1e12 / (2e12 * 0.8) + 3e-6, 1e-14));
 }
 

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,13 @@ std::string message_of(Action action) {
     return error.what();
   }
   return "no error";
+}
+
+/// The text with the first `what` replaced; there must be one.
+inline std::string replaced(std::string text, std::string_view what, std::string_view with) {
+  const std::size_t at = text.find(what);
+  if (at == std::string::npos) throw std::invalid_argument("not in the text: " + std::string(what));
+  return text.replace(at, what.size(), with);
 }
 
 /// A folder that is deleted at the end of the test.

@@ -29,12 +29,6 @@ links = ["nvlink3"]
 bf16 = "312 TFLOP/s"
 )";
 
-std::string replaced(std::string text, std::string_view what, std::string_view with) {
-  const std::size_t at = text.find(what);
-  REQUIRE(at != std::string::npos);
-  return text.replace(at, what.size(), with);
-}
-
 TEST_CASE("every hardware file that comes with the program loads, and the links of every GPU exist") {
   int gpus = 0;
   for (const std::string& name : known_names("hardware")) {

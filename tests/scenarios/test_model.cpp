@@ -36,12 +36,6 @@ tied_embeddings = false
 learned_positions = 0
 )";
 
-std::string replaced(std::string text, std::string_view what, std::string_view with) {
-  const std::size_t at = text.find(what);
-  REQUIRE(at != std::string::npos);
-  return text.replace(at, what.size(), with);
-}
-
 /// What loading this text as a file of that name complains about, without the folder.
 std::string complaint(const std::string& text, const std::string& name) {
   const ScratchFolder folder;

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "tests/catch.hpp"
+#include "tests/scenarios/primitives.hpp"
 
 using namespace orrery;
 
@@ -11,12 +12,6 @@ namespace {
 
 using Kind = Primitive::Kind;
 
-Primitive window(Index left, Index right = 0) {
-  return {.kind = Kind::window, .left = left, .right = right};
-}
-Primitive stride(Index period, Index count) {
-  return {.kind = Kind::stride, .period = period, .count = count};
-}
 Primitive sink(Index first) {
   return {.kind = Kind::sink, .first = first};
 }

@@ -8,6 +8,7 @@
 
 #include "scenarios/pattern.hpp"
 #include "tests/catch.hpp"
+#include "tests/scenarios/primitives.hpp"
 
 using namespace orrery;
 
@@ -29,13 +30,6 @@ const Layout& layout_named(std::string_view name) {
 Mask mask_of(const std::vector<Primitive>& primitives, Index tokens, bool causal = true,
              const std::vector<Index>& documents = {}) {
   return Pattern(primitives, 1).mask(0, tokens, causal, documents);
-}
-
-Primitive window(Index left, Index right = 0) {
-  return {.kind = Kind::window, .left = left, .right = right};
-}
-Primitive stride(Index period, Index count) {
-  return {.kind = Kind::stride, .period = period, .count = count};
 }
 
 /// Compares every pair, and the distances, with counting it.

@@ -14,6 +14,8 @@
 
 namespace orrery::test {
 
+inline constexpr Ticks us = 1'000'000;
+
 inline constexpr double giga = 1e9;
 inline BytesPerSecond gigabytes_per_second(double value) {
   return BytesPerSecond::from_si(value * giga);

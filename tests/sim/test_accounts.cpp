@@ -11,7 +11,6 @@ using namespace orrery::test;
 
 namespace {
 
-constexpr Ticks us = 1'000'000;
 
 void check_identities(const SimulationResult& result) {
   for (const RankTotals& rank : result.ranks) {

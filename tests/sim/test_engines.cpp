@@ -27,7 +27,7 @@ Cluster mesh(Rank ranks, bool unequal) {
 
 /// Ops that wait for any earlier op of any rank, with ties in plenty. Every signal has one stream that raises it, and
 /// every link one that sends over it.
-ListProgram random_program(unsigned seed, Rank ranks) {
+ListProgram program_of_many_shapes(unsigned seed, Rank ranks) {
   std::mt19937 random(seed);
   const auto pick = [&](int below) { return static_cast<int>(random() % static_cast<unsigned>(below)); };
   std::vector<std::string> signals;
@@ -75,7 +75,7 @@ TEST_CASE("On random programs the dependency engine gives what the event engine 
   for (unsigned seed = 0; seed < 400; ++seed) {
     INFO("seed " << seed);
     const Rank ranks = 1 + static_cast<Rank>(seed % 7);
-    const ListProgram program = random_program(seed, ranks);
+    const ListProgram program = program_of_many_shapes(seed, ranks);
     const Cluster cluster = mesh(ranks, seed % 2 == 0);
     const SimulationResult events = simulate(program, cluster, {.engine = Engine::event});
     const SimulationResult dependencies = simulate(program, cluster, {.engine = Engine::dependency});

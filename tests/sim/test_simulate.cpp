@@ -13,7 +13,6 @@ using namespace orrery::test;
 
 namespace {
 
-constexpr Ticks us = 1'000'000;
 
 Ticks end_of(const Program& program, const Cluster& cluster) {
   return simulate(program, cluster).end;
