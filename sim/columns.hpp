@@ -1,19 +1,51 @@
 // What the dependency tier computes on: one column a rank, or one for all ranks of a class.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
+#include <utility>
 #include <vector>
 
 #include "sim/block_store.hpp"
 
 namespace orrery {
 
-/// The columns of a set of ranks: first, first + 1, ..., or a list.
-struct ColumnSet {
-  std::size_t first = 0;
-  std::size_t count = 0;
-  std::vector<std::int32_t> list;  // empty: contiguous
+/// Columns in a given order: a range, which may go on from the last column at the first, or a list.
+class ColumnSet {
+ public:
+  ColumnSet() = default;
+  ColumnSet(std::size_t first, std::size_t count, std::size_t columns)
+      : first_(first), count_(count), columns_(columns) {}
+  explicit ColumnSet(std::vector<std::int32_t> list) : count_(list.size()), list_(std::move(list)) {}
+
+  std::size_t count() const { return count_; }
+
+  /// f(i, column, n): the columns at places i .. i + n - 1 are column .. column + n - 1.
+  template <class F>
+  void each_piece(F f) const {
+    if (!list_.empty()) {
+      for (std::size_t i = 0; i < count_; ++i) f(i, static_cast<std::size_t>(list_[i]), std::size_t{1});
+    } else if (first_ + count_ <= columns_) {
+      if (count_ > 0) f(std::size_t{0}, first_, count_);
+    } else {
+      f(std::size_t{0}, first_, columns_ - first_);
+      f(columns_ - first_, std::size_t{0}, first_ + count_ - columns_);
+    }
+  }
+  /// f(i, column) for every place.
+  template <class F>
+  void each(F f) const {
+    each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+      for (std::size_t j = 0; j < n; ++j) f(i + j, column + j);
+    });
+  }
+
+ private:
+  friend class Columns;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  std::size_t columns_ = 0;
+  std::vector<std::int32_t> list_;  // empty: a range
 };
 
 /// `representative[c]` stands for all ranks r with class_of[r] == c. Distances between ranks carry over to classes:
@@ -27,9 +59,9 @@ class Columns {
   std::size_t count() const { return representatives_.size(); }
   Rank representative(std::size_t column) const { return representatives_[column]; }
   std::int32_t column_of(Rank rank) const { return class_of_[static_cast<std::size_t>(rank)]; }
-  bool one_per_rank() const { return one_per_rank_; }
 
   ColumnSet of(const RankSet& ranks) const;
+  ColumnSet one(std::size_t column) const { return {column, 1, count()}; }
   /// The columns `distance` ranks further on, in the order of `set`.
   ColumnSet shifted(const ColumnSet& set, std::int32_t distance) const;
 

@@ -101,17 +101,14 @@ void DependencyEngine::work_off(std::int64_t number) {
   for (std::int32_t i = 0; i < most_ops; ++i) {
     for (std::size_t s = 0; s < compiled.sets.size(); ++s) {
       const CompiledSet& set = compiled.sets[s];
-      if (i >= set.op_count || columns[s].count == 0) continue;
+      if (i >= set.op_count || columns[s].count() == 0) continue;
       Task task{block, columns[s], &compiled.ops[static_cast<std::size_t>(set.first_op + i)]};
       if (is_blocked(task) || !attempt(task)) stall(std::move(task));
     }
   }
   for (std::size_t s = 0; has_launches_ && s < compiled.sets.size(); ++s) {
     const auto host_time = static_cast<double>(compiled.sets[s].host_time);
-    const ColumnSet& set = columns[s];
-    for (std::size_t i = 0; i < set.count; ++i) {
-      host_time_[set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i])] += host_time;
-    }
+    columns[s].each([&](std::size_t, std::size_t column) { host_time_[column] += host_time; });
   }
   retry_stalled();
   if (stalled_.size() > split_above) split_stalled();
@@ -120,21 +117,16 @@ void DependencyEngine::work_off(std::int64_t number) {
 
 void DependencyEngine::stall(Task task) {
   std::vector<std::uint8_t>& blocked = blocked_[static_cast<std::size_t>(task.op->stream)];
-  const ColumnSet& set = task.columns;
-  for (std::size_t i = 0; i < set.count; ++i) {
-    blocked[set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i])] = 1;
-  }
+  task.columns.each([&](std::size_t, std::size_t column) { blocked[column] = 1; });
   stalled_.push_back(std::move(task));
 }
 
 bool DependencyEngine::is_blocked(const Task& task) const {
   if (stalled_.empty()) return false;
   const std::vector<std::uint8_t>& blocked = blocked_[static_cast<std::size_t>(task.op->stream)];
-  const ColumnSet& set = task.columns;
-  for (std::size_t i = 0; i < set.count; ++i) {
-    if (blocked[set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i])] != 0) return true;
-  }
-  return false;
+  bool any = false;
+  task.columns.each([&](std::size_t, std::size_t column) { any = any || blocked[column] != 0; });
+  return any;
 }
 
 void DependencyEngine::retry_stalled() {
@@ -162,14 +154,11 @@ void DependencyEngine::split_stalled() {
   std::deque<Task> tasks;
   tasks.swap(stalled_);
   for (const Task& task : tasks) {
-    for (std::size_t i = 0; i < task.columns.count; ++i) {
+    task.columns.each([&](std::size_t, std::size_t column) {
       Task one = task;
-      one.columns = {};
-      one.columns.first =
-          task.columns.list.empty() ? task.columns.first + i : static_cast<std::size_t>(task.columns.list[i]);
-      one.columns.count = 1;
+      one.columns = columns_.one(column);
       stalled_.push_back(std::move(one));
-    }
+    });
   }
   retry_stalled();
 }
@@ -193,7 +182,6 @@ bool DependencyEngine::available(const Task& task, WaitStage stage) {
 
 void DependencyEngine::wait_for(const Task& task, WaitStage stage, Rows& time) {
   const int begin = stage == WaitStage::start ? 0 : task.op->waits_until[static_cast<std::size_t>(stage) - 1];
-  Rows scratch;
   for (int w = begin; w < task.op->waits_until[static_cast<std::size_t>(stage)]; ++w) {
     const CompiledWait& wait = task.op->waits[static_cast<std::size_t>(w)];
     const std::int64_t count = count_of(task, wait);
@@ -201,7 +189,7 @@ void DependencyEngine::wait_for(const Task& task, WaitStage stage, Rows& time) {
     SignalHistory& history = signals_[static_cast<std::size_t>(wait.signal.signal)];
     const ColumnSet set = columns_.shifted(task.columns, wait.signal.distance);
     if (history.forgotten(set, count)) throw TooShallow{{depths_.history * 2, depths_.union_window}};
-    history.wait(set, count, time, scratch);
+    history.wait(set, count, time);
   }
 }
 
@@ -209,7 +197,7 @@ void DependencyEngine::wait_for(const Task& task, WaitStage stage, Rows& time) {
 bool DependencyEngine::attempt(Task& task) {
   const auto stream = static_cast<std::size_t>(task.op->stream);
   if (!available(task, static_cast<WaitStage>(task.stage))) return false;
-  Rows time;
+  Rows& time = work_;
   time.gather(task.stage == 0 ? stream_end_[stream] : time_[stream], task.columns);
   while (true) {
     wait_for(task, static_cast<WaitStage>(task.stage), time);
@@ -231,35 +219,35 @@ void DependencyEngine::begin(const Task& task, Rows& time) {
   const ColumnSet& set = task.columns;
   double* const now = time.row(0);
   if (has_launches_) {
-    for (std::size_t i = 0; i < set.count; ++i) {
-      const std::size_t column = set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i]);
+    set.each([&](std::size_t i, std::size_t column) {
       const double issue = task.block->host_time[column] + static_cast<double>(op.issue);
-      if (issue <= now[i]) continue;
+      if (issue <= now[i]) return;
       now[i] = issue;
       for (std::size_t r = 1; r < rows_; ++r) time.row(r)[i] = 0;
       time.row(rows_ - 1)[i] = issue;
-    }
+    });
   }
   std::vector<double>& begun = begun_[static_cast<std::size_t>(op.stream)];
-  for (std::size_t i = 0; i < set.count; ++i) {
-    begun[set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i])] = now[i];
-  }
+  set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+    std::copy_n(now + i, n, begun.begin() + static_cast<std::ptrdiff_t>(column));
+  });
   raise(task, op.started, time);
   if (op.duration == 0) return;
   const auto duration = static_cast<double>(op.duration);
   if (!(duration < ticks::largest)) throw NotApplicable{"simulated time goes beyond 2^53 ps"};
   const int row = row_of_category_[op.category];
   if (perturbation_ == nullptr || op.stream != Stream::compute) {
-    ticks::add_into(now, duration, set.count);
-    if (row > 0) ticks::add_into(time.row(static_cast<std::size_t>(row)), duration, set.count);
+    ticks::add_into(now, duration, set.count());
+    if (row > 0) ticks::add_into(time.row(static_cast<std::size_t>(row)), duration, set.count());
     return;
   }
-  for (std::size_t i = 0; i < set.count; ++i) {
-    const auto rank = static_cast<Rank>(set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i]));
+  double* const share = row > 0 ? time.row(static_cast<std::size_t>(row)) : nullptr;
+  set.each([&](std::size_t i, std::size_t column) {
+    const auto rank = static_cast<Rank>(column);
     const auto taken = static_cast<double>(perturbation_->duration(op.duration, rank, task.block->number, op.index));
     now[i] += taken;
-    if (row > 0) time.row(static_cast<std::size_t>(row))[i] += taken;
-  }
+    if (share != nullptr) share[i] += taken;
+  });
 }
 
 const DependencyEngine::Flight& DependencyEngine::flight(const CompiledMessage& message) {
@@ -280,57 +268,49 @@ void DependencyEngine::send(const Task& task, Rows& time) {
   const ColumnSet& set = task.columns;
   const auto stream = static_cast<std::size_t>(op.stream);
   const int row = row_of_category_[op.category];
-  const Rows departed = time;
+  departed_ = time;
   bool travels = false;
   for (std::int32_t m = 0; m < op.message_count; ++m) {
     const CompiledMessage& message = task.block->compiled->messages[static_cast<std::size_t>(op.first_message + m)];
     if (message.route < 0) {
-      raise(task, message.delivered, departed);
+      raise(task, message.delivered, departed_);
       continue;
     }
     const Flight& flight = this->flight(message);
     const ColumnSet sources = columns_.shifted(set, message.source);
-    const ColumnSet destinations = columns_.shifted(set, message.destination);
-    Rows delivered = departed;
-    std::vector<double>& bytes = route_bytes_[static_cast<std::size_t>(message.route)];
-    std::vector<double>& moving = route_moving_[static_cast<std::size_t>(message.route)];
-    for (std::size_t i = 0; i < set.count; ++i) {
-      const std::size_t source = sources.list.empty() ? sources.first + i : static_cast<std::size_t>(sources.list[i]);
-      delivered.row(0)[i] += flight.whole[source];
-      if (row > 0) delivered.row(static_cast<std::size_t>(row))[i] += flight.whole[source];
-      bytes[source] += message.size;
-      moving[source] += flight.moving[source];
-    }
+    delivered_ = departed_;
+    double* const now = delivered_.row(0);
+    double* const share = row > 0 ? delivered_.row(static_cast<std::size_t>(row)) : nullptr;
+    double* const bytes = route_bytes_[static_cast<std::size_t>(message.route)].data();
+    double* const moving = route_moving_[static_cast<std::size_t>(message.route)].data();
+    sources.each_piece([&](std::size_t i, std::size_t source, std::size_t n) {
+      ticks::add_into(now + i, flight.whole.data() + source, n);
+      if (share != nullptr) ticks::add_into(share + i, flight.whole.data() + source, n);
+      ticks::add_into(bytes + source, message.size, n);
+      ticks::add_into(moving + source, flight.moving.data() + source, n);
+    });
     // On other streams than compute, a message counts as under way from the start of its op.
-    Rows begun;
-    const double* from = departed.row(0);
     if (op.stream != Stream::compute) {
-      begun.resize(1, set.count);
-      for (std::size_t i = 0; i < set.count; ++i) {
-        begun.row(0)[i] = begun_[stream][set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i])];
-      }
-      from = begun.row(0);
+      begun_of_op_.resize(set.count());
+      set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+        std::copy_n(begun_[stream].data() + column, n, begun_of_op_.data() + i);
+      });
     }
-    add_comm(sources, from, delivered.row(0));
-    add_comm(destinations, from, delivered.row(0));
-    raise(task, message.delivered, delivered);
-    if (!travels) {
-      time = delivered;
+    const double* const from = op.stream == Stream::compute ? departed_.row(0) : begun_of_op_.data();
+    add_comm(sources, from, now);
+    add_comm(columns_.shifted(set, message.destination), from, now);
+    raise(task, message.delivered, delivered_);
+    if (travels) {
+      time.max_into(delivered_, ColumnSet(0, set.count(), set.count()));
     } else {
-      Rows scratch;
-      ColumnSet all;
-      all.count = set.count;
-      time.max_into(delivered, all, scratch);
+      time = delivered_;
     }
     travels = true;
   }
 }
 
 void DependencyEngine::add_comm(const ColumnSet& columns, const double* begin, const double* end) {
-  for (std::size_t i = 0; i < columns.count; ++i) {
-    const std::size_t column = columns.list.empty() ? columns.first + i : static_cast<std::size_t>(columns.list[i]);
-    comm_.add_comm(column, begin[i], end[i]);
-  }
+  columns.each([&](std::size_t i, std::size_t column) { comm_.add_comm(column, begin[i], end[i]); });
 }
 
 void DependencyEngine::finish(const Task& task, const Rows& time) {
@@ -339,8 +319,7 @@ void DependencyEngine::finish(const Task& task, const Rows& time) {
   const auto stream = static_cast<std::size_t>(op.stream);
   OpSums& sums = sums_of(op);
   const double* const now = time.row(0);
-  for (std::size_t i = 0; i < set.count; ++i) {
-    const std::size_t column = set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i]);
+  set.each([&](std::size_t i, std::size_t column) {
     const double begun = begun_[stream][column];
     sums.busy[column] += now[i] - begun;
     sums.first_begin[column] = std::min(sums.first_begin[column], begun);
@@ -352,8 +331,8 @@ void DependencyEngine::finish(const Task& task, const Rows& time) {
       // Start-up counts as communication of the rank that issues the transfer.
       comm_.add_comm(column, begun, begun + static_cast<double>(op.duration));
     }
-  }
-  evaluations_ += set.count;
+  });
+  evaluations_ += set.count();
   time.scatter(stream_end_[stream], set);
   for (const RelativeSignal& signal : op.finished) raise(task, signal, time);
 }
@@ -362,8 +341,7 @@ void DependencyEngine::raise(const Task& task, RelativeSignal signal, const Rows
   if (signal.signal < 0) return;
   SignalHistory& history = signals_[static_cast<std::size_t>(signal.signal)];
   if (history.empty()) history = SignalHistory(depths_.history, rows_, n_);
-  Rows scratch;
-  history.raise(columns_.shifted(task.columns, signal.distance), time, scratch);
+  history.raise(columns_.shifted(task.columns, signal.distance), time);
 }
 
 DependencyEngine::OpSums& DependencyEngine::sums_of(const CompiledOp& op) {

@@ -115,6 +115,8 @@ class DependencyEngine {
   std::vector<Rows> stream_end_;  // by stream
   std::vector<Rows> time_;        // of the op in work, by stream
   std::vector<std::vector<double>> begun_;
+  Rows work_, departed_, delivered_;  // of one op, kept for their memory
+  std::vector<double> begun_of_op_;
   std::vector<SignalHistory> signals_;
 
   std::deque<Task> stalled_;

@@ -7,40 +7,24 @@
 namespace orrery {
 
 void Rows::gather(const Rows& from, const ColumnSet& set) {
-  resize(from.rows(), set.count);
-  for (std::size_t r = 0; r < from.rows(); ++r) {
-    const double* source = from.row(r);
-    if (set.list.empty()) {
-      std::copy_n(source + set.first, set.count, row(r));
-    } else {
-      for (std::size_t i = 0; i < set.count; ++i) row(r)[i] = source[set.list[i]];
-    }
-  }
+  resize(from.rows(), set.count());
+  set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+    for (std::size_t r = 0; r < from.rows(); ++r) std::copy_n(from.row(r) + column, n, row(r) + i);
+  });
 }
 
 void Rows::scatter(Rows& to, const ColumnSet& set) const {
-  for (std::size_t r = 0; r < to.rows(); ++r) {
-    double* target = to.row(r);
-    if (set.list.empty()) {
-      std::copy_n(row(r), set.count, target + set.first);
-    } else {
-      for (std::size_t i = 0; i < set.count; ++i) target[set.list[i]] = row(r)[i];
-    }
-  }
+  set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+    for (std::size_t r = 0; r < to.rows(); ++r) std::copy_n(row(r) + i, n, to.row(r) + column);
+  });
 }
 
-void Rows::max_into(const Rows& other, const ColumnSet& set, Rows& scratch) {
-  const Rows* source = &other;
-  std::size_t first = set.first;
-  if (!set.list.empty()) {
-    scratch.gather(other, set);
-    source = &scratch;
-    first = 0;
-  }
-  const double* later = source->row(0) + first;
-  for (std::size_t r = rows(); r-- > 0;) {  // the times last: they decide
-    ticks::select_greater(row(r), source->row(r) + first, row(0), later, set.count);
-  }
+void Rows::max_into(const Rows& other, const ColumnSet& set) {
+  set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+    for (std::size_t r = rows(); r-- > 0;) {  // the times last: they decide
+      ticks::select_greater(row(r) + i, other.row(r) + column, row(0) + i, other.row(0) + column, n);
+    }
+  });
 }
 
 SignalHistory::SignalHistory(std::size_t depth, std::size_t rows, std::size_t columns)
@@ -48,53 +32,39 @@ SignalHistory::SignalHistory(std::size_t depth, std::size_t rows, std::size_t co
 
 bool SignalHistory::reached(const ColumnSet& set, std::int64_t count) const {
   bool all = true;
-  if (set.list.empty()) {
-    for (std::size_t i = 0; i < set.count; ++i) all = all && counts_[set.first + i] >= count;
-  } else {
-    for (const std::int32_t column : set.list) all = all && counts_[static_cast<std::size_t>(column)] >= count;
-  }
+  set.each([&](std::size_t, std::size_t column) { all = all && counts_[column] >= count; });
   return all;
 }
 
 bool SignalHistory::forgotten(const ColumnSet& set, std::int64_t count) const {
   const std::int64_t most = count + static_cast<std::int64_t>(latest_.size());
   bool any = false;
-  if (set.list.empty()) {
-    for (std::size_t i = 0; i < set.count; ++i) any = any || counts_[set.first + i] >= most;
-  } else {
-    for (const std::int32_t column : set.list) any = any || counts_[static_cast<std::size_t>(column)] >= most;
-  }
+  set.each([&](std::size_t, std::size_t column) { any = any || counts_[column] >= most; });
   return any;
 }
 
-void SignalHistory::wait(const ColumnSet& set, std::int64_t count, Rows& time, Rows& scratch) {
+void SignalHistory::wait(const ColumnSet& set, std::int64_t count, Rows& time) {
   const std::size_t s = slot(count);
   if (unordered_[s] == count) throw NotApplicable{"several ops raise a signal in an order that depends on their times"};
   waited_for_[s] = count;
-  time.max_into(latest_[s], set, scratch);
+  time.max_into(latest_[s], set);
 }
 
-void SignalHistory::raise(const ColumnSet& set, const Rows& time, Rows& scratch) {
-  (void)scratch;
-  bool together = set.list.empty() && set.count > 0;
-  if (together) {
-    const std::int64_t count = counts_[set.first];
-    for (std::size_t i = 0; i < set.count; ++i) together = together && counts_[set.first + i] == count;
-  }
-  if (together) {
-    const std::int64_t count = counts_[set.first] + 1;
-    Rows& latest = latest_[slot(count)];
-    const bool disorder =
-        count > 1 && ticks::any_less(time.row(0), latest_[slot(count - 1)].row(0) + set.first, set.count);
-    if (!disorder) {
-      for (std::size_t r = 0; r < latest.rows(); ++r) std::copy_n(time.row(r), set.count, latest.row(r) + set.first);
-      for (std::size_t i = 0; i < set.count; ++i) counts_[set.first + i] = count;
+void SignalHistory::raise(const ColumnSet& set, const Rows& time) {
+  set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+    const std::int64_t count = counts_[column] + 1;
+    bool together = true;
+    for (std::size_t j = 0; j < n; ++j) together = together && counts_[column + j] + 1 == count;
+    const bool in_order =
+        together && (count == 1 || !ticks::any_less(time.row(0) + i, latest_[slot(count - 1)].row(0) + column, n));
+    if (!in_order) {
+      for (std::size_t j = 0; j < n; ++j) raise_one(column + j, time, i + j);
       return;
     }
-  }
-  for (std::size_t i = 0; i < set.count; ++i) {
-    raise_one(set.list.empty() ? set.first + i : static_cast<std::size_t>(set.list[i]), time, i);
-  }
+    Rows& latest = latest_[slot(count)];
+    for (std::size_t r = 0; r < latest.rows(); ++r) std::copy_n(time.row(r) + i, n, latest.row(r) + column);
+    std::fill_n(counts_.begin() + static_cast<std::ptrdiff_t>(column), n, count);
+  });
 }
 
 void SignalHistory::raise_one(std::size_t column, const Rows& time, std::size_t i) {

@@ -34,8 +34,8 @@ class Rows {
   void gather(const Rows& from, const ColumnSet& set);
   /// Puts the columns back to where gather would take them.
   void scatter(Rows& to, const ColumnSet& set) const;
-  /// Where `other` is strictly later, takes its column.
-  void max_into(const Rows& other, const ColumnSet& set, Rows& scratch);
+  /// Where the column of `other` at the same place of `set` is strictly later, takes it.
+  void max_into(const Rows& other, const ColumnSet& set);
 
  private:
   std::size_t columns_ = 0;
@@ -54,9 +54,9 @@ class SignalHistory {
   /// True if the count-th raise is no longer remembered.
   bool forgotten(const ColumnSet& set, std::int64_t count) const;
   /// time = max(time, that of the count-th raise). Throws NotApplicable if later raises were earlier.
-  void wait(const ColumnSet& set, std::int64_t count, Rows& time, Rows& scratch);
+  void wait(const ColumnSet& set, std::int64_t count, Rows& time);
   /// Throws NotApplicable if it comes before a raise that was waited for as an earlier one.
-  void raise(const ColumnSet& set, const Rows& time, Rows& scratch);
+  void raise(const ColumnSet& set, const Rows& time);
 
   template <class Time>
   void each_time(Time time) {
