@@ -19,6 +19,8 @@ class ColumnSet {
   explicit ColumnSet(std::vector<std::int32_t> list) : count_(list.size()), list_(std::move(list)) {}
 
   std::size_t count() const { return count_; }
+  /// Every column, and each once?
+  bool all() const { return list_.empty() && count_ == columns_; }
 
   /// f(i, column, n): the columns at places i .. i + n - 1 are column .. column + n - 1.
   template <class F>

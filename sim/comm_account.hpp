@@ -2,110 +2,62 @@
 // intervals that come nearly in the order of their begins.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <vector>
 
+#include "sim/columns.hpp"
+
 namespace orrery {
 
-/// Times in ticks, one account a column. The latest `depth` intervals of a column are held back and sorted.
+/// Times in ticks, one account a column. The latest `depth` intervals of a column are held back, sorted by their begin;
+/// all columns are worked on side by side, without branches.
 class CommAccounts {
  public:
-  CommAccounts(std::size_t columns, std::size_t depth)
-      : depth_(depth), columns_(columns), windows_(columns * depth, Interval{-1, -1, false}) {}
+  CommAccounts(std::size_t columns, std::size_t depth);
 
-  /// A message is under way; such intervals may overlap.
-  void add_comm(std::size_t column, double begin, double end) { add(column, {begin, end, false}); }
+  /// A message is under way; such intervals may overlap. Times by place in `columns`.
+  void add_comm(const ColumnSet& columns, const double* begin, const double* end) { add(columns, begin, end, +1); }
   /// No compute op runs; such intervals come in order and do not overlap.
-  void add_gap(std::size_t column, double begin, double end) { add(column, {begin, end, true}); }
+  void add_gap(const ColumnSet& columns, const double* begin, const double* end) { add(columns, begin, end, -1); }
   /// Counts what is held back. False if an interval came so late that a sum may be wrong.
   bool finish(double end);
 
-  double comm(std::size_t column) const { return columns_[column].comm; }
-  double exposed(std::size_t column) const { return columns_[column].exposed; }
+  double comm(std::size_t column) const { return state_[comm_sum][column]; }
+  double exposed(std::size_t column) const { return state_[exposed_sum][column]; }
 
   /// For jumps over periods: every time in here, and every sum.
   template <class Time, class Sum>
   void each(Time time, Sum sum) {
-    for (std::size_t c = 0; c < columns_.size(); ++c) {
-      Column& column = columns_[c];
-      for (double* value :
-           {&column.run_begin, &column.run_end, &column.gap_begin, &column.gap_end, &column.last_begin}) {
-        time(*value);
+    for (std::size_t field = 0; field < fields; ++field) {
+      for (double& value : state_[field]) {
+        if (field < comm_sum) {
+          time(value);
+        } else {
+          sum(value);
+        }
       }
-      sum(column.comm);
-      sum(column.exposed);
-      for (std::size_t i = 0; i < depth_; ++i) {
-        Interval& interval = windows_[c * depth_ + (column.oldest + i) % depth_];
-        time(interval.begin);
-        time(interval.end);
+    }
+    for (std::size_t slot = 0; slot < begin_.size(); ++slot) {
+      for (double& begin : begin_[slot]) time(begin);
+      for (double& end : end_[slot]) {
+        const double sign = end < 0 ? -1 : 1;
+        end *= sign;
+        time(end);
+        end *= sign;
       }
     }
   }
 
  private:
-  struct Interval {
-    double begin, end;
-    bool is_gap;
-  };
-  struct Column {
-    double run_begin = -1, run_end = -1;  // of the latest stretch with communication
-    double gap_begin = -1, gap_end = -1;  // of the latest stretch without compute
-    double last_begin = -1;
-    double comm = 0, exposed = 0;
-    std::size_t oldest = 0;
-  };
+  // By column: the latest stretch with communication, the latest without compute, the latest begin; and two sums.
+  enum Field : std::size_t { run_begin, run_end, gap_begin, gap_end, last_begin, comm_sum, exposed_sum, fields };
 
-  /// The window is a ring whose oldest entry is the earliest: the new interval takes its place and moves to its own.
-  void add(std::size_t column, const Interval& interval) {
-    if (interval.begin == interval.end) return;
-    Column& c = columns_[column];
-    Interval* const window = windows_.data() + column * depth_;
-    if (interval.begin < window[c.oldest].begin) {
-      count(c, interval);
-      return;
-    }
-    count(c, window[c.oldest]);
-    std::size_t place = c.oldest;
-    c.oldest = c.oldest + 1 == depth_ ? 0 : c.oldest + 1;
-    while (place != c.oldest) {
-      const std::size_t before = place == 0 ? depth_ - 1 : place - 1;
-      if (window[before].begin <= interval.begin) break;
-      window[place] = window[before];
-      place = before;
-    }
-    window[place] = interval;
-  }
+  void add(const ColumnSet& columns, const double* begin, const double* end, double sign);
+  void count(std::size_t column, const double* begin, const double* end, std::size_t n);
 
-  /// Intervals come here by their begins, so each can overlap only the latest stretch of the other kind.
-  void count(Column& c, const Interval& interval) {
-    late_ = late_ || interval.begin < c.last_begin;
-    c.last_begin = interval.begin;
-    if (interval.is_gap) {
-      c.gap_begin = interval.begin;
-      c.gap_end = interval.end;
-      c.exposed += std::max(0.0, std::min(interval.end, c.run_end) - std::max(interval.begin, c.run_begin));
-      return;
-    }
-    if (interval.begin > c.run_end) c.run_begin = interval.begin;
-    const double from = std::max(interval.begin, c.run_end);
-    if (interval.end <= from) return;
-    c.comm += interval.end - from;
-    c.exposed += std::max(0.0, std::min(interval.end, c.gap_end) - std::max(from, c.gap_begin));
-    c.run_end = interval.end;
-  }
-
-  std::size_t depth_;
-  std::vector<Column> columns_;
-  std::vector<Interval> windows_;  // depth entries a column, a ring each
-  bool late_ = false;
+  std::vector<double> state_[fields];
+  std::vector<std::vector<double>> begin_, end_;  // by slot and column; a negative end: a gap up to -end
+  double lateness_ = 0;                           // negative if an interval was counted after one that begins later
 };
-
-inline bool CommAccounts::finish(double end) {
-  for (std::size_t column = 0; column < columns_.size(); ++column) {
-    for (std::size_t i = 0; i < depth_; ++i) add(column, {end, end + 1, true});
-  }
-  return !late_;
-}
 
 }  // namespace orrery

@@ -264,53 +264,54 @@ const DependencyEngine::Flight& DependencyEngine::flight(const CompiledMessage& 
 
 void DependencyEngine::send(const Task& task, Rows& time) {
   const CompiledOp& op = *task.op;
-  if (op.message_count == 0) return;
-  const ColumnSet& set = task.columns;
-  const auto stream = static_cast<std::size_t>(op.stream);
-  const int row = row_of_category_[op.category];
-  departed_ = time;
+  const bool alone = op.message_count == 1;
+  if (!alone) departed_ = time;
   bool travels = false;
   for (std::int32_t m = 0; m < op.message_count; ++m) {
     const CompiledMessage& message = task.block->compiled->messages[static_cast<std::size_t>(op.first_message + m)];
     if (message.route < 0) {
-      raise(task, message.delivered, departed_);
-      continue;
-    }
-    const Flight& flight = this->flight(message);
-    const ColumnSet sources = columns_.shifted(set, message.source);
-    delivered_ = departed_;
-    double* const now = delivered_.row(0);
-    double* const share = row > 0 ? delivered_.row(static_cast<std::size_t>(row)) : nullptr;
-    double* const bytes = route_bytes_[static_cast<std::size_t>(message.route)].data();
-    double* const moving = route_moving_[static_cast<std::size_t>(message.route)].data();
-    sources.each_piece([&](std::size_t i, std::size_t source, std::size_t n) {
-      ticks::add_into(now + i, flight.whole.data() + source, n);
-      if (share != nullptr) ticks::add_into(share + i, flight.whole.data() + source, n);
-      ticks::add_into(bytes + source, message.size, n);
-      ticks::add_into(moving + source, flight.moving.data() + source, n);
-    });
-    // On other streams than compute, a message counts as under way from the start of its op.
-    if (op.stream != Stream::compute) {
-      begun_of_op_.resize(set.count());
-      set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
-        std::copy_n(begun_[stream].data() + column, n, begun_of_op_.data() + i);
-      });
-    }
-    const double* const from = op.stream == Stream::compute ? departed_.row(0) : begun_of_op_.data();
-    add_comm(sources, from, now);
-    add_comm(columns_.shifted(set, message.destination), from, now);
-    raise(task, message.delivered, delivered_);
-    if (travels) {
-      time.max_into(delivered_, ColumnSet(0, set.count(), set.count()));
+      raise(task, message.delivered, alone ? time : departed_);
+    } else if (!travels) {
+      if (!alone) time = departed_;
+      deliver(task, message, time);
+      travels = true;
     } else {
-      time = delivered_;
+      delivered_ = departed_;
+      deliver(task, message, delivered_);
+      time.max_into(delivered_, ColumnSet(0, time.columns(), time.columns()));
     }
-    travels = true;
   }
 }
 
-void DependencyEngine::add_comm(const ColumnSet& columns, const double* begin, const double* end) {
-  columns.each([&](std::size_t i, std::size_t column) { comm_.add_comm(column, begin[i], end[i]); });
+/// Takes `time` from the departure of the message to its delivery.
+void DependencyEngine::deliver(const Task& task, const CompiledMessage& message, Rows& time) {
+  const CompiledOp& op = *task.op;
+  const ColumnSet& set = task.columns;
+  const Flight& flight = this->flight(message);
+  const ColumnSet sources = columns_.shifted(set, message.source);
+  const int row = row_of_category_[op.category];
+  double* const now = time.row(0);
+  double* const share = row > 0 ? time.row(static_cast<std::size_t>(row)) : nullptr;
+  double* const bytes = route_bytes_[static_cast<std::size_t>(message.route)].data();
+  double* const moving = route_moving_[static_cast<std::size_t>(message.route)].data();
+  from_.resize(set.count());
+  if (op.stream == Stream::compute) {
+    std::copy_n(now, set.count(), from_.data());
+  } else {  // there a message counts as under way from the start of its op
+    const std::vector<double>& begun = begun_[static_cast<std::size_t>(op.stream)];
+    set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+      std::copy_n(begun.data() + column, n, from_.data() + i);
+    });
+  }
+  sources.each_piece([&](std::size_t i, std::size_t source, std::size_t n) {
+    ticks::add_into(now + i, flight.whole.data() + source, n);
+    if (share != nullptr) ticks::add_into(share + i, flight.whole.data() + source, n);
+    ticks::add_into(bytes + source, message.size, n);
+    ticks::add_into(moving + source, flight.moving.data() + source, n);
+  });
+  comm_.add_comm(sources, from_.data(), now);
+  comm_.add_comm(columns_.shifted(set, message.destination), from_.data(), now);
+  raise(task, message.delivered, time);
 }
 
 void DependencyEngine::finish(const Task& task, const Rows& time) {
@@ -319,17 +320,21 @@ void DependencyEngine::finish(const Task& task, const Rows& time) {
   const auto stream = static_cast<std::size_t>(op.stream);
   OpSums& sums = sums_of(op);
   const double* const now = time.row(0);
-  set.each([&](std::size_t i, std::size_t column) {
-    const double begun = begun_[stream][column];
-    sums.busy[column] += now[i] - begun;
-    sums.first_begin[column] = std::min(sums.first_begin[column], begun);
-    sums.last_end[column] = now[i];
+  const double* const all_begun = begun_[stream].data();
+  from_.resize(set.count());
+  set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
+    const double* const begun = all_begun + column;
+    ticks::add_difference(sums.busy.data() + column, now + i, begun, n);
+    ticks::min_into(sums.first_begin.data() + column, begun, n);
+    std::copy_n(now + i, n, sums.last_end.data() + column);
     if (op.stream == Stream::compute) {
-      compute_[column] += now[i] - begun;
-      comm_.add_gap(column, stream_end_[stream].row(0)[column], begun);
+      ticks::add_difference(compute_.data() + column, now + i, begun, n);
+      comm_.add_gap({column, n, n_}, stream_end_[stream].row(0) + column, begun);
     } else if (op.duration > 0) {
       // Start-up counts as communication of the rank that issues the transfer.
-      comm_.add_comm(column, begun, begun + static_cast<double>(op.duration));
+      std::copy_n(begun, n, from_.data());
+      ticks::add_into(from_.data(), static_cast<double>(op.duration), n);
+      comm_.add_comm({column, n, n_}, begun, from_.data());
     }
   });
   evaluations_ += set.count();

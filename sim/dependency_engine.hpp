@@ -83,9 +83,9 @@ class DependencyEngine {
   void wait_for(const Task& task, WaitStage stage, Rows& time);
   void begin(const Task& task, Rows& time);
   void send(const Task& task, Rows& time);
+  void deliver(const Task& task, const CompiledMessage& message, Rows& time);
   void finish(const Task& task, const Rows& time);
   void raise(const Task& task, RelativeSignal signal, const Rows& time);
-  void add_comm(const ColumnSet& columns, const double* begin, const double* end);
   std::int64_t count_of(const Task& task, const CompiledWait& wait) const;
   const Flight& flight(const CompiledMessage& message);
   OpSums& sums_of(const CompiledOp& op);
@@ -116,7 +116,7 @@ class DependencyEngine {
   std::vector<Rows> time_;        // of the op in work, by stream
   std::vector<std::vector<double>> begun_;
   Rows work_, departed_, delivered_;  // of one op, kept for their memory
-  std::vector<double> begun_of_op_;
+  std::vector<double> from_;          // likewise
   std::vector<SignalHistory> signals_;
 
   std::deque<Task> stalled_;

@@ -120,7 +120,8 @@ SimulationResult DependencyEngine::result() {
     }
   }
   const Rows& compute_end = stream_end_[static_cast<std::size_t>(Stream::compute)];
-  for (std::size_t c = 0; c < n_; ++c) comm_.add_gap(c, compute_end.row(0)[c], end);
+  const std::vector<double> ends(n_, end);
+  comm_.add_gap({0, n_, n_}, compute_end.row(0), ends.data());
   if (!comm_.finish(end)) throw TooShallow{{depths_.history, depths_.union_window * 4}};
   if (ranks > 0) {
     result.end = static_cast<Ticks>(end);

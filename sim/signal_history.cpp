@@ -31,6 +31,7 @@ SignalHistory::SignalHistory(std::size_t depth, std::size_t rows, std::size_t co
     : counts_(columns), latest_(depth, Rows(rows, columns)), waited_for_(depth, -1), unordered_(depth, -1) {}
 
 bool SignalHistory::reached(const ColumnSet& set, std::int64_t count) const {
+  if (common_count_ >= 0) return common_count_ >= count;
   bool all = true;
   set.each([&](std::size_t, std::size_t column) { all = all && counts_[column] >= count; });
   return all;
@@ -38,6 +39,7 @@ bool SignalHistory::reached(const ColumnSet& set, std::int64_t count) const {
 
 bool SignalHistory::forgotten(const ColumnSet& set, std::int64_t count) const {
   const std::int64_t most = count + static_cast<std::int64_t>(latest_.size());
+  if (common_count_ >= 0) return common_count_ >= most;
   bool any = false;
   set.each([&](std::size_t, std::size_t column) { any = any || counts_[column] >= most; });
   return any;
@@ -51,10 +53,12 @@ void SignalHistory::wait(const ColumnSet& set, std::int64_t count, Rows& time) {
 }
 
 void SignalHistory::raise(const ColumnSet& set, const Rows& time) {
+  const std::int64_t common = common_count_;
+  common_count_ = common >= 0 && set.all() ? common + 1 : -1;
   set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
     const std::int64_t count = counts_[column] + 1;
     bool together = true;
-    for (std::size_t j = 0; j < n; ++j) together = together && counts_[column + j] + 1 == count;
+    for (std::size_t j = 0; common < 0 && j < n; ++j) together = together && counts_[column + j] + 1 == count;
     const bool in_order =
         together && (count == 1 || !ticks::any_less(time.row(0) + i, latest_[slot(count - 1)].row(0) + column, n));
     if (!in_order) {
@@ -97,6 +101,7 @@ void SignalHistory::note_disorder(std::int64_t count, std::size_t column, double
 void SignalHistory::skip(const std::vector<std::int64_t>& raises) {
   const std::vector<Rows> before = latest_;
   const auto depth = static_cast<std::int64_t>(latest_.size());
+  common_count_ = -1;
   for (std::size_t c = 0; c < counts_.size(); ++c) {
     const std::int64_t count = counts_[c];
     counts_[c] += raises[c];

@@ -77,6 +77,7 @@ class SignalHistory {
   void note_disorder(std::int64_t count, std::size_t column, double time);
 
   std::vector<std::int64_t> counts_;
+  std::int64_t common_count_ = 0;                     // of all columns; -1: not the same
   std::vector<Rows> latest_;                          // ring by count; every entry the latest of the raises up to it
   std::vector<std::int64_t> waited_for_, unordered_;  // by slot: the count, once this has happened
 };

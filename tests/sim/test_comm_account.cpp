@@ -1,0 +1,61 @@
+// Communication without compute, added up while intervals come in.
+#include "sim/comm_account.hpp"
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "tests/catch.hpp"
+
+using namespace orrery;
+
+TEST_CASE("Exposed communication is what brute force over unit steps finds, for intervals nearly in order") {
+  constexpr std::size_t columns = 300, times = 400;  // more columns than are worked on at once
+  std::mt19937 random(7);
+  CommAccounts accounts(columns, 4);
+  std::vector<std::vector<bool>> comm(columns, std::vector<bool>(times)), gap = comm;
+  std::vector<double> begin(columns), end(columns);
+  const ColumnSet all(0, columns, columns), shifted(columns - 7, columns, columns);
+  std::vector<double> gap_end(columns, 0);
+  for (int step = 0; step < 60; ++step) {
+    for (std::size_t c = 0; c < columns; ++c) {
+      begin[c] = std::max(0.0, step * 5 - static_cast<double>(random() % 5));
+      end[c] = begin[c] + static_cast<double>(random() % 12);
+      const std::size_t column = (c + columns - 7) % columns;
+      for (auto t = static_cast<std::size_t>(begin[c]); t < static_cast<std::size_t>(end[c]); ++t)
+        comm[column][t] = true;
+    }
+    accounts.add_comm(shifted, begin.data(), end.data());
+    for (std::size_t c = 0; c < columns; ++c) {
+      begin[c] = std::max(gap_end[c], step * 5.0);
+      end[c] = begin[c] + static_cast<double>(random() % 6);
+      gap_end[c] = end[c];
+      for (auto t = static_cast<std::size_t>(begin[c]); t < static_cast<std::size_t>(end[c]); ++t) gap[c][t] = true;
+    }
+    // Gaps without length come in as well, some of them where the next one begins.
+    if (step % 3 == 0) accounts.add_gap(all, begin.data(), begin.data());
+    accounts.add_gap(all, begin.data(), end.data());
+  }
+  REQUIRE(accounts.finish(times));
+  for (std::size_t c = 0; c < columns; ++c) {
+    int under_way = 0, exposed = 0;
+    for (std::size_t t = 0; t < times; ++t) {
+      under_way += comm[c][t] ? 1 : 0;
+      exposed += comm[c][t] && gap[c][t] ? 1 : 0;
+    }
+    CHECK(accounts.comm(c) == under_way);
+    CHECK(accounts.exposed(c) == exposed);
+  }
+}
+
+TEST_CASE("An interval later than the window can put right is noticed") {
+  CommAccounts accounts(1, 2);
+  const ColumnSet all(0, 1, 1);
+  for (const double begin : {10.0, 20.0, 30.0, 40.0}) {
+    const double end = begin + 1;
+    accounts.add_comm(all, &begin, &end);
+  }
+  const double late = 5, end = 6;
+  accounts.add_comm(all, &late, &end);
+  CHECK_FALSE(accounts.finish(100));
+}
