@@ -1,53 +1,118 @@
 #include "sim/comm_account.hpp"
 
 #include <algorithm>
-#include <array>
 
 #include "sim/tick_vectors.hpp"
 
 namespace orrery {
-namespace {
 
-constexpr std::size_t piece = 128;  // columns whose intervals in hand stay in the nearest cache
-
-}  // namespace
-
-CommAccounts::CommAccounts(std::size_t columns, std::size_t depth)
-    : begin_(depth, std::vector<double>(columns, -1)), end_(depth, std::vector<double>(columns)) {
-  for (std::vector<double>& field : state_) field.resize(columns);
-  state_[last_begin].assign(columns, -1);
-}
-
-/// Insertion into the sorted slots from the latest down; what falls out is the earliest.
-void CommAccounts::add(const ColumnSet& columns, const double* begin, const double* end, double sign) {
-  std::array<double, piece> b, e;
-  columns.each_piece([&](std::size_t i, std::size_t column, std::size_t count_of_piece) {
-    for (std::size_t done = 0; done < count_of_piece; done += piece) {
-      const std::size_t n = std::min(piece, count_of_piece - done), first = column + done;
-      std::copy_n(begin + i + done, n, b.begin());
-      for (std::size_t j = 0; j < n; ++j) e[j] = sign * end[i + done + j];
-      for (std::size_t slot = begin_.size(); slot-- > 0;) {
-        ticks::sort_pairs(b.data(), e.data(), begin_[slot].data() + first, end_[slot].data() + first, n);
+/// Each interval is inserted into the window, from the latest down, behind those with the same begin; what falls out is
+/// the earliest. So intervals are counted by their begins, and each can overlap only the latest stretch of the other
+/// kind.
+ORRERY_CLONES double CommAccounts::work_off(State& state, Intervals* window, std::size_t depth,
+                                            const Intervals* intervals, std::size_t n) {
+  State s = state;
+  Group least{};
+  for (std::size_t i = 0; i < n; ++i) {
+    Intervals x = intervals[i];
+    for (std::size_t place = depth; place-- > 0;) {
+      Intervals& held = window[place];
+      for (std::size_t l = 0; l < lanes; ++l) {
+        const double begin = x.begin[l], end = x.end[l], held_begin = held.begin[l], held_end = held.end[l];
+        const bool swap = begin >= held_begin;
+        held.begin[l] = swap ? begin : held_begin;
+        held.end[l] = swap ? end : held_end;
+        x.begin[l] = swap ? held_begin : begin;
+        x.end[l] = swap ? held_end : end;
       }
-      count(first, b.data(), e.data(), n);
     }
-  });
+    for (std::size_t l = 0; l < lanes; ++l) {
+      const double begin = x.begin[l], end = x.end[l] < 0 ? -x.end[l] : x.end[l];
+      const bool is_gap = x.end[l] < 0;
+      const double since_last = begin < 0 ? 0 : begin - s.last_begin[l];
+      least[l] = since_last < least[l] ? since_last : least[l];
+      s.last_begin[l] = begin > s.last_begin[l] ? begin : s.last_begin[l];
+      const double run_begin = s.run_begin[l], run_end = s.run_end[l];
+      const double gap_begin = s.gap_begin[l], gap_end = s.gap_end[l];
+      // Of communication, only what is not under way already.
+      const double rest_begin = begin > run_end ? begin : run_end;
+      const double from = is_gap ? begin : rest_begin;
+      const double other_begin = is_gap ? run_begin : gap_begin;
+      const double other_end = is_gap ? run_end : gap_end;
+      const double overlap = (end < other_end ? end : other_end) - (from > other_begin ? from : other_begin);
+      s.exposed[l] += overlap > 0 ? overlap : 0;
+      const double grown = end > rest_begin ? end - rest_begin : 0;
+      s.comm[l] += is_gap ? 0 : grown;
+      const double new_run_begin = begin > run_end ? begin : run_begin;
+      const double new_run_end = end > run_end ? end : run_end;
+      s.run_begin[l] = is_gap ? run_begin : new_run_begin;
+      s.run_end[l] = is_gap ? run_end : new_run_end;
+      s.gap_begin[l] = is_gap ? begin : gap_begin;
+      s.gap_end[l] = is_gap ? end : gap_end;
+    }
+  }
+  state = s;
+  double worst = 0;
+  for (const double late : least) worst = late < worst ? late : worst;
+  return worst;
 }
 
-/// Intervals come here by their begins, so each can overlap only the latest stretch of the other kind.
-void CommAccounts::count(std::size_t column, const double* begin, const double* end, std::size_t n) {
-  const ticks::OverlapSums sums{state_[run_begin].data() + column,  state_[run_end].data() + column,
-                                state_[gap_begin].data() + column,  state_[gap_end].data() + column,
-                                state_[last_begin].data() + column, state_[comm_sum].data() + column,
-                                state_[exposed_sum].data() + column};
-  lateness_ = std::min(lateness_, ticks::add_overlaps(sums, begin, end, n));
+CommAccounts::CommAccounts(std::size_t columns, std::size_t depth) : depth_(depth), filled_(columns) {
+  const std::size_t groups = (columns + lanes - 1) / lanes;
+  Intervals none{};
+  none.begin.fill(-1);
+  states_.resize(groups);
+  for (State& state : states_) state.last_begin.fill(-1);
+  window_.assign(groups * depth, none);
+  pending_.assign(groups * most_pending, none);
 }
 
-bool CommAccounts::finish(double end) {
-  const std::size_t columns = state_[comm_sum].size();
-  const std::vector<double> ends(columns, end), later(columns, end + 1);
-  for (std::size_t i = 0; i < begin_.size(); ++i) add_gap({0, columns, columns}, ends.data(), later.data());
-  return lateness_ >= 0;
+void CommAccounts::add(const ColumnSet& columns, const double* begin, const double* end, double sign) {
+  columns.each_piece(
+      [&](std::size_t i, std::size_t column, std::size_t n) { add_piece(column, begin + i, end + i, sign, n); });
+}
+
+void CommAccounts::add_piece(std::size_t column, const double* begin, const double* end, double sign, std::size_t n) {
+  const auto first = filled_.begin() + static_cast<std::ptrdiff_t>(column);
+  std::uint8_t row = *std::max_element(first, first + static_cast<std::ptrdiff_t>(n));
+  if (row == most_pending) {
+    flush();
+    row = 0;
+  }
+  std::fill_n(first, n, static_cast<std::uint8_t>(row + 1));
+  for (std::size_t i = 0; i < n;) {
+    const std::size_t lane = (column + i) % lanes, some = std::min(lanes - lane, n - i);
+    Intervals& to = pending_[(column + i) / lanes * most_pending + row];
+    if (some == lanes) {
+      for (std::size_t j = 0; j < lanes; ++j) to.begin[j] = begin[i + j];
+      for (std::size_t j = 0; j < lanes; ++j) to.end[j] = sign * end[i + j];
+    } else {
+      for (std::size_t j = 0; j < some; ++j) to.begin[lane + j] = begin[i + j];
+      for (std::size_t j = 0; j < some; ++j) to.end[lane + j] = sign * end[i + j];
+    }
+    i += some;
+  }
+}
+
+void CommAccounts::flush() {
+  if (filled_.empty()) return;
+  const std::size_t rows = *std::max_element(filled_.begin(), filled_.end());
+  if (rows == 0) return;
+  std::fill(filled_.begin(), filled_.end(), std::uint8_t{0});
+  for (std::size_t group = 0; group < states_.size(); ++group) {
+    Intervals* const pending = &pending_[group * most_pending];
+    lateness_ = std::min(lateness_, work_off(states_[group], &window_[group * depth_], depth_, pending, rows));
+    for (std::size_t row = 0; row < rows; ++row) {
+      pending[row].begin.fill(-1);
+      pending[row].end.fill(0);
+    }
+  }
+}
+
+void CommAccounts::finish(double end) {
+  const std::vector<double> ends(filled_.size(), end), later(filled_.size(), end + 1);
+  for (std::size_t i = 0; i < depth_; ++i) add_gap({0, filled_.size(), filled_.size()}, ends.data(), later.data());
+  flush();
 }
 
 }  // namespace orrery

@@ -2,15 +2,17 @@
 // intervals that come nearly in the order of their begins.
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "sim/columns.hpp"
 
 namespace orrery {
 
-/// Times in ticks, one account a column. The latest `depth` intervals of a column are held back, sorted by their begin;
-/// all columns are worked on side by side, without branches.
+/// Times in ticks, one account a column. The latest `depth` intervals of a column are held back, sorted by their begin.
+/// Columns are worked on in groups, without branches, some intervals at a time.
 class CommAccounts {
  public:
   CommAccounts(std::size_t columns, std::size_t depth);
@@ -19,45 +21,67 @@ class CommAccounts {
   void add_comm(const ColumnSet& columns, const double* begin, const double* end) { add(columns, begin, end, +1); }
   /// No compute op runs; such intervals come in order and do not overlap.
   void add_gap(const ColumnSet& columns, const double* begin, const double* end) { add(columns, begin, end, -1); }
-  /// Counts what is held back. False if an interval came so late that a sum may be wrong.
-  bool finish(double end);
+  /// False if an interval came so late that a sum may be wrong.
+  bool in_order() const { return lateness_ >= 0; }
+  /// Counts what is held back, up to `end`.
+  void finish(double end);
 
-  double comm(std::size_t column) const { return state_[comm_sum][column]; }
-  double exposed(std::size_t column) const { return state_[exposed_sum][column]; }
+  double comm(std::size_t column) const { return states_[column / lanes].comm[column % lanes]; }
+  double exposed(std::size_t column) const { return states_[column / lanes].exposed[column % lanes]; }
 
   /// For jumps over periods: every time in here, and every sum.
   template <class Time, class Sum>
-  void each(Time time, Sum sum) {
-    for (std::size_t field = 0; field < fields; ++field) {
-      for (double& value : state_[field]) {
-        if (field < comm_sum) {
-          time(value);
-        } else {
-          sum(value);
-        }
-      }
-    }
-    for (std::size_t slot = 0; slot < begin_.size(); ++slot) {
-      for (double& begin : begin_[slot]) time(begin);
-      for (double& end : end_[slot]) {
-        const double sign = end < 0 ? -1 : 1;
-        end *= sign;
-        time(end);
-        end *= sign;
-      }
-    }
-  }
+  void each(Time time, Sum sum);
 
  private:
-  // By column: the latest stretch with communication, the latest without compute, the latest begin; and two sums.
-  enum Field : std::size_t { run_begin, run_end, gap_begin, gap_end, last_begin, comm_sum, exposed_sum, fields };
+  static constexpr std::size_t lanes = 32;
+  static constexpr std::size_t most_pending = 8;
+  using Group = std::array<double, lanes>;
+  /// A negative end: a gap up to -end. Where there is none: {-1, 0}, which changes nothing.
+  struct alignas(64) Intervals {
+    Group begin, end;
+  };
+  struct alignas(64) State {
+    Group run_begin{}, run_end{};  // the latest stretch with communication
+    Group gap_begin{}, gap_end{};  // the latest stretch without compute
+    Group last_begin{};
+    Group comm{}, exposed{};
+  };
 
   void add(const ColumnSet& columns, const double* begin, const double* end, double sign);
-  void count(std::size_t column, const double* begin, const double* end, std::size_t n);
+  void add_piece(std::size_t column, const double* begin, const double* end, double sign, std::size_t n);
+  void flush();
+  /// Returns the least of begin - last_begin, at most 0.
+  static double work_off(State& state, Intervals* window, std::size_t depth, const Intervals* intervals, std::size_t n);
 
-  std::vector<double> state_[fields];
-  std::vector<std::vector<double>> begin_, end_;  // by slot and column; a negative end: a gap up to -end
-  double lateness_ = 0;                           // negative if an interval was counted after one that begins later
+  std::size_t depth_;
+  std::vector<State> states_;         // by group
+  std::vector<Intervals> window_;     // by group and place
+  std::vector<Intervals> pending_;    // by group and row
+  std::vector<std::uint8_t> filled_;  // rows, by column
+  double lateness_ = 0;
 };
+
+template <class Time, class Sum>
+void CommAccounts::each(Time time, Sum sum) {
+  flush();
+  for (State& state : states_) {
+    for (Group* times : {&state.run_begin, &state.run_end, &state.gap_begin, &state.gap_end, &state.last_begin}) {
+      for (double& value : *times) time(value);
+    }
+    for (Group* sums : {&state.comm, &state.exposed}) {
+      for (double& value : *sums) sum(value);
+    }
+  }
+  for (Intervals& intervals : window_) {
+    for (double& begin : intervals.begin) time(begin);
+    for (double& end : intervals.end) {
+      const double sign = end < 0 ? -1 : 1;
+      end *= sign;
+      time(end);
+      end *= sign;
+    }
+  }
+}
 
 }  // namespace orrery

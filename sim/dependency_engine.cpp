@@ -72,10 +72,15 @@ SimulationResult DependencyEngine::run() {
   for (std::int64_t number = 0; number < blocks_.blocks(); ++number) {
     try_to_jump(number);
     if (number < blocks_.blocks()) work_off(number);
+    check_comm_order();
   }
   if (!stalled_.empty()) split_stalled();
   if (!stalled_.empty()) throw NotApplicable{"some ops can never start"};
   return result();
+}
+
+void DependencyEngine::check_comm_order() const {
+  if (!comm_.in_order()) throw TooShallow{{depths_.history, depths_.union_window * 2}};
 }
 
 std::shared_ptr<DependencyEngine::OpenBlock> DependencyEngine::open(std::int64_t number) {

@@ -73,6 +73,7 @@ class DependencyEngine {
 
   std::shared_ptr<OpenBlock> open(std::int64_t number);
   void work_off(std::int64_t number);
+  void check_comm_order() const;
   void retry_stalled();
   void split_stalled();
   void stall(Task task);

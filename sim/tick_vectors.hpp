@@ -5,6 +5,13 @@
 
 #include <cstddef>
 
+// A function with this is compiled for several instruction sets; the best one is taken at run time.
+#if defined(__x86_64__) && defined(__linux__)
+#define ORRERY_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define ORRERY_CLONES
+#endif
+
 namespace orrery::ticks {
 
 /// Above this, whole numbers are not exact in a double.
@@ -17,20 +24,5 @@ void min_into(double* x, const double* y, std::size_t n);                       
 bool any_less(const double* x, const double* y, std::size_t n);                   // x[i] < y[i] for any i
 /// x = y > x ? with : kept, used on the row of times and on those that go with it.
 void select_greater(double* row, const double* other_row, const double* x, const double* y, std::size_t n);
-
-/// For each pair of intervals that begin at x_begin and y_begin: x becomes the earlier one and y the other, which of
-/// equal ones is x.
-void sort_pairs(double* x_begin, double* x_end, double* y_begin, double* y_end, std::size_t n);
-
-/// What add_overlaps goes on from, one element a column: see CommAccounts.
-struct OverlapSums {
-  double *run_begin, *run_end;  // the latest stretch with communication
-  double *gap_begin, *gap_end;  // the latest stretch without compute
-  double* last_begin;
-  double *comm, *exposed;  // how long the first lasted in all, and the first and the second at once
-};
-/// Adds an interval to every column, with communication or (if `end` is negative) without compute up to -end. Returns
-/// the least of begin - last_begin, at most 0.
-double add_overlaps(const OverlapSums& sums, const double* begin, const double* end, std::size_t n);
 
 }  // namespace orrery::ticks
