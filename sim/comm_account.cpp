@@ -9,12 +9,13 @@ namespace orrery {
 /// Each interval is inserted into the window, from the latest down, behind those with the same begin; what falls out is
 /// the earliest. So intervals are counted by their begins, and each can overlap only the latest stretch of the other
 /// kind.
-ORRERY_CLONES double CommAccounts::work_off(State& state, Intervals* window, std::size_t depth,
-                                            const Intervals* intervals, std::size_t n) {
-  State s = state;
+ORRERY_CLONES double CommAccounts::work_off(State& s, Intervals* window, std::size_t depth, const Intervals* intervals,
+                                            std::size_t n) {
   Group least{};
   for (std::size_t i = 0; i < n; ++i) {
-    Intervals x = intervals[i];
+    Intervals x;
+    for (std::size_t l = 0; l < lanes; ++l) x.begin[l] = intervals[i].begin[l];
+    for (std::size_t l = 0; l < lanes; ++l) x.end[l] = intervals[i].end[l];
     for (std::size_t place = depth; place-- > 0;) {
       Intervals& held = window[place];
       for (std::size_t l = 0; l < lanes; ++l) {
@@ -51,7 +52,6 @@ ORRERY_CLONES double CommAccounts::work_off(State& state, Intervals* window, std
       s.gap_end[l] = is_gap ? end : gap_end;
     }
   }
-  state = s;
   double worst = 0;
   for (const double late : least) worst = late < worst ? late : worst;
   return worst;
