@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", ORRERY_VERSION);
   app.require_subcommand(1);
   orrery::add_simulate(app);
+  orrery::add_sweep(app);
   orrery::add_fit(app);
   orrery::add_validate(app);
   orrery::add_list(app);

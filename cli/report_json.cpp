@@ -6,11 +6,10 @@
 #include "cli/report_writers.hpp"
 
 namespace orrery {
-namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json scalars(const Scenario& s, const Report& r) {
+Json report_scalars(const Scenario& s, const Report& r) {
   Json json;
   json["scenario"] = s.name;
   json["model"] = s.model.name;
@@ -46,6 +45,8 @@ Json scalars(const Scenario& s, const Report& r) {
   json["events"] = r.events;
   return json;
 }
+
+namespace {
 
 Json intensities(const Scenario& s, const Report& r) {
   if (r.intensity.hops.empty()) return nullptr;
@@ -91,7 +92,7 @@ Json rank_list(const Report& r) {
 }  // namespace
 
 std::string json_report(const Scenario& s, const Report& r) {
-  Json json = scalars(s, r);
+  Json json = report_scalars(s, r);
   json["intensity"] = intensities(s, r);
   json["no_intensity"] = r.intensity.without;
   json["phases"] = Json::array();
@@ -126,7 +127,7 @@ std::string json_report(const Scenario& s, const Report& r) {
 }
 
 std::string csv_report(const Scenario& s, const Report& r) {
-  Json json = scalars(s, r);
+  Json json = report_scalars(s, r);
   json["wall_s"] = r.wall_s;
   std::string header, row;
   for (const auto& [key, value] : json.items()) {

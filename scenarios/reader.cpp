@@ -176,7 +176,7 @@ std::vector<std::int64_t> Table::counts(std::string_view key) const {
       node_->get(key), is_count, to_count,
       [&](const toml::node& value) { return node_->wrong_type(key, value, "a list of counts, e.g. [4096, \"1M\"]"); },
       [&](const toml::node& value, std::string_view text) {
-        return node_->error(value.source().begin, fmt::format("{}: {}", key, text));
+        return node_->error(value.source(), fmt::format("{}: {}", key, text));
       });
 }
 
@@ -185,7 +185,7 @@ std::vector<double> Table::numbers(std::string_view key) const {
       node_->get(key), [](const toml::node& value) { return value.is_number(); }, to_number,
       [&](const toml::node& value) { return node_->wrong_type(key, value, "a list of numbers, e.g. [0.5, 1]"); },
       [&](const toml::node& value, std::string_view text) {
-        return node_->error(value.source().begin, fmt::format("{}: {}", key, text));
+        return node_->error(value.source(), fmt::format("{}: {}", key, text));
       });
 }
 
@@ -194,7 +194,7 @@ std::vector<std::string> Table::strings(std::string_view key) const {
       node_->get(key), [](const toml::node& value) { return value.is_string(); }, to_text,
       [&](const toml::node& value) { return node_->wrong_type(key, value, "a list of strings, e.g. [\"a\", \"b\"]"); },
       [&](const toml::node& value, std::string_view text) {
-        return node_->error(value.source().begin, fmt::format("{}: {}", key, text));
+        return node_->error(value.source(), fmt::format("{}: {}", key, text));
       });
 }
 
@@ -205,7 +205,7 @@ std::vector<Table> Table::tables(std::string_view key) const {
       [&](const toml::node& value) {
         return node_->wrong_type(key, value, fmt::format("a list of tables, each under [[{}]]", key));
       },
-      [&](const toml::node& value, std::string_view text) { return node_->error(value.source().begin, text); });
+      [&](const toml::node& value, std::string_view text) { return node_->error(value.source(), text); });
   std::vector<Table> result;
   for (const auto& child : node_->children(key, found, true)) result.push_back(Table(child));
   return result;
@@ -263,13 +263,8 @@ bool Table::is_table(std::string_view key) const {
 }
 
 std::vector<std::string> Table::keys() const {
-  std::vector<std::pair<toml::source_position, std::string>> found;
-  for (const auto& [key, value] : *node_->table) found.emplace_back(key.source().begin, key.str());
-  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.first.line, a.first.column) < std::pair(b.first.line, b.first.column);
-  });
   std::vector<std::string> names;
-  for (auto& [position, name] : found) names.push_back(std::move(name));
+  for (const KeyPlace& key : node_->keys()) names.push_back(key.name);
   return names;
 }
 
@@ -299,12 +294,12 @@ std::string Table::file_name(std::string_view key, std::string_view folder) cons
 }
 
 InputError Table::error_at(std::string_view key, std::string_view message) const {
-  const toml::node* value = node_->table->get(key);
-  return value != nullptr ? node_->error(value->source().begin, message) : error_here(message);
+  const toml::node* value = node_->value_of(key);
+  return value != nullptr ? node_->error(value->source(), message) : error_here(message);
 }
 
 InputError Table::error_here(std::string_view message) const {
-  return node_->error(node_->table->source().begin, message);
+  return node_->error(node_->table->source(), message);
 }
 
 }  // namespace orrery

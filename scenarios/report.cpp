@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 namespace orrery {
 namespace {
@@ -126,6 +127,14 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
   report.events = result.events;
   report.wall_s = wall_s;
   return report;
+}
+
+Report predict(const Scenario& scenario, const SimulationOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const AttentionProgram program = build_program(scenario);
+  const SimulationResult result = simulate(program, scenario.cluster, options);
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
+  return summarize(scenario, program, result, wall.count());
 }
 
 }  // namespace orrery

@@ -71,4 +71,7 @@ struct Report {
 Report summarize(const Scenario& scenario, const AttentionProgram& program, const SimulationResult& result,
                  double wall_s);
 
+/// From a scenario to its numbers: builds the program, simulates it, summarizes. May be called from several threads.
+Report predict(const Scenario& scenario, const SimulationOptions& options = {});
+
 }  // namespace orrery

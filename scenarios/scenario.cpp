@@ -261,10 +261,13 @@ double bytes_per_element(std::string_view dtype) {
 }
 
 Scenario load_scenario(const std::filesystem::path& file) {
-  const Table table = Table::parse_file(file);
+  return read_scenario(Table::parse_file(file));
+}
+
+Scenario read_scenario(const Table& table) {
   Scenario s;
-  s.file = file;
-  s.name = file.stem().string();
+  s.file = table.file();
+  s.name = s.file.stem().string();
   s.description = table.string("description");
   read_workload(table.table("workload"), s);
   read_attention(table.table("attention"), s);

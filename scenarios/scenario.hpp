@@ -11,6 +11,7 @@
 #include "scenarios/implementation.hpp"
 #include "scenarios/model.hpp"
 #include "scenarios/pattern.hpp"
+#include "scenarios/reader.hpp"
 #include "sim/cluster.hpp"
 
 namespace orrery {
@@ -60,6 +61,7 @@ struct Scenario {
 
 /// Reads and checks everything, so that what it returns can be simulated. Throws InputError.
 Scenario load_scenario(const std::filesystem::path& file);
+Scenario read_scenario(const Table& table);
 
 AttentionProgram build_program(const Scenario& scenario);
 

@@ -59,7 +59,7 @@ toml::table parse_toml(std::string_view text, const std::filesystem::path& file)
   }
   toml::table root;
   try {
-    root = toml::parse(text);
+    root = toml::parse(text, file.string());
   } catch (const toml::parse_error& error) {
     const std::string_view why = error.description();
     const bool redefined = why.find("redefine") != std::string_view::npos;

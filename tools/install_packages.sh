@@ -18,11 +18,16 @@ libfmt-dev          fmt/format.h
 libcli11-dev        CLI/CLI.hpp
 libtomlplusplus-dev toml++/toml.h
 nlohmann-json3-dev  nlohmann/json.hpp
+libsqlite3-dev      sqlite3.h
+libtbb-dev          tbb/task_arena.h
 catch2              catch2/catch_all.hpp catch2/catch.hpp
 LIST
   if [ "$ci" = --ci ]; then
     echo clang clang++
     echo gnuplot-nox gnuplot
+    # Sweeps over many processes; with it the installation takes half as long again.
+    echo openmpi-bin mpirun
+    echo libopenmpi-dev x86_64-linux-gnu/mpi/mpi.h aarch64-linux-gnu/mpi/mpi.h
     echo clang-format clang-format
   fi
 }
@@ -35,7 +40,7 @@ there() {
   for name; do
     case $name in
       g++) command -v "${CXX:-c++}" >/dev/null && return ;;
-      */*) for prefix in $prefixes; do [ -e "$prefix/include/$name" ] && return; done ;;
+      */* | *.h) for prefix in $prefixes; do [ -e "$prefix/include/$name" ] && return; done ;;
       *) command -v "$name" >/dev/null && return ;;
     esac
   done
