@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 namespace orrery {
 namespace {
 
 /// Two ways to add up the same shares differ in the last bits; such a difference is no change of rate.
 constexpr double rate_noise = 1e-12;
+/// Likewise for what is left of a full link.
+constexpr double load_noise = 1e-11;
 
 }  // namespace
 
@@ -27,6 +30,7 @@ FlowId FlowNetwork::add(const Route& route, Bytes size, Ticks now) {
   Flow& flow = flows_[id];
   flow.route = &route;
   flow.rate = 0;
+  flow.bottleneck = -1;
   flow.remaining = size.si();
   flow.since = now;
   flow.slots.resize(route.links.size());
@@ -70,16 +74,22 @@ void FlowNetwork::remove(FlowId id, Ticks now) {
 std::span<const FlowNetwork::Change> FlowNetwork::solve(Ticks now) {
   changes_.clear();
   if (!dirty_.empty()) {
-    collect_components();
-    fill_component();
-    for (const FlowId id : component_flows_) set_rate(id, flows_[id].new_rate, now);
+    release_at_dirty_links();
+    do {
+      if (released_.size() * 4 > flows_.size() - free_.size()) release_connected();
+      prepare_links();
+      fill();
+    } while (release_unfair());
+    for (const FlowId id : released_) set_rate(id, flows_[id].new_rate, now);
   }
   for (const FlowId id : alone_) {
     const Flow& flow = flows_[id];
     if (flow.route == nullptr || flow.rate != 0) continue;  // gone, or no longer alone
-    double bottleneck = links_[flow.route->links.front()].bandwidth.si();
-    for (const LinkId link : flow.route->links) bottleneck = std::min(bottleneck, links_[link].bandwidth.si());
-    set_rate(id, bottleneck, now);
+    const std::vector<LinkId>& route = flow.route->links;
+    const LinkId slowest = *std::min_element(
+        route.begin(), route.end(), [&](LinkId a, LinkId b) { return links_[a].bandwidth < links_[b].bandwidth; });
+    flows_[id].bottleneck = slowest;
+    set_rate(id, links_[slowest].bandwidth.si(), now);
   }
   alone_.clear();
   if (changes_.size() > 1) {
@@ -88,31 +98,64 @@ std::span<const FlowNetwork::Change> FlowNetwork::solve(Ticks now) {
   return changes_;
 }
 
-/// Everything that shares a link, directly or through others, with a dirty link.
-void FlowNetwork::collect_components() {
-  ++visit_;
-  component_links_.clear();
-  component_flows_.clear();
-  const auto reach = [&](LinkId link) {
-    Filling& filling = filling_[link];
-    if (filling.seen == visit_) return;
-    filling.seen = visit_;
-    filling.left = links_[link].bandwidth.si();
-    filling.flows = flows_on(link);
-    component_links_.push_back(link);
-  };
+// Only released flows get new rates; the others keep theirs. Max-min fairness is that every flow has a bottleneck: a
+// full link on which no flow is faster (Bertsekas and Gallager, Data Networks, section 6.5.2). Whoever would lose its
+// own by the new rates is released too, and the rates are found again, until everybody has one.
+
+void FlowNetwork::release(FlowId id) {
+  Flow& flow = flows_[id];
+  if (flow.released == solve_) return;
+  flow.released = solve_;
+  released_.push_back(id);
+}
+
+void FlowNetwork::release_at_dirty_links() {
+  ++solve_;
+  released_.clear();
   for (const LinkId link : dirty_) {
     filling_[link].dirty = false;
-    if (!on_link_[link].empty()) reach(link);
+    for (const Hop& hop : on_link_[link]) {
+      const LinkId bottleneck = flows_[hop.flow].bottleneck;
+      if (bottleneck == link || bottleneck < 0) release(hop.flow);
+    }
   }
   dirty_.clear();
-  for (std::size_t next = 0; next < component_links_.size(); ++next) {
-    for (const Hop& hop : on_link_[component_links_[next]]) {
-      Flow& flow = flows_[hop.flow];
-      if (flow.seen == visit_) continue;
-      flow.seen = visit_;
-      component_flows_.push_back(hop.flow);
-      for (const LinkId link : flow.route->links) reach(link);
+}
+
+/// Everything that shares a link, directly or through others, with a released flow.
+void FlowNetwork::release_connected() {
+  ++visit_;
+  for (std::size_t next = 0; next < released_.size(); ++next) {
+    for (const LinkId link : flows_[released_[next]].route->links) {
+      if (filling_[link].seen == visit_) continue;
+      filling_[link].seen = visit_;
+      for (const Hop& hop : on_link_[link]) release(hop.flow);
+    }
+  }
+}
+
+/// What others leave to the released flows on their links.
+void FlowNetwork::prepare_links() {
+  ++visit_;
+  filling_links_.clear();
+  for (const FlowId id : released_) {
+    for (const LinkId link : flows_[id].route->links) {
+      Filling& filling = filling_[link];
+      if (filling.seen == visit_) continue;
+      filling.seen = visit_;
+      filling.flows = 0;
+      filling.share = std::numeric_limits<double>::infinity();
+      filling.fastest = 0;
+      filling.left = links_[link].bandwidth.si();
+      for (const Hop& hop : on_link_[link]) {
+        const Flow& flow = flows_[hop.flow];
+        if (flow.released == solve_) {
+          ++filling.flows;
+        } else {
+          filling.left -= flow.rate;
+        }
+      }
+      filling_links_.push_back(link);
     }
   }
 }
@@ -121,9 +164,9 @@ void FlowNetwork::collect_components() {
 /// that share. Shares only grow while others are fixed, so an outdated heap entry is too small and is put back
 /// corrected. All flows fixed by a link get the same rate, hence neither their order nor that of the links enters the
 /// result.
-void FlowNetwork::fill_component() {
+void FlowNetwork::fill() {
   levels_.clear();
-  for (const LinkId link : component_links_) levels_.emplace_back(filling_[link].left / filling_[link].flows, link);
+  for (const LinkId link : filling_links_) levels_.emplace_back(filling_[link].left / filling_[link].flows, link);
   std::make_heap(levels_.begin(), levels_.end(), std::greater<Level>());
   while (!levels_.empty()) {
     std::pop_heap(levels_.begin(), levels_.end(), std::greater<Level>());
@@ -141,16 +184,38 @@ void FlowNetwork::fill_component() {
 }
 
 void FlowNetwork::freeze(LinkId bottleneck, double share) {
+  filling_[bottleneck].share = share;
   for (const Hop& hop : on_link_[bottleneck]) {
     Flow& flow = flows_[hop.flow];
-    if (flow.frozen == visit_) continue;
+    if (flow.released != solve_ || flow.frozen == visit_) continue;
     flow.frozen = visit_;
     flow.new_rate = share;
+    flow.bottleneck = bottleneck;
     for (const LinkId link : flow.route->links) {
-      filling_[link].left -= share;
-      --filling_[link].flows;
+      Filling& filling = filling_[link];
+      filling.left -= share;
+      filling.fastest = std::max(filling.fastest, share);
+      --filling.flows;
     }
   }
+}
+
+/// Releases the flows that kept their rate and are faster than those that a link was a bottleneck for just now, or
+/// whose own bottleneck is no longer full or carries a faster one. False if there are none.
+bool FlowNetwork::release_unfair() {
+  const std::size_t before = released_.size();
+  for (const LinkId link : filling_links_) {
+    const Filling& filling = filling_[link];
+    const bool is_full = filling.left <= load_noise * links_[link].bandwidth.si();
+    for (const Hop& hop : on_link_[link]) {
+      const Flow& flow = flows_[hop.flow];
+      if (flow.released == solve_) continue;
+      const bool is_too_fast = flow.rate > filling.share * (1 + rate_noise);
+      const bool has_lost = flow.bottleneck == link && (!is_full || filling.fastest > flow.rate * (1 + rate_noise));
+      if (is_too_fast || has_lost) release(hop.flow);
+    }
+  }
+  return released_.size() > before;
 }
 
 void FlowNetwork::set_rate(FlowId id, double rate, Ticks now) {

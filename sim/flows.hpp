@@ -14,7 +14,7 @@ namespace orrery {
 using FlowId = std::int32_t;
 
 /// Rates hold from one solve() to the next. Flows are added and removed in between; links whose other flows gain or
-/// lose by that become dirty, and solve() looks only at what is connected to those through shared flows.
+/// lose by that become dirty, and solve() looks only at flows whose rates these can change.
 class FlowNetwork {
  public:
   struct Change {
@@ -58,14 +58,17 @@ class FlowNetwork {
     double remaining = 0;  // bytes at time `since`
     Ticks since = 0;
     double new_rate = 0;
-    std::uint32_t seen = 0;           // visit number of the last solve that reached it
-    std::uint32_t frozen = 0;         // visit number of the last solve that set new_rate
+    LinkId bottleneck = -1;           // the link that limits the rate; -1: has no rate yet
+    std::uint32_t released = 0;       // number of the last solve that released it
+    std::uint32_t frozen = 0;         // number of the last visit that set new_rate
     std::vector<std::int32_t> slots;  // index in on_link_ of every link of the route
   };
   struct Filling {
-    double left = 0;
-    std::int32_t flows = 0;
-    std::uint32_t seen = 0;
+    double left = 0;         // of the bandwidth
+    double share = 0;        // of each flow that this link was the bottleneck for; infinite: none
+    double fastest = 0;      // rate of a released flow
+    std::int32_t flows = 0;  // released and without a new rate
+    std::uint32_t seen = 0;  // number of the last visit
     bool dirty = false;
     bool touched = false;
   };
@@ -79,8 +82,12 @@ class FlowNetwork {
   void mark_dirty(LinkId link);
   void touch(LinkId link);
   void touch_route(const Flow& flow);
-  void collect_components();
-  void fill_component();
+  void release(FlowId id);
+  void release_at_dirty_links();
+  void release_connected();
+  bool release_unfair();
+  void prepare_links();
+  void fill();
   void freeze(LinkId bottleneck, double share);
   void set_rate(FlowId id, double rate, Ticks now);
 
@@ -92,12 +99,12 @@ class FlowNetwork {
   std::vector<Usage> usage_;
   std::vector<LinkId> dirty_;
   std::vector<FlowId> alone_;  // added since the last solve on links that were empty
-  std::vector<LinkId> component_links_;
-  std::vector<FlowId> component_flows_;
+  std::vector<FlowId> released_;
+  std::vector<LinkId> filling_links_;  // of the released flows
   std::vector<Level> levels_;
   std::vector<Change> changes_;
   std::vector<LinkId> touched_;
-  std::uint32_t visit_ = 0;
+  std::uint32_t solve_ = 0, visit_ = 0;
   bool watching_ = false;
 };
 

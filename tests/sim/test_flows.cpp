@@ -2,7 +2,10 @@
 #include "sim/flows.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include "tests/catch.hpp"
 #include "tests/sim/programs.hpp"
@@ -124,6 +127,45 @@ TEST_CASE("Random flows on random links are max-min fair after every arrival and
       left.erase(left.begin() + gone);
       network.solve(100 + i);
       check_max_min(network, links, left, flows);
+    }
+  }
+}
+
+TEST_CASE("Rates found from those before a change are those found afresh") {
+  std::mt19937 random(11);
+  const auto pick = [&](std::size_t below) { return static_cast<std::size_t>(random() % below); };
+  for (int round = 0; round < 8; ++round) {
+    constexpr std::size_t most_flows = 200;
+    const std::size_t link_count = 40 + pick(300);  // from all flows connected to small islands
+    std::vector<double> bandwidths;
+    for (std::size_t i = 0; i < link_count; ++i)
+      bandwidths.push_back(round % 2 == 0 ? 100.0 : 1.0 + 0.1 * static_cast<double>(pick(1000)));
+    const auto links = links_of(bandwidths);
+    FlowNetwork network(links);
+    std::deque<Route> routes;  // the network keeps pointers to them
+    std::vector<std::pair<FlowId, const Route*>> flows;
+    for (int change = 0; change < 400; ++change) {
+      if (flows.size() == most_flows || (!flows.empty() && pick(3) == 0)) {
+        const std::size_t gone = pick(flows.size());
+        network.remove(flows[gone].first, change);
+        flows.erase(flows.begin() + static_cast<std::ptrdiff_t>(gone));
+      } else {
+        std::vector<LinkId> way;
+        for (std::size_t hops = 1 + pick(4); way.size() < hops;) {
+          const auto link = static_cast<LinkId>(pick(link_count));
+          if (std::find(way.begin(), way.end(), link) == way.end()) way.push_back(link);
+        }
+        routes.push_back(over(way));
+        flows.emplace_back(network.add(routes.back(), bytes(1e6), change), &routes.back());
+      }
+      if (change % 3 == 0) continue;  // now and then several changes at once
+      network.solve(change);
+      FlowNetwork afresh(links);
+      for (const auto& [flow, route] : flows) afresh.add(*route, bytes(1), 0);
+      afresh.solve(0);
+      for (std::size_t i = 0; i < flows.size(); ++i) {
+        CHECK_THAT(network.rate(flows[i].first), WithinRel(afresh.rate(static_cast<FlowId>(i)), 1e-12));
+      }
     }
   }
 }
