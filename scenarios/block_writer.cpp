@@ -1,7 +1,10 @@
 #include "scenarios/block_writer.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <stdexcept>
 #include <string>
 
 namespace orrery {
@@ -36,9 +39,21 @@ void BlockWriter::add(const Action& action, Category category, Op op, std::span<
   if (actions_ != nullptr) actions_->push_back(action);
 }
 
+Ticks BlockWriter::ticks_of(Seconds duration, const Action& action, Category category) const {
+  try {
+    return to_ticks(duration);
+  } catch (const std::overflow_error&) {
+    throw std::overflow_error(
+        fmt::format("{} of layer {}, {} step {}, would take {:.3g} s (simulated time ends at 2^63 ps, 106 days), check "
+                    "the numbers of the GPU, the profile and the implementation",
+                    category_names()[static_cast<std::size_t>(category)], action.layer + 1,
+                    phase_ == Phase::forward ? "forward" : "backward", action.step, duration.si()));
+  }
+}
+
 void BlockWriter::compute(const Action& action, Category category, const KernelCost& cost, Op op) {
   op.stream = Stream::compute;
-  op.duration = to_ticks(cost.duration);
+  op.duration = ticks_of(cost.duration, action, category);
   op.hbm_traffic = cost.hbm_traffic;
   op.launch = to_ticks(Seconds::from_si(context_.implementation->launch.value));
   add(action, category, op);
@@ -156,7 +171,7 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
     const Seconds startup = context_.link != nullptr && path == Path::transport
                                 ? context_.link->startup(largest / startups) * startups
                                 : Seconds::from_si(implementation.message_startup.value * startups);
-    op.duration = to_ticks(startup + Seconds::from_si(implementation.dependency.value));
+    op.duration = ticks_of(startup + Seconds::from_si(implementation.dependency.value), action, category);
     op.launch = to_ticks(Seconds::from_si(implementation.launch.value));
     op.sms = implementation.sms.value;
   }

@@ -93,6 +93,8 @@ class BlockWriter {
   const CostContext& context() const { return context_; }
 
  private:
+  /// Throws std::overflow_error, naming the op, beyond 2^63 ticks.
+  Ticks ticks_of(Seconds duration, const Action& action, Category category) const;
   void add(const Action& action, Category category, Op op, std::span<const Message> messages = {});
   void compute(const Action& action, Category category, const KernelCost& cost, Op op);
   void step_kernels(const Action& action, StepKernel::When when, Index query_rows, Index key_rows);

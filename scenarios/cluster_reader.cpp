@@ -43,8 +43,13 @@ class ClusterReader {
     if (topology == "pcie_tree") return pcie_tree(resources_, pcie(table, ranks_));
     if (topology == "torus") {
       Torus parameters{.gpus = ranks_, .shape = {}, .link = link(table, "link")};
-      for (const std::int64_t side : table.counts("shape"))
-        parameters.shape.push_back(count_to_rank(table, "shape", side));
+      for (const std::int64_t side : table.counts("shape")) {
+        if (side < 1 || side > most_gpus) {
+          throw table.error_at(
+              "shape", fmt::format("{} GPUs along a side are not in 1 to {}, write one of these", side, most_gpus));
+        }
+        parameters.shape.push_back(static_cast<Rank>(side));
+      }
       return torus(resources_, parameters);
     }
     FatTree parameters;
@@ -81,14 +86,9 @@ class ClusterReader {
     return spec;
   }
 
-  static Rank count_to_rank(const Table& table, std::string_view key, std::int64_t value) {
-    constexpr std::int64_t most = 1 << 20;
-    if (value < 1 || value > most)
-      throw table.error_at(key, fmt::format("{} = {} is not in 1 to {}, write one of these", key, value, most));
-    return static_cast<Rank>(value);
-  }
+  static constexpr std::int64_t most_gpus = 1 << 20;
   static Rank rank_count(const Table& table, std::string_view key) {
-    return count_to_rank(table, key, table.count(key));
+    return static_cast<Rank>(table.count(key, 1, most_gpus));
   }
 
   Rank ranks_;

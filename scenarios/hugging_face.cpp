@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -13,6 +14,30 @@ namespace orrery {
 namespace {
 
 using nlohmann::json;
+
+/// What a class of Hugging Face's transformers takes for a field that its config.json leaves out, as stated in
+/// src/transformers/models/<type>/configuration_<type>.py (huggingface/transformers, commit 008e574, 2026; Gemma 3:
+/// 008f5c8; GPT-2: 01ae98a). Sizes have defaults there as well, but those of one published model: a config without its
+/// sizes is not a model, and stays an error.
+struct ConfigClass {
+  std::string_view type;  // the field model_type
+  std::string_view name;
+  const char* activation;
+  bool tied_embeddings;
+  std::int64_t kv_heads;  // 0: as many as query heads, which is also what null means
+  std::int64_t head_dim;  // 0: hidden_size / num_attention_heads
+};
+constexpr ConfigClass config_classes[] = {
+    {"llama", "LlamaConfig", "silu", false, 0, 0},
+    {"mistral", "MistralConfig", "silu", false, 8, 0},
+    {"qwen2", "Qwen2Config", "silu", false, 32, 0},
+    {"qwen3", "Qwen3Config", "silu", false, 32, 128},
+    {"phi3", "Phi3Config", "silu", false, 0, 0},
+    {"gemma", "GemmaConfig", "gelu_pytorch_tanh", true, 16, 256},
+    {"gemma2", "Gemma2Config", "gelu_pytorch_tanh", true, 4, 256},
+    {"gemma3_text", "Gemma3TextConfig", "gelu_pytorch_tanh", true, 4, 256},
+    {"gpt2", "GPT2Config", "gelu_new", true, 0, 0},
+};
 
 json parse(const std::string& text, const std::filesystem::path& file) {
   try {
@@ -30,6 +55,31 @@ json parse(const std::string& text, const std::filesystem::path& file) {
     throw InputError(fmt::format(
         "{}: this is not a model config (it holds a number beyond the range of a double), correct it", file.string()));
   }
+}
+
+/// Adds what the class of this model type takes for the fields that are absent, and returns it.
+std::vector<ModelShape::Assumed> fill_in_defaults(json& root) {
+  std::vector<ModelShape::Assumed> assumed;
+  if (!root.is_object()) return assumed;
+  json& fields = root.contains("text_config") && root["text_config"].is_object() ? root["text_config"] : root;
+  const json type = fields.value("model_type", root.value("model_type", json()));
+  const auto known = std::find_if(std::begin(config_classes), std::end(config_classes), [&](const ConfigClass& row) {
+    return type.is_string() && type == std::string(row.type);
+  });
+  if (known == std::end(config_classes)) return assumed;
+  const auto fill_in = [&](std::initializer_list<const char*> names, const json& value) {
+    for (const char* name : names) {
+      if (fields.contains(name) || root.contains(name)) return;
+    }
+    fields[*names.begin()] = value;
+    assumed.push_back({*names.begin(), value.is_string() ? value.get<std::string>() : value.dump(),
+                       fmt::format("default of {} in Hugging Face's transformers; not in the file", known->name)});
+  };
+  fill_in({"hidden_act", "activation_function", "hidden_activation"}, known->activation);
+  fill_in({"tie_word_embeddings"}, known->tied_embeddings);
+  if (known->kv_heads > 0) fill_in({"num_key_value_heads"}, known->kv_heads);
+  if (known->head_dim > 0) fill_in({"head_dim"}, known->head_dim);
+  return assumed;
 }
 
 /// The fields of a config: those of a nested text_config come first, then those around it. GPT-2 has its own names.
@@ -91,8 +141,9 @@ class Config {
 
   void refuse_missing() const {
     if (missing_.empty()) return;
-    throw error(fmt::format("missing {} (they have no default), add {} or use the config.json of a decoder model",
-                            fmt::join(missing_, ", "), missing_.size() == 1 ? "it" : "them"));
+    const bool one = missing_.size() == 1;
+    throw error(fmt::format("missing {} ({} no default), add {} or use the config.json of a decoder model",
+                            fmt::join(missing_, ", "), one ? "it has" : "they have", one ? "it" : "them"));
   }
 
  private:
@@ -154,11 +205,12 @@ bool is_gated(const Config& config, const std::string& activation, const std::st
 }  // namespace
 
 ModelShape load_hugging_face_config(const std::filesystem::path& file) {
-  const json root = parse(read_text_file(file, "JSON"), file);
+  json root = parse(read_text_file(file, "JSON"), file);
+  ModelShape model;
+  model.assumed = fill_in_defaults(root);
   Config config(root, file);
   refuse_other_kinds(config);
 
-  ModelShape model;
   // Every config is called config.json, so the folder tells which model it is.
   const bool generic = file.stem() == "config" && file.has_parent_path();
   model.name = generic ? file.parent_path().filename().string() : file.stem().string();

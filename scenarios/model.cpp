@@ -8,12 +8,6 @@
 namespace orrery {
 namespace {
 
-std::int64_t count(const Table& table, std::string_view key, std::int64_t most, std::int64_t least = 1) {
-  const std::int64_t value = table.count(key);
-  if (value >= least && value <= most) return value;
-  throw table.error_at(key, fmt::format("{} = {} (it must be from {} to {}), correct it", key, value, least, most));
-}
-
 ModelShape load_toml(const std::filesystem::path& path) {
   const Table file = Table::parse_file(path);
   file.choice("kind", {"model"});
@@ -21,16 +15,16 @@ ModelShape load_toml(const std::filesystem::path& path) {
   model.name = path.stem().string();
   model.description = file.string("description");
   model.source = file.string("source");
-  model.layers = count(file, "layers", model_limits::layers);
-  model.hidden = count(file, "hidden", model_limits::width);
-  model.heads = count(file, "heads", model_limits::heads);
-  model.kv_heads = count(file, "kv_heads", model_limits::heads);
-  model.head_dim = count(file, "head_dim", model_limits::head_dim);
-  model.ffn_hidden = count(file, "ffn_hidden", model_limits::width);
+  model.layers = file.count("layers", 1, model_limits::layers);
+  model.hidden = file.count("hidden", 1, model_limits::width);
+  model.heads = file.count("heads", 1, model_limits::heads);
+  model.kv_heads = file.count("kv_heads", 1, model_limits::heads);
+  model.head_dim = file.count("head_dim", 1, model_limits::head_dim);
+  model.ffn_hidden = file.count("ffn_hidden", 1, model_limits::width);
   model.gated_ffn = file.boolean("gated_ffn");
-  model.vocabulary = count(file, "vocabulary", model_limits::width);
+  model.vocabulary = file.count("vocabulary", 1, model_limits::width);
   model.tied_embeddings = file.boolean("tied_embeddings");
-  model.learned_positions = count(file, "learned_positions", model_limits::width, 0);
+  model.learned_positions = file.count("learned_positions", 0, model_limits::width);
   model.published_parameters = file.optional_number("published_parameters");
   file.finish();
   if (model.heads % model.kv_heads != 0) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace orrery {
 
@@ -25,6 +26,11 @@ struct ModelShape {
   bool tied_embeddings = false;        // the output projection is the input embedding
   std::int64_t learned_positions = 0;  // rows of a learned position embedding; 0 with rotary ones
   std::optional<double> published_parameters;
+  /// What the file leaves out and the class of such models has a documented value for.
+  struct Assumed {
+    std::string name, value, source;
+  };
+  std::vector<Assumed> assumed{};
 
   double attention_parameters() const;  // of one layer: the projections of q, k, v and the output
   double ffn_parameters() const;        // of one layer

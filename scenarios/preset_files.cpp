@@ -112,13 +112,7 @@ void read_gather(const Table& table, Implementation& i) {
   if (table.is_string("kv_heads_at_a_time")) {
     table.choice("kv_heads_at_a_time", {"all"});
   } else {
-    const std::int64_t heads = table.count("kv_heads_at_a_time");
-    if (heads < 1 || heads > model_limits::heads) {
-      throw table.error_at("kv_heads_at_a_time",
-                           fmt::format("kv_heads_at_a_time = {} is not in 1 to {}, write one of these or \"all\"",
-                                       heads, model_limits::heads));
-    }
-    i.gather_kv_heads = static_cast<int>(heads);
+    i.gather_kv_heads = static_cast<int>(table.count("kv_heads_at_a_time", 1, model_limits::heads));
   }
   if (i.gather_gradients == GatherGradients::ring && i.gather_attention == GatherAttention::together) {
     throw table.error_at("gradients",

@@ -121,8 +121,20 @@ std::int64_t Table::count(std::string_view key) const {
   }
 }
 
+std::int64_t Table::count(std::string_view key, std::int64_t least, std::int64_t most) const {
+  // A negative one is out of this range, not of that of all counts.
+  const toml::value<std::int64_t>* integer = node_->get(key).as_integer();
+  const std::int64_t value = integer != nullptr && integer->get() < 0 ? integer->get() : count(key);
+  if (value >= least && value <= most) return value;
+  throw error_at(key, fmt::format("{} = {} is not in {} to {}, write one of these", key, value, least, most));
+}
+
 Seconds Table::seconds(std::string_view key) const {
-  return with_unit(*this, key, "a time", parse_seconds, node_->get(key).is_string());
+  const Seconds value = with_unit(*this, key, "a time", parse_seconds, node_->get(key).is_string());
+  if (value.si() * ticks_per_second < 9223372036854775808.0) return value;
+  throw error_at(
+      key, fmt::format("{} = {:.3g} s is out of range (simulated time ends at 2^63 ps, 106 days), write less", key,
+                       value.si()));
 }
 Bytes Table::bytes(std::string_view key) const {
   return with_unit(*this, key, "a size", parse_bytes, node_->get(key).is_string());

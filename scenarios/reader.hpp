@@ -31,7 +31,8 @@ class Table {
   bool boolean(std::string_view key) const;
   double number(std::string_view key) const;       // a TOML float or integer, finite
   std::int64_t count(std::string_view key) const;  // a TOML integer or a string for parse_count; 0 <= it < 2^53
-  Seconds seconds(std::string_view key) const;     // strings with a unit, see sim/units.hpp
+  std::int64_t count(std::string_view key, std::int64_t least, std::int64_t most) const;  // and in this range
+  Seconds seconds(std::string_view key) const;  // less than 2^63 ps; strings with a unit, see sim/units.hpp
   Bytes bytes(std::string_view key) const;
   BytesPerSecond bandwidth(std::string_view key) const;
   FlopsPerSecond flop_rate(std::string_view key) const;

@@ -39,6 +39,9 @@ class ConstantList {
   explicit ConstantList(const Scenario& s) {
     add("gpu." + s.dtype + "_peak", format(s.gpu.peak(s.dtype)), "datasheet", s.gpu.source);
     add("gpu.hbm_bandwidth", format(s.gpu.hbm_bandwidth), "datasheet", s.gpu.source);
+    for (const ModelShape::Assumed& field : s.model.assumed) {
+      add(s.model.name + "." + field.name, field.value, std::string(name_of(Provenance::assumed)), field.source);
+    }
     for (const ClusterLink& link : s.links) {
       add(link.role + ".bandwidth", format(link.type.bandwidth), "datasheet", link.type.source);
       add(link.role + ".latency", format(link.type.latency), link.type.latency_provenance,
@@ -79,7 +82,10 @@ std::vector<std::string> left_out_of(const Scenario& s) {
 Report summarize(const Scenario& s, const AttentionProgram& program, const SimulationResult& result, double wall_s) {
   Report report;
   const auto ranks = static_cast<double>(result.ranks.size());
-  Seconds busiest;
+  Ticks busiest = 0;
+  for (const RankTotals& totals : result.ranks) busiest = std::max(busiest, totals.compute);
+  // Of differences, so that equal ranks are balanced exactly however their times round.
+  double behind_busiest = 0, computed = 0;
   for (std::size_t r = 0; r < result.ranks.size(); ++r) {
     const RankTotals& totals = result.ranks[r];
     const AttentionProgram::FlopTotals work = program.flops_of(static_cast<Rank>(r));
@@ -101,12 +107,13 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
     report.sent_in_all += rank.sent;
     report.useful += rank.useful;
     report.executed += rank.executed;
-    busiest = std::max(busiest, rank.compute);
+    behind_busiest += static_cast<double>(busiest - totals.compute);
+    computed += static_cast<double>(totals.compute);
     report.ranks.push_back(std::move(rank));
   }
   report.step_time = to_seconds(result.end);
   if (report.comm > Seconds()) report.overlap_fraction = 1.0 - report.exposed_comm / report.comm;
-  if (report.compute > Seconds()) report.imbalance = busiest / report.compute;
+  if (busiest > 0) report.imbalance = 1 + behind_busiest / computed;
   if (result.end > 0) report.mfu = report.useful / (program.input().peaks.matrix * report.step_time * ranks);
   const auto most_flops = std::max_element(report.ranks.begin(), report.ranks.end(),
                                            [](const auto& a, const auto& b) { return a.executed < b.executed; });

@@ -22,25 +22,17 @@ auto load_named(const Table& table, std::string_view key, const char* folder, Lo
   return load(table.file_name(key, folder));
 }
 
-Index bounded(const Table& table, std::string_view key, Index least, Index most) {
-  const Index value = table.count(key);
-  if (value < least || value > most) {
-    throw table.error_at(key, fmt::format("{} = {} is not in {} to {}, write one of these", key, value, least, most));
-  }
-  return value;
-}
-
 void read_workload(const Table& table, Scenario& s) {
   s.model =
       load_named(table, "model", "models", [&](const std::string& name) { return load_model(name, table.file()); });
-  s.tokens = bounded(table, "tokens", 1, most_tokens);
-  s.batch = bounded(table, "batch", 1, 1 << 20);
+  s.tokens = table.count("tokens", 1, most_tokens);
+  s.batch = table.count("batch", 1, 1 << 20);
   s.dtype = table.choice("dtype", {"bf16", "fp16", "fp32"});
   s.backward = table.choice("pass", {"forward", "training_step"}) == "training_step";
   if (table.has("regime") && table.choice("regime", {"sustained", "burst"}) == "burst") s.regime = Regime::burst;
   s.whole_layers = table.choice("scope", {"attention", "layers"}) == "layers";
   s.layers = static_cast<int>(s.model.layers);
-  if (table.has("layers")) s.layers = static_cast<int>(bounded(table, "layers", 1, s.model.layers));
+  if (table.has("layers")) s.layers = static_cast<int>(table.count("layers", 1, s.model.layers));
 }
 
 std::vector<int> read_layers(const Table& table, int layers) {
@@ -48,7 +40,7 @@ std::vector<int> read_layers(const Table& table, int layers) {
   if (!table.has("layers")) return chosen;
   if (table.is_table("layers")) {
     const Table every = table.table("layers");
-    const auto step = static_cast<int>(bounded(every, "every", 1, layers));
+    const auto step = static_cast<int>(every.count("every", 1, layers));
     for (int layer = step; layer <= layers; layer += step) chosen.push_back(layer);
     return chosen;
   }
@@ -140,7 +132,14 @@ void read_attention(const Table& table, Scenario& s) {
     s.primitives.push_back(read_primitive(primitive, s.causal, s.layers));
   try {
     const Pattern pattern = s.pattern();
-    for (int c = 0; c < pattern.classes(); ++c) pattern.mask(c, s.tokens, s.causal, s.documents);
+    const TokenSet all({{0, s.tokens, 1}});
+    for (int c = 0; c < pattern.classes(); ++c) {
+      if (pattern.mask(c, s.tokens, s.causal, s.documents).pairs(all, all) > 0) continue;
+      throw std::invalid_argument(
+          fmt::format("{} holds no pair of tokens (a period is not shorter than the sequence or its documents, and a "
+                      "stride leaves out the token itself), add a window, e.g. left = 0, or use a shorter period",
+                      pattern.describe(c)));
+    }
   } catch (const std::invalid_argument& error) {
     throw table.error_at("pattern", error.what());
   }
@@ -179,7 +178,7 @@ void check_implementation(const Table& table, const Scenario& s) {
 }
 
 int degree(const Table& table, std::string_view key, Rank ranks) {
-  const Index value = bounded(table, key, 1, ranks);
+  const Index value = table.count(key, 1, ranks);
   if (ranks % value != 0) {
     throw table.error_at(key, fmt::format("{} = {} does not divide ranks = {}, use a divisor", key, value, ranks));
   }
@@ -187,11 +186,11 @@ int degree(const Table& table, std::string_view key, Rank ranks) {
 }
 
 void read_parallelism(const Table& table, Scenario& s) {
-  const auto ranks = static_cast<Rank>(bounded(table, "ranks", 1, 65536));
+  const auto ranks = static_cast<Rank>(table.count("ranks", 1, 65536));
   s.schedule = &chosen_row(table, "schedule", schedules());
   const Layout& layout = chosen_row(table, "layout", layouts());
   s.layout = layout.name;
-  if (s.layout == "residue") s.residue_period = bounded(table, "residue_period", 1, most_tokens);
+  if (s.layout == "residue") s.residue_period = table.count("residue_period", 1, most_tokens);
   s.implementation = load_named(table, "implementation", "implementations",
                                 [&](const std::string& name) { return load_implementation(name, table.file()); });
   check_implementation(table, s);
@@ -208,9 +207,12 @@ void read_parallelism(const Table& table, Scenario& s) {
   }
   const int kv_share = std::max(1, static_cast<int>(s.model.kv_heads) / s.members);
   if (s.implementation.gather_kv_heads > 0 && kv_share % s.implementation.gather_kv_heads != 0) {
-    throw table.error_at("implementation",
-                         fmt::format("{} gathers {} KV heads at a time, which does not divide the model's {} KV heads",
-                                     s.implementation.name, s.implementation.gather_kv_heads, kv_share));
+    throw table.error_at(
+        "implementation",
+        fmt::format("{} gathers {} KV heads at a time (which does not divide the {} KV heads of a rank), choose "
+                    "another implementation, or copy its file and set kv_heads_at_a_time to a divisor "
+                    "or \"all\"",
+                    s.implementation.name, s.implementation.gather_kv_heads, kv_share));
   }
 }
 

@@ -122,6 +122,33 @@ TEST_CASE("a window or period beyond the sequence is legal") {
   CHECK(pattern("kind = \"window\", left = 3}, {kind = \"stride\", period = 1000000000, count = 1") == "no error");
 }
 
+TEST_CASE("a pattern that holds no pair of tokens is an error, not a step of 0 s") {
+  const std::string stride = "{kind = \"stride\", period = 1000000000, count = \"all\"}";
+  CHECK_THAT(message("{kind = \"full\"}", stride),
+             ContainsSubstring("scenario.toml:11:") && ContainsSubstring("stride(1000000000, all) holds no pair"));
+  CHECK(message("{kind = \"full\"}", "{kind = \"window\", left = 0}, " + stride) == "no error");
+  // A period within the sequence, but not within its documents.
+  std::string text = replaced(good, "{kind = \"full\"}", "{kind = \"stride\", period = 40000, count = 1}");
+  CHECK(message(text) == "no error");
+  CHECK_THAT(message(replaced(text, "causal = true", "causal = true\ndocuments = [\"32K\", \"32K\"]")),
+             ContainsSubstring("stride(40000, count 1) holds no pair"));
+}
+
+TEST_CASE("a number out of its range is told the range, negative or not") {
+  for (const char* ranks : {"-1", "0", "65537"}) {
+    CHECK_THAT(message("ranks = 8", std::string("ranks = ") + ranks),
+               ContainsSubstring(std::string("ranks = ") + ranks + " is not in 1 to 65536"));
+  }
+}
+
+TEST_CASE("a time beyond 2^63 ps is named with its key, not its value alone") {
+  const TemporaryFolder folder;
+  const std::string ideal = read_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/implementations/ideal.toml");
+  folder.write("own.toml", replaced(ideal, "launch = {value = \"0 s\"", "launch = {value = \"9223373 s\""));
+  CHECK_THROWS_WITH(load_scenario(folder.write("scenario.toml", replaced(good, "\"ideal\"", "\"./own.toml\""))),
+                    ContainsSubstring("own.toml:") && ContainsSubstring("value = 9.22e+06 s is out of range"));
+}
+
 TEST_CASE("a cluster of another size than the ranks is an error that names both numbers") {
   std::string text = replaced(good, "topology = \"nvswitch\"", "topology = \"torus\"\nshape = [2, 2]");
   CHECK_THAT(message(text), ContainsSubstring("8") && ContainsSubstring("scenario.toml:20:"));

@@ -55,6 +55,25 @@ class Laws : public SpanSink {
 
 }  // namespace
 
+TEST_CASE("ranks that compute equally long are balanced exactly") {
+  const TemporaryFolder folder;
+  std::string text = read_file(fs::path(ORRERY_SOURCE_DIR) / "scenarios/examples/llama3_8b_128k_ring_h200.toml");
+  const auto with = [&](const std::string& what, const std::string& value) {
+    const std::size_t at = text.find(what);
+    REQUIRE(at != std::string::npos);
+    text.replace(at, text.find('\n', at) - at, what + value);
+  };
+  with("causal = ", "false");
+  for (const int ranks : {3, 5, 6, 7, 11, 13, 24}) {
+    INFO(ranks << " ranks");
+    with("ranks = ", std::to_string(ranks));
+    with("tokens = ", std::to_string(ranks * 1000));
+    const Scenario scenario = load_scenario(folder.write("equal.toml", text));
+    const AttentionProgram program = build_program(scenario);
+    CHECK(summarize(scenario, program, simulate(program, scenario.cluster), 0).imbalance == 1.0);
+  }
+}
+
 // Golden files are for change: a commit that changes one says why. ORRERY_UPDATE_GOLDEN=1 writes them anew.
 TEST_CASE("the report of every example is the golden one") {
   const bool update = std::getenv("ORRERY_UPDATE_GOLDEN") != nullptr;

@@ -143,6 +143,51 @@ TEST_CASE("a nested text_config comes before what is around it, which fills what
   CHECK(m.tied_embeddings);
 }
 
+TEST_CASE("what a config leaves out and the class of its model type documents is taken from there, and said") {
+  const std::string sizes =
+      "\"hidden_size\": 1024, \"intermediate_size\": 4096, \"num_attention_heads\": 32, \"num_hidden_layers\": 4, "
+      "\"vocab_size\": 1000";
+  const auto load = [&](const char* type, const std::string& more = "") {
+    const ScratchFolder folder;
+    const auto file = folder.write("m.json", fmt::format("{{\"model_type\": \"{}\", {}{}}}", type, sizes, more));
+    return load_model(file.string());
+  };
+  const ModelShape llama = load("llama");
+  CHECK(llama.gated_ffn);
+  CHECK_FALSE(llama.tied_embeddings);
+  CHECK(llama.kv_heads == 32);
+  CHECK(llama.head_dim == 1024 / 32);
+  REQUIRE(llama.assumed.size() == 2);
+  CHECK(llama.assumed[0].name == "hidden_act");
+  CHECK(llama.assumed[0].value == "silu");
+  CHECK(llama.assumed[1].name == "tie_word_embeddings");
+  CHECK(llama.assumed[1].value == "false");
+  CHECK_THAT(llama.assumed[1].source, ContainsSubstring("LlamaConfig"));
+  CHECK(load("mistral").kv_heads == 8);
+  CHECK(load("mistral", ", \"num_key_value_heads\": null").kv_heads == 32);  // null: as many as heads
+  CHECK(load("qwen3").head_dim == 128);
+  CHECK(load("gemma2").tied_embeddings);
+  CHECK(load("gemma2").gated_ffn);
+  CHECK(load("gemma2").head_dim == 256);
+  // What the file says is not touched.
+  const ModelShape stated = load("gemma2",
+                                 ", \"head_dim\": 64, \"num_key_value_heads\": 16, \"hidden_activation\": "
+                                 "\"silu\", \"tie_word_embeddings\": false");
+  CHECK(stated.head_dim == 64);
+  CHECK(stated.kv_heads == 16);
+  CHECK_FALSE(stated.tied_embeddings);
+  CHECK(stated.assumed.empty());
+}
+
+TEST_CASE("sizes have no default, and no model type that is not known has any") {
+  const std::string llama = replaced(good_config, "{", "{\"model_type\": \"llama\",");
+  CHECK(json_complaint(replaced(llama, "\"hidden_size\": 1024,", "")) ==
+        "m.json: missing hidden_size (it has no default), add it or use the config.json of a decoder model");
+  CHECK_THAT(
+      json_complaint(replaced(replaced(llama, "\"llama\"", "\"mystery\""), "\"tie_word_embeddings\": false,", "")),
+      ContainsSubstring("missing tie_word_embeddings (it has no default)"));
+}
+
 TEST_CASE("all missing fields of a config are named at once") {
   CHECK(json_complaint("{\"hidden_size\": 64}") ==
         "m.json: missing num_hidden_layers, num_attention_heads, intermediate_size, vocab_size, hidden_act, "
@@ -216,7 +261,7 @@ TEST_CASE("a model file is strict") {
         "m.toml:7:12: heads = 16 is not divisible by kv_heads = 7 (each key head serves as many query heads), correct "
         "one of them");
   CHECK(toml_complaint(replaced(good_toml, "layers = 4", "layers = 0")) ==
-        "m.toml:4:10: layers = 0 (it must be from 1 to 10000), correct it");
+        "m.toml:4:10: layers = 0 is not in 1 to 10000, write one of these");
   CHECK(toml_complaint(replaced(good_toml, "head_dim = 64\n", "")) ==
         "m.toml:1:1: missing key \"head_dim\" in the top level (it has no default), add it");
   CHECK_THAT(toml_complaint(good_toml + "rope_theta = 1e4\n"),
@@ -240,19 +285,19 @@ TEST_CASE("a shape beyond the limits is an error in both formats, never a smalle
     // 2^32 + 2 is 2 in 32 bits, 2^31 negative.
     for (const std::int64_t value : {row.most + 1, (std::int64_t{1} << 32) + 2, std::int64_t{1} << 31}) {
       CHECK_THAT(toml_complaint(replaced(good_toml, toml, fmt::format("{}= {}", key, value))),
-                 ContainsSubstring(fmt::format("= {} (it must be from 1 to {})", value, row.most)));
+                 ContainsSubstring(fmt::format("= {} is not in 1 to {}", value, row.most)));
       CHECK_THAT(json_complaint(replaced(good_config, json, fmt::format("{}: {}", field, value))),
                  ContainsSubstring(fmt::format("is {}, expected a whole number from 1 to {}", value, row.most)));
     }
   }
   CHECK_THAT(toml_complaint(replaced(good_toml, "head_dim = 64", "head_dim = 65537")),
-             ContainsSubstring("head_dim = 65537 (it must be from 1 to 65536)"));
+             ContainsSubstring("head_dim = 65537 is not in 1 to 65536"));
   CHECK_THAT(json_complaint(replaced(good_config, "1024", "1024, \"head_dim\": 65537")),
              ContainsSubstring("head_dim is 65537, expected a whole number from 1 to 65536"));
   CHECK_THAT(json_complaint(replaced(good_config, "1024", "2097152")),
              ContainsSubstring("hidden_size / num_attention_heads = 131072 (a head has at most 65536"));
   CHECK_THAT(toml_complaint(replaced(good_toml, "learned_positions = 0", "learned_positions = 1073741825")),
-             ContainsSubstring("it must be from 0 to 1073741824"));
+             ContainsSubstring("is not in 0 to 1073741824"));
 }
 
 TEST_CASE("an unknown model lists the nearest and all") {
