@@ -11,6 +11,7 @@ namespace orrery {
 namespace {
 
 constexpr std::int64_t most_kept = 4096;
+constexpr std::size_t most_ops_of_block = std::size_t{1} << 21;  // about half a gigabyte
 constexpr std::size_t sets_to_search = 4;
 
 std::string op_name(const Program& program, Rank rank, std::int64_t block, std::int32_t index, Stream stream) {
@@ -71,7 +72,15 @@ std::unique_ptr<CompiledBlock> BlockStore::compile(std::int64_t block) {
   partition_.clear();
   program_.partition(block, partition_);
   check_partition(block, partition_);
-  for (const RankSet& ranks : partition_) compile_set(block, ranks, *compiled);
+  for (const RankSet& ranks : partition_) {
+    compile_set(block, ranks, *compiled);
+    const std::size_t ops = compiled->ops.size() * partition_.size();
+    if (&ranks != &partition_.front() || ops <= most_ops_of_block) continue;
+    throw std::invalid_argument(fmt::format(
+        "block {} holds about {} ops of {} sets of ranks that differ (at most {} fit), use fewer ranks or another "
+        "schedule",
+        block, ops, partition_.size(), most_ops_of_block));
+  }
   if (partition_.size() > sets_to_search) {
     compiled->set_of_rank.resize(static_cast<std::size_t>(ranks_));
     for (std::size_t i = 0; i < partition_.size(); ++i) {

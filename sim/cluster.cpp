@@ -7,6 +7,7 @@
 #include <boost/graph/filtered_graph.hpp>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -173,8 +174,11 @@ const Route& Cluster::route(Rank source, Rank destination) const {
 
 void Cluster::check_connected() const {
   // GPUs that do not forward make "can reach" intransitive, so every source has to be asked.
+  // Those behind the same switch see the same, and each other.
+  std::set<const std::vector<LinkId>*> asked;
   for (Rank source = 0; source < ranks(); ++source) {
     const Search search = search_from(source);
+    if (search.first >= 0 && !asked.insert(search.last_links).second) continue;
     for (Rank destination = 0; destination < ranks(); ++destination) {
       if (destination != source && (*search.last_links)[gpus_[destination]] < 0) route(source, destination);  // throws
     }

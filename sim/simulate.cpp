@@ -15,12 +15,13 @@ namespace orrery {
 namespace {
 
 SimulationResult run_dependencies(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
-                                  const Columns& columns, const Perturbation* perturbation) {
-  constexpr std::size_t deepest = 1024;
+                                  const Columns& columns, const SimulationOptions& options) {
+  // Beyond 64 the event engine is faster (all-gathers of 64 ranks and more).
+  const std::size_t deepest = options.engine == Engine::automatic ? 64 : 1024;
   DependencyEngine::Depths depths;
   while (true) {
     try {
-      return DependencyEngine(blocks, cluster, survey, columns, perturbation, depths).run();
+      return DependencyEngine(blocks, cluster, survey, columns, options.perturbation, depths).run();
     } catch (const DependencyEngine::TooShallow& shallow) {
       depths = shallow.enough;
       if (depths.history > deepest) throw NotApplicable{"ops wait for raises of a signal that lie far back"};
@@ -35,6 +36,20 @@ SimulationResult run_dependencies(BlockStore& blocks, const Cluster& cluster, co
       fmt::format("the {} engine cannot run this scenario ({}); use --engine auto", name_of(engine), reason));
 }
 
+// Who leaves the choice of the engine to us gets an answer within a minute or two, or this sentence.
+constexpr std::uint64_t most_looks = std::uint64_t{1} << 31;  // of the survey, about 5 ns each
+constexpr std::uint64_t most_dependency_ops = 1'000'000'000;  // about 50 ns each
+constexpr std::uint64_t most_event_ops = 250'000'000;         // 100 ns and more
+
+void check_length(std::uint64_t number, std::uint64_t most, std::string_view what, Engine engine,
+                  const std::string& reason) {
+  if (number <= most) return;
+  throw std::invalid_argument(
+      fmt::format("this program is too long: {:.2g} {} ({}; at most {:.2g} unless an engine is named), use fewer ranks "
+                  "or layers, or wait for --engine {}",
+                  static_cast<double>(number), what, reason, static_cast<double>(most), name_of(engine)));
+}
+
 }  // namespace
 
 std::string_view name_of(Engine engine) {
@@ -46,9 +61,19 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
   BlockStore blocks(program, cluster);
   std::string reason;
   const bool may_be_cheaper = options.sink == nullptr && options.engine != Engine::event;
+  const bool may_refuse = options.engine == Engine::automatic;
+  const auto blocks_of = [&](std::int64_t number) {
+    return static_cast<std::uint64_t>(number) * static_cast<std::uint64_t>(blocks.ranks());
+  };
+  std::uint64_t ops = blocks_of(blocks.blocks());  // at least
   if (may_be_cheaper) {
+    if (may_refuse) {
+      check_length(blocks_of(program.shapes()), most_looks, "steps of a rank to compare", Engine::dependency,
+                   "all that differ are compared");
+    }
     const Survey overview = survey(blocks, cluster);
     reason = overview.contention;
+    ops = overview.ops;
     std::string unlike;
     try {
       if (reason.empty()) {
@@ -59,8 +84,9 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
             unlike = options.perturbation != nullptr ? "noise sets ranks apart" : "hardly two ranks are alike";
           if (!classes && options.engine == Engine::lumped) refuse(options.engine, unlike);
         }
-        SimulationResult result = run_dependencies(blocks, cluster, overview,
-                                                   classes ? *classes : Columns(blocks.ranks()), options.perturbation);
+        if (may_refuse && !classes) check_length(ops, most_dependency_ops, "ops", Engine::dependency, unlike);
+        SimulationResult result =
+            run_dependencies(blocks, cluster, overview, classes ? *classes : Columns(blocks.ranks()), options);
         result.engine = classes ? Engine::lumped : Engine::dependency;
         result.engine_reason = unlike;
         return result;
@@ -73,6 +99,7 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
     reason = "a trace was asked for";
     if (options.engine == Engine::dependency || options.engine == Engine::lumped) refuse(options.engine, reason);
   }
+  if (may_refuse) check_length(ops, most_event_ops, "ops", Engine::event, reason);
   SimulationResult result = EventEngine(blocks, cluster, options.perturbation, options.sink).run();
   result.engine_reason = reason;
   return result;

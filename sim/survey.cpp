@@ -71,16 +71,21 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
   const double half_of_hbm = cluster.gpu().hbm_bandwidth.si() / 2;
   const Program& program = blocks.program();
   std::vector<bool> seen(static_cast<std::size_t>(program.shapes()));
+  std::vector<std::uint64_t> ops(seen.size());
   const auto add = [&](RelativeSignal signal) {
     if (signal.signal >= 0) distances.insert(signal.distance);
   };
   for (std::int64_t number = 0; number < blocks.blocks(); ++number) {
     const auto shape = static_cast<std::size_t>(program.shape(number));
-    if (seen[shape]) continue;
+    if (seen[shape]) {
+      result.ops += ops[shape];
+      continue;
+    }
     seen[shape] = true;
     CompiledBlock* block = blocks.acquire(number);
     for (const CompiledSet& set : block->sets) {
       result.has_launches = result.has_launches || set.host_time > 0;
+      ops[shape] += static_cast<std::uint64_t>(set.ranks.count) * static_cast<std::uint64_t>(set.op_count);
       for (std::int32_t i = 0; i < set.op_count; ++i) {
         const CompiledOp& op = block->ops[static_cast<std::size_t>(set.first_op + i)];
         add(op.started);
@@ -101,6 +106,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
       }
     }
     blocks.release(block);
+    result.ops += ops[shape];
   }
   if (!holds_sms.empty()) {
     result.contention = fmt::format("{} holds SMs that compute would use", holds_sms);

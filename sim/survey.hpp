@@ -19,6 +19,7 @@ struct Survey {
   std::vector<std::int32_t> distances;
   std::vector<bool> takes_time;  // by category: any op that does not end when it begins
   bool has_launches = false;
+  std::uint64_t ops = 0;  // of the whole program
 };
 
 /// Throws what BlockStore::acquire throws.
