@@ -130,6 +130,7 @@ void print(const KernelFit& fit, const std::string& output) {
 }
 
 void run(const FitOptions& options) {
+  OutputFile out(options.output);  // opened before the work is begun
   const Inputs inputs = read_inputs(options.files);
   const Gpu gpu = load_gpu(inputs.gpu);
   FitFacts facts = inputs.facts;
@@ -150,7 +151,6 @@ void run(const FitOptions& options) {
   const std::string text =
       write_profile(fit.profile, inputs.gpu, fmt::format("{}, fitted by orrery fit to {}.", inputs.gpu, inputs.files),
                     inputs.conditions);
-  OutputFile out(options.output);
   out.stream() << text;
   out.keep();
   print(fit, options.output);

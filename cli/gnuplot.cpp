@@ -10,6 +10,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "cli/output_file.hpp"
+
 namespace orrery {
 namespace {
 
@@ -40,13 +42,14 @@ bool on_path(const char* program) {
 }
 }  // namespace
 
-void check_plot_name(const std::string& file) {
+void check_plot(const std::string& file) {
   if (terminal_of(file) == nullptr) {
     throw std::invalid_argument(
         fmt::format("--plot {} has no known ending (it chooses the format), end it in .svg, .png or .pdf", file));
   }
   if (file.find('\n') != std::string::npos)
     throw std::invalid_argument("--plot: a line break cannot be in a file name");
+  OutputFile picture(file), data(file + ".dat");  // opened, and left as they are
 }
 
 std::string gnuplot_terminal(const std::string& file) {

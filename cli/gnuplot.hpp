@@ -5,8 +5,9 @@
 
 namespace orrery {
 
-/// Throws std::invalid_argument unless the name ends in .svg, .png or .pdf, which chooses the format.
-void check_plot_name(const std::string& file);
+/// Throws std::invalid_argument unless the name ends in .svg, .png or .pdf, which chooses the format, and
+/// std::runtime_error if FILE or its data FILE.dat cannot be written. Call it before the work is begun.
+void check_plot(const std::string& file);
 
 /// For `set terminal`, by the ending of the file's name.
 std::string gnuplot_terminal(const std::string& file);

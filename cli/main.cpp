@@ -5,9 +5,11 @@
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "cli/commands.hpp"
 #include "scenarios/data_files.hpp"
+#include "scenarios/nearest.hpp"
 
 namespace {
 
@@ -18,6 +20,37 @@ std::string chosen(const CLI::App& app) {
   std::string name = app.get_name();
   for (const CLI::App* command : app.get_subcommands()) name += " " + command->get_name();
   return name;
+}
+
+std::vector<std::string> commands_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+  }
+  return names;
+}
+
+std::vector<std::string> options_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+/// What is wrong with the command line: a command or option that does not exist, with the nearest that does, or else
+/// what CLI11 says.
+std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
+  const bool has_command = !app.get_subcommands().empty();
+  const CLI::App& place = has_command ? *app.get_subcommands().front() : app;
+  for (const std::string& word : place.remaining()) {
+    const std::string name = orrery::in_one_line(word.substr(0, word.find('=')));
+    if (name.starts_with("-")) {
+      return fmt::format("{} has no option {}, {}", chosen(app), name, orrery::suggest(name, options_of(place)));
+    }
+    if (!has_command) return fmt::format("there is no command {}, {}", name, orrery::suggest(name, commands_of(app)));
+  }
+  return orrery::in_one_line(error.what());
 }
 
 }  // namespace
@@ -41,7 +74,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::RuntimeError& status) {  // a subcommand did its work and says no
     return status.get_exit_code();
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "orrery: {}, see {} --help\n", orrery::in_one_line(error.what()), chosen(app));
+    fmt::print(stderr, "orrery: {}, see {} --help\n", complaint(app, error), chosen(app));
     return exit_failure;
   } catch (const std::exception& error) {
     fmt::print(stderr, "orrery: {}\n", error.what());

@@ -196,7 +196,7 @@ void run(const ReachOptions& o) {
         ways == 0 ? "nothing to compute" : "several things to compute"));
   }
   check_no_option_is_idle(o);
-  if (!o.plot.empty()) check_plot_name(o.plot);
+  if (!o.plot.empty()) check_plot(o.plot);
   if (!o.find.empty()) return run_find(o);
   std::vector<ReachResult> results;
   if (!o.pattern.empty()) results.push_back(computed(from_command_line(o), o));

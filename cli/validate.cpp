@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -154,6 +155,8 @@ std::string exceeded(const std::vector<Prediction>& rows, const std::vector<Erro
 
 /// One measured run beside its simulation, op by op.
 void run_steps(const ValidateOptions& options) {
+  std::optional<OutputFile> trace;  // opened before the work is begun
+  if (!options.trace.empty()) trace.emplace(options.trace);
   const std::vector<RunResidual> runs = residuals(MeasuredTable::read(options.steps), options.profile);
   if (options.step_run < 1 || options.step_run > static_cast<int>(runs.size())) {
     throw std::runtime_error(fmt::format("--run {} is not in 1 to {} ({} has so many runs of several GPUs)",
@@ -173,15 +176,14 @@ void run_steps(const ValidateOptions& options) {
                          : fmt::format("{:>12} {:12.1f}\n", "-", takes);
   }
   std::fwrite(text.data(), 1, text.size(), stdout);
-  if (options.trace.empty()) return;
-  OutputFile out(options.trace);
-  write_trace(out.stream(), run);
-  out.keep();
+  if (!trace) return;
+  write_trace(trace->stream(), run);
+  trace->keep();
 }
 
 void run(const ValidateOptions& options) {
   if (!options.steps.empty()) return run_steps(options);
-  if (!options.plot.empty()) check_plot_name(options.plot);
+  if (!options.plot.empty()) check_plot(options.plot);
   std::vector<std::filesystem::path> files(options.measured.begin(), options.measured.end());
   if (options.published) {
     const auto more = committed_files("published");

@@ -79,6 +79,46 @@ TEST_CASE("whatever the user mistypes ends with exit code 2, one message on stan
   }
 }
 
+TEST_CASE("a mistyped command or option is named beside the nearest that exists") {
+  CHECK_THAT(run_program("simlate " + example).error,
+             ContainsSubstring("there is no command simlate, did you mean \"simulate\"?"));
+  for (const char* option : {"--fromat json", "--fromat=json"}) {
+    CHECK_THAT(run_program(std::string("simulate ") + option + " " + example).error,
+               ContainsSubstring("orrery simulate has no option --fromat, did you mean \"--format\"?"));
+  }
+}
+
+TEST_CASE("an output that cannot be written is an error before anything is printed") {
+  const std::string measured = std::string(ORRERY_SOURCE_DIR) + "/validate/measured/h200_sxm/";
+  const std::string pi = "reach --pattern pi --k 4 --pi 16 --layers 4 --n 256 ";
+  for (const std::string& arguments :
+       {pi + "--plot /nowhere/x.svg", "simulate --trace /nowhere/trace.json " + example,
+        "fit " + measured + "gemm.csv -o /nowhere/profile.toml",
+        "validate --measured " + measured + "gemm.csv --plot /nowhere/x.svg",
+        "validate --steps " + measured + "../h200_sxm_x2/ring_steps.csv --trace /nowhere/trace.json"}) {
+    INFO(arguments);
+    const ProgramRun run = run_program(arguments);
+    CHECK(run.exit_code == 2);
+    CHECK(run.output.empty());
+    CHECK_THAT(run.error, ContainsSubstring("/nowhere/") && ContainsSubstring("cannot be written"));
+  }
+}
+
+TEST_CASE("a program too long to wait for is refused with its limit, unless an engine is named") {
+  const TemporaryFolder folder;
+  // Contiguous and causal: no two ranks are alike, 65536^2 steps of a rank in one layer.
+  std::string text = read_file(example);
+  for (const auto& [what, with] :
+       {std::pair("ranks = 8", "ranks = 65536"), std::pair("tokens = \"128K\"", "tokens = \"64M\"")}) {
+    REQUIRE(text.find(what) != std::string::npos);
+    text.replace(text.find(what), std::string(what).size(), with);
+  }
+  const ProgramRun run = run_program("simulate " + folder.write("huge.toml", text).string());
+  CHECK(run.exit_code == 2);
+  CHECK(run.output.empty());
+  CHECK_THAT(run.error, ContainsSubstring("this program is too long") && ContainsSubstring("at most 2.1e+09"));
+}
+
 TEST_CASE("a mistyped command line says where its help is") {
   CHECK_THAT(run_program("simulate --format xml " + example).error, ContainsSubstring("see orrery simulate --help"));
   CHECK_THAT(run_program("simulat").error, ContainsSubstring("see orrery --help"));
@@ -115,7 +155,8 @@ TEST_CASE("a simulation that fails leaves no trace and keeps the one that was th
   const std::string scenario = folder.write("scenario.toml", text).string();
   const ProgramRun run = run_program("simulate --trace " + trace + " " + scenario);
   CHECK(run.exit_code == 2);
-  CHECK_THAT(run.error, ContainsSubstring("106 days"));
+  CHECK_THAT(run.error,
+             ContainsSubstring("attention of layer 1, forward step 0, would take") && ContainsSubstring("106 days"));
   CHECK(read_file(trace) == "before");
   const auto files = std::filesystem::directory_iterator(folder.path());
   CHECK(std::distance(begin(files), end(files)) == 3);
