@@ -15,13 +15,11 @@ namespace orrery {
 namespace {
 
 SimulationResult run_dependencies(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
-                                  const Columns& columns, const SimulationOptions& options) {
-  // Beyond 64 the event engine is faster (all-gathers of 64 ranks and more).
-  const std::size_t deepest = options.engine == Engine::automatic ? 64 : 1024;
+                                  const Columns& columns, const Perturbation* perturbation, std::size_t deepest) {
   DependencyEngine::Depths depths;
   while (true) {
     try {
-      return DependencyEngine(blocks, cluster, survey, columns, options.perturbation, depths).run();
+      return DependencyEngine(blocks, cluster, survey, columns, perturbation, depths).run();
     } catch (const DependencyEngine::TooShallow& shallow) {
       depths = shallow.enough;
       if (depths.history > deepest) throw NotApplicable{"ops wait for raises of a signal that lie far back"};
@@ -85,8 +83,10 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
           if (!classes && options.engine == Engine::lumped) refuse(options.engine, unlike);
         }
         if (may_refuse && !classes) check_length(ops, most_dependency_ops, "ops", Engine::dependency, unlike);
-        SimulationResult result =
-            run_dependencies(blocks, cluster, overview, classes ? *classes : Columns(blocks.ranks()), options);
+        // Rank by rank, the event engine is faster than a longer memory of signals (all-gathers of 64 ranks and more).
+        const std::size_t deepest = classes || !may_refuse ? 1024 : 64;
+        SimulationResult result = run_dependencies(
+            blocks, cluster, overview, classes ? *classes : Columns(blocks.ranks()), options.perturbation, deepest);
         result.engine = classes ? Engine::lumped : Engine::dependency;
         result.engine_reason = unlike;
         return result;
