@@ -9,7 +9,8 @@
 
 namespace orrery {
 
-EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Perturbation* perturbation, SpanSink* sink)
+EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
+                         const Perturbation* perturbation, SpanSink* sink)
     : blocks_(blocks),
       program_(blocks.program()),
       cluster_(cluster),
@@ -17,6 +18,10 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Pertu
       sink_(sink),
       network_(cluster.links()),
       signals_per_rank_(blocks.signals_per_rank()),
+      is_private_link_(survey.is_private_link),
+      fixed_durations_(!survey.holds_sms && !survey.hbm_matters),
+      hbm_matters_(survey.hbm_matters),
+      direct_routes_(blocks.routes().columns(), std::vector<DirectRoute>(static_cast<std::size_t>(blocks.ranks()))),
       path_size_(program_.categories().size() + 2),
       message_path_(path_size_),
       accounts_(blocks.ranks(), program_.categories().size(), program_.phases().size()),
@@ -162,8 +167,12 @@ bool EventEngine::begin(StreamId stream) {
     if (op.duration == 0) return true;
     self.alone = perturbation_ == nullptr ? op.duration
                                           : perturbation_->duration(op.duration, rank, self.block_number, op.index);
-    compute_[rank].start(now_, self.alone, op.hbm_demand);
-    mark_dirty(rank);
+    if (fixed_durations_) {
+      push(after(self.alone, stream), EventKind::compute_end, rank, compute_[rank].generation());
+    } else {
+      compute_[rank].start(now_, self.alone, op.hbm_demand);
+      mark_dirty(rank);
+    }
   } else {
     for (std::int32_t i = 0; i < op.message_count; ++i) {
       const CompiledMessage& message = self.block->messages[static_cast<std::size_t>(op.first_message + i)];
@@ -211,11 +220,14 @@ bool EventEngine::send(StreamId stream) {
     state.destination = blocks_.wrap(rank, message.destination);
     state.stream = stream;
     state.route = &blocks_.routes().at(message.route, state.source);
+    state.direct = direct_route(message, state.source);
     if (kind_of(stream) == Stream::compute) {
       accounts_.clock(state.source).enter_comm(now_);
       accounts_.clock(state.destination).enter_comm(now_);
     }
-    if (state.route->latency == 0) {
+    if (state.direct != nullptr && !hbm_matters_) {
+      push(later(after(state.route->latency, stream), moving_alone(state), stream), EventKind::arrival, id);
+    } else if (state.route->latency == 0) {
       end_latency(id);
     } else {
       push(after(state.route->latency, stream), EventKind::latency_end, id);
@@ -283,6 +295,9 @@ void EventEngine::handle(const Event& event) {
     case EventKind::latency_end:
       end_latency(target);
       break;
+    case EventKind::arrival:
+      arrive(target);
+      break;
     case EventKind::flow_end:
       if (event.generation() != (flows_[target].generation & Event::generation_mask)) return;
       end_flow(target);
@@ -312,6 +327,11 @@ void EventEngine::end_compute(Rank rank) {
 
 void EventEngine::end_latency(MessageId id) {
   const MessageState& message = messages_[id];
+  if (message.direct != nullptr) {
+    change_traffic(message, 0, message.route->bandwidth);
+    push(after(moving_alone(message), message.stream), EventKind::arrival, id);
+    return;
+  }
   const FlowId flow = network_.add(*message.route->route, Bytes::from_si(message.message->size), now_);
   if (flow >= static_cast<FlowId>(flows_.size())) flows_.resize(static_cast<std::size_t>(flow) + 1);
   flows_[flow].message = id;
@@ -321,12 +341,37 @@ void EventEngine::end_flow(FlowId flow) {
   const MessageId id = flows_[flow].message;
   const MessageState& message = messages_[id];
   ++flows_[flow].generation;
-  for (const Rank rank : {message.source, message.destination}) {
-    compute_[rank].change_traffic(network_.rate(flow), 0);
-    mark_dirty(rank);
-  }
+  change_traffic(message, network_.rate(flow), 0);
   network_.remove(flow, now_);
   deliver(id);
+}
+
+void EventEngine::arrive(MessageId id) {
+  const MessageState& message = messages_[id];
+  if (hbm_matters_) change_traffic(message, message.route->bandwidth, 0);
+  message.direct->bytes += message.message->size;
+  message.direct->moving += moving_alone(message);
+  deliver(id);
+}
+
+void EventEngine::change_traffic(const MessageState& message, double old_rate, double new_rate) {
+  for (const Rank rank : {message.source, message.destination}) {
+    compute_[rank].change_traffic(old_rate, new_rate);
+    mark_dirty(rank);
+  }
+}
+
+/// Null if the message shares links, or if links are watched.
+EventEngine::DirectRoute* EventEngine::direct_route(const CompiledMessage& message, Rank source) {
+  if (sink_ != nullptr) return nullptr;
+  DirectRoute& entry = direct_routes_[static_cast<std::size_t>(message.route)][static_cast<std::size_t>(source)];
+  if (entry.known == DirectRoute::Known::nothing) {
+    const std::vector<LinkId>& links = blocks_.routes().at(message.route, source).route->links;
+    const bool is_direct = std::all_of(links.begin(), links.end(),
+                                       [&](LinkId link) { return is_private_link_[static_cast<std::size_t>(link)]; });
+    entry.known = is_direct ? DirectRoute::Known::direct : DirectRoute::Known::shares;
+  }
+  return entry.known == DirectRoute::Known::direct ? &entry : nullptr;
 }
 
 void EventEngine::deliver(MessageId id) {
@@ -337,7 +382,7 @@ void EventEngine::deliver(MessageId id) {
   accounts_.clock(state.source).leave_comm(now_);
   accounts_.clock(state.destination).leave_comm(now_);
 
-  const Ticks alone = state.route->latency + std::llround(message.size / state.route->bandwidth * ticks_per_second);
+  const Ticks alone = state.route->latency + moving_alone(state);
   std::copy_n(path(state.stream), path_size_, message_path_.begin());
   extend_path(message_path_.data(), sender.op->category, alone, now_ - sender.departed);
   raise(rank_of(state.stream), message.delivered, message_path_.data());
@@ -356,19 +401,16 @@ void EventEngine::settle() {
     const MessageState& message = messages_[flow.message];
     ++flow.generation;
     const double left = network_.seconds_left(change.flow) * ticks_per_second;
-    push(after_rounded(left, message.stream), EventKind::flow_end, change.flow, flow.generation);
-    for (const Rank rank : {message.source, message.destination}) {
-      compute_[rank].change_traffic(change.old_rate, network_.rate(change.flow));
-      mark_dirty(rank);
-    }
+    push(after(rounded(left, message.stream), message.stream), EventKind::flow_end, change.flow, flow.generation);
+    change_traffic(message, change.old_rate, network_.rate(change.flow));
   }
   for (const Rank rank : dirty_) {
     is_dirty_[rank] = 0;
     ComputeRate& compute = compute_[rank];
     if (!compute.running() || !compute.update(cluster_.gpu(), now_)) continue;
     const StreamId stream = rank * streams_per_rank + static_cast<StreamId>(Stream::compute);
-    const Ticks end =
-        compute.exact() ? after(compute.exact_ticks_left(), stream) : after_rounded(compute.ticks_left(), stream);
+    const Ticks end = compute.exact() ? after(compute.exact_ticks_left(), stream)
+                                      : after(rounded(compute.ticks_left(), stream), stream);
     push(end, EventKind::compute_end, rank, compute.generation());
   }
   dirty_.clear();
@@ -381,14 +423,14 @@ void EventEngine::mark_dirty(Rank rank) {
   dirty_.push_back(rank);
 }
 
-Ticks EventEngine::after(Ticks delay, StreamId stream) const {
-  if (delay > std::numeric_limits<Ticks>::max() - now_) refuse_overflow(stream);
-  return now_ + delay;
+Ticks EventEngine::later(Ticks time, Ticks delay, StreamId stream) const {
+  if (delay > std::numeric_limits<Ticks>::max() - time) refuse_overflow(stream);
+  return time + delay;
 }
 
-Ticks EventEngine::after_rounded(double delay, StreamId stream) const {
+Ticks EventEngine::rounded(double delay, StreamId stream) const {
   if (!(delay < 9223372036854775807.0)) refuse_overflow(stream);
-  return after(std::llround(delay), stream);
+  return std::llround(delay);
 }
 
 void EventEngine::refuse_overflow(StreamId stream) const {
@@ -429,6 +471,19 @@ void EventEngine::check_all_done() {
                                   waiting, waiting == 1 ? "" : "s", lines));
 }
 
+void EventEngine::add_direct_routes(SimulationResult& result) {
+  for (std::size_t column = 0; column < direct_routes_.size(); ++column) {
+    for (Rank rank = 0; rank < blocks_.ranks(); ++rank) {
+      const DirectRoute& direct = direct_routes_[column][static_cast<std::size_t>(rank)];
+      if (!(direct.bytes > 0)) continue;
+      for (const LinkId link : blocks_.routes().at(static_cast<RouteTable::Column>(column), rank).route->links) {
+        result.links[static_cast<std::size_t>(link)].bytes += Bytes::from_si(direct.bytes);
+        result.links[static_cast<std::size_t>(link)].busy += direct.moving;
+      }
+    }
+  }
+}
+
 SimulationResult EventEngine::result() {
   SimulationResult result;
   CriticalPath& critical = result.critical_path;
@@ -443,6 +498,7 @@ SimulationResult EventEngine::result() {
   for (LinkId link = 0; link < static_cast<LinkId>(cluster_.links().size()); ++link) {
     result.links.push_back(LinkTotals{Bytes::from_si(network_.bytes_over(link)), network_.busy(link)});
   }
+  add_direct_routes(result);
   result.events = handled_;
   if (sink_ != nullptr) {
     spans_.flush();

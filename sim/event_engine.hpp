@@ -13,6 +13,7 @@
 #include "sim/rank_accounts.hpp"
 #include "sim/simulate.hpp"
 #include "sim/span_batch.hpp"
+#include "sim/survey.hpp"
 
 namespace orrery {
 
@@ -23,11 +24,12 @@ using SignalId = std::int32_t;  // rank * signals per rank + signal
 /// set off without time passing, then one new sharing of links, SMs and HBM, then the next tick.
 class EventEngine {
  public:
-  EventEngine(BlockStore& blocks, const Cluster& cluster, const Perturbation* perturbation, SpanSink* sink);
+  EventEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey, const Perturbation* perturbation,
+              SpanSink* sink);
   SimulationResult run();
 
  private:
-  enum class EventKind : std::uint8_t { launch, startup_end, compute_end, latency_end, flow_end };
+  enum class EventKind : std::uint8_t { launch, startup_end, compute_end, latency_end, flow_end, arrival };
 
   /// What a stream does next when it is advanced.
   enum class State : std::uint8_t { fetch, start_waits, begin, working, transfer_waits, in_flight, finish_waits };
@@ -54,6 +56,13 @@ class EventEngine {
     StreamId first_waiter = -1;
   };
 
+  /// A route whose links are all private: its messages need no sharing of links.
+  struct DirectRoute {
+    enum class Known : std::uint8_t { nothing, direct, shares } known = Known::nothing;
+    double bytes = 0;
+    Ticks moving = 0;
+  };
+
   struct MessageState {
     const CompiledMessage* message = nullptr;
     const CachedRoute* route = nullptr;
@@ -61,6 +70,7 @@ class EventEngine {
     Rank destination = 0;
     StreamId stream = 0;
     std::int32_t next_free = -1;
+    DirectRoute* direct = nullptr;  // null: it shares links
   };
   using MessageId = std::int32_t;
 
@@ -90,19 +100,29 @@ class EventEngine {
   void end_compute(Rank rank);
   void end_latency(MessageId message);
   void end_flow(FlowId flow);
+  void arrive(MessageId message);
+  void change_traffic(const MessageState& message, double old_rate, double new_rate);
   void deliver(MessageId message);
   void push(Ticks time, EventKind kind, std::int32_t target, std::uint32_t generation = 0) {
     events_.push(Event::make(time, static_cast<std::uint32_t>(kind), static_cast<std::uint32_t>(target), generation));
   }
 
+  DirectRoute* direct_route(const CompiledMessage& message, Rank source);
+  /// From departure to delivery if nothing else is on the way.
+  Ticks moving_alone(const MessageState& message) const {
+    return rounded(message.message->size / message.route->bandwidth * ticks_per_second, message.stream);
+  }
+
   // End of a tick.
   void settle();
   void mark_dirty(Rank rank);
-  Ticks after(Ticks delay, StreamId stream) const;
-  Ticks after_rounded(double delay, StreamId stream) const;
+  Ticks later(Ticks time, Ticks delay, StreamId stream) const;
+  Ticks after(Ticks delay, StreamId stream) const { return later(now_, delay, stream); }
+  Ticks rounded(double delay, StreamId stream) const;
   [[noreturn]] void refuse_overflow(StreamId stream) const;
 
   void check_all_done();
+  void add_direct_routes(SimulationResult& result);
   SimulationResult result();
 
   static Rank rank_of(StreamId stream) { return stream / streams_per_rank; }
@@ -124,6 +144,10 @@ class EventEngine {
   Ticks now_ = 0;
   std::uint64_t handled_ = 0;
   std::int32_t signals_per_rank_;
+  const std::vector<bool>& is_private_link_;
+  bool fixed_durations_;  // of compute: no communication slows it down
+  bool hbm_matters_;
+  std::vector<std::vector<DirectRoute>> direct_routes_;  // by route and source
 
   std::vector<StreamState> streams_;
   std::vector<StreamId> ready_;

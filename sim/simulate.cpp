@@ -60,18 +60,13 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
   std::string reason;
   const bool may_be_cheaper = options.sink == nullptr && options.engine != Engine::event;
   const bool may_refuse = options.engine == Engine::automatic;
-  const auto blocks_of = [&](std::int64_t number) {
-    return static_cast<std::uint64_t>(number) * static_cast<std::uint64_t>(blocks.ranks());
-  };
-  std::uint64_t ops = blocks_of(blocks.blocks());  // at least
+  if (may_refuse) {
+    const auto looks = static_cast<std::uint64_t>(program.shapes()) * static_cast<std::uint64_t>(blocks.ranks());
+    check_length(looks, most_looks, "steps of a rank to compare", Engine::dependency, "all that differ are compared");
+  }
+  const Survey overview = survey(blocks, cluster);
   if (may_be_cheaper) {
-    if (may_refuse) {
-      check_length(blocks_of(program.shapes()), most_looks, "steps of a rank to compare", Engine::dependency,
-                   "all that differ are compared");
-    }
-    const Survey overview = survey(blocks, cluster);
     reason = overview.contention;
-    ops = overview.ops;
     std::string unlike;
     try {
       if (reason.empty()) {
@@ -82,7 +77,7 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
             unlike = options.perturbation != nullptr ? "noise sets ranks apart" : "hardly two ranks are alike";
           if (!classes && options.engine == Engine::lumped) refuse(options.engine, unlike);
         }
-        if (may_refuse && !classes) check_length(ops, most_dependency_ops, "ops", Engine::dependency, unlike);
+        if (may_refuse && !classes) check_length(overview.ops, most_dependency_ops, "ops", Engine::dependency, unlike);
         // Rank by rank, the event engine is faster than a longer memory of signals (all-gathers of 64 ranks and more).
         const std::size_t deepest = classes || !may_refuse ? 1024 : 64;
         SimulationResult result = run_dependencies(
@@ -99,8 +94,8 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
     reason = "a trace was asked for";
     if (options.engine == Engine::dependency || options.engine == Engine::lumped) refuse(options.engine, reason);
   }
-  if (may_refuse) check_length(ops, most_event_ops, "ops", Engine::event, reason);
-  SimulationResult result = EventEngine(blocks, cluster, options.perturbation, options.sink).run();
+  if (may_refuse) check_length(overview.ops, most_event_ops, "ops", Engine::event, reason);
+  SimulationResult result = EventEngine(blocks, cluster, overview, options.perturbation, options.sink).run();
   result.engine_reason = reason;
   return result;
 }

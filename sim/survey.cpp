@@ -10,11 +10,11 @@
 namespace orrery {
 namespace {
 
-/// Finds out whether every link belongs to one stream of one rank. Streams are in order, so such a link never has two
-/// flows.
+/// Finds out which links belong to one stream of one rank. Streams are in order, so such a link never has two flows.
 class LinkOwners {
  public:
-  LinkOwners(BlockStore& blocks, const Cluster& cluster) : blocks_(blocks), owner_(cluster.links().size(), -1) {}
+  LinkOwners(BlockStore& blocks, const Cluster& cluster)
+      : blocks_(blocks), owner_(cluster.links().size(), -1), is_private_(owner_.size(), true) {}
 
   void add(const CompiledBlock& block, const CompiledSet& set, const CompiledOp& op) {
     std::int32_t travelling = 0;
@@ -43,18 +43,23 @@ class LinkOwners {
 
   /// The first link found with two owners; -1: none.
   LinkId shared() const { return shared_; }
+  const std::vector<bool>& is_private() const { return is_private_; }
 
  private:
   void claim(const CachedRoute& route, std::int64_t owner) {
     for (const LinkId link : route.route->links) {
       std::int64_t& known = owner_[static_cast<std::size_t>(link)];
-      if (known >= 0 && known != owner && shared_ < 0) shared_ = link;
+      if (known >= 0 && known != owner) {
+        if (shared_ < 0) shared_ = link;
+        is_private_[static_cast<std::size_t>(link)] = false;
+      }
       known = owner;
     }
   }
 
   BlockStore& blocks_;
   std::vector<std::int64_t> owner_;
+  std::vector<bool> is_private_;
   std::map<std::tuple<RouteTable::Column, std::int32_t, int, std::int32_t>, std::vector<bool>> seen_;
   LinkId shared_ = -1;
 };
@@ -108,9 +113,12 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
     blocks.release(block);
     result.ops += ops[shape];
   }
+  result.holds_sms = !holds_sms.empty();
+  result.hbm_matters = traffic && !wants_hbm.empty();
+  result.is_private_link = owners.is_private();
   if (!holds_sms.empty()) {
     result.contention = fmt::format("{} holds SMs that compute would use", holds_sms);
-  } else if (traffic && !wants_hbm.empty()) {
+  } else if (result.hbm_matters) {
     result.contention = fmt::format("{} wants the HBM bandwidth that transfers take", wants_hbm);
   } else if (owners.shared() >= 0) {
     result.contention = fmt::format("link {} carries transfers of several streams or ranks",

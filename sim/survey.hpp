@@ -19,7 +19,10 @@ struct Survey {
   std::vector<std::int32_t> distances;
   std::vector<bool> takes_time;  // by category: any op that does not end when it begins
   bool has_launches = false;
-  std::uint64_t ops = 0;  // of the whole program
+  std::uint64_t ops = 0;              // of the whole program
+  bool holds_sms = false;             // any transfer
+  bool hbm_matters = false;           // there are transfers, and compute that they slow down
+  std::vector<bool> is_private_link;  // all flows over it come one after the other, from one stream of one rank
 };
 
 /// Throws what BlockStore::acquire throws.
