@@ -64,6 +64,7 @@ int main(int argc, char** argv) {
   orrery::add_fit(app);
   orrery::add_validate(app);
   orrery::add_list(app);
+  orrery::add_box(app);
   orrery::add_reach(app);
   orrery::add_bench(app);
   try {

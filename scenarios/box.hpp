@@ -1,0 +1,30 @@
+// A box of GPUs as its own tools describe it: the matrix of `nvidia-smi topo -m`, or the XML that NCCL writes to
+// NCCL_TOPO_DUMP_FILE; as the [cluster] table of a scenario.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "scenarios/hardware.hpp"
+
+namespace orrery {
+
+struct Box {
+  int nvlinks = 0;  // of each GPU (to switches), or of each pair; 0: PCIe alone
+  enum class Ends { unknown, switches, gpus } ends = Ends::unknown;
+  std::vector<int> pcie_switch;   // of each GPU: the first GPU under the same switch
+  std::vector<int> socket;        // of each GPU: the first GPU on the same socket, as far as the file says it
+  std::vector<std::string> nics;  // "mlx5_0 (400 Gbit/s)"
+
+  int gpus() const { return static_cast<int>(socket.size()); }
+};
+
+/// Throws InputError if the file is neither, or what it describes is not the same for all GPUs.
+Box read_box(const std::filesystem::path& file);
+
+/// The text of [cluster], for a box of these GPUs. What the file cannot know is marked as assumed. Throws InputError if
+/// no topology has this shape, or if the NVLinks are not those of the GPU.
+std::string cluster_text(const Box& box, const Gpu& gpu);
+
+}  // namespace orrery
