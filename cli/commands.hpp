@@ -6,6 +6,7 @@
 namespace orrery {
 
 void add_simulate(CLI::App& app);
+void add_size(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_fit(CLI::App& app);
 void add_list(CLI::App& app);

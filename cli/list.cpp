@@ -54,6 +54,7 @@ const std::vector<Section>& sections() {
       {"models", [] { print_files("models", "model"); }},
       {"reach", [] { print_files("reach", "reach"); }},
       {"examples", [] { print_files("examples", "scenario"); }},
+      {"steps", [] { print_files("steps", "scenario"); }},
   };
   return all;
 }

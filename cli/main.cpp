@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", ORRERY_VERSION);
   app.require_subcommand(1);
   orrery::add_simulate(app);
+  orrery::add_size(app);
   orrery::add_sweep(app);
   orrery::add_fit(app);
   orrery::add_validate(app);

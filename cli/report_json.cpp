@@ -17,8 +17,8 @@ Json report_scalars(const Scenario& s, const Report& r) {
   json["tokens"] = s.tokens;
   json["batch"] = s.batch;
   json["dtype"] = s.dtype;
-  json["pass"] = s.backward ? "training_step" : "forward";
-  json["scope"] = s.whole_layers ? "layers" : "attention";
+  json["pass"] = s.backward ? "training_step" : s.decode ? "decode" : "forward";
+  json["scope"] = s.whole_step ? "step" : s.whole_layers ? "layers" : "attention";
   json["causal"] = s.causal;
   json["pattern"] = s.pattern().describe();
   json["schedule"] = s.schedule->name;
@@ -68,6 +68,31 @@ Json intensities(const Scenario& s, const Report& r) {
   return list;
 }
 
+Json memory_of(const Scenario& s, const Memory& memory) {
+  Json json = {{"peak_bytes", memory.peak().si()},
+               {"capacity_bytes", s.gpu.hbm_capacity.si()},
+               {"allowance", memory_allowance},
+               {"fits", memory.fits(s.gpu.hbm_capacity)},
+               {"stage", memory.stage}};
+  for (int i = 0; i < memory_parts; ++i) {
+    json[fmt::format("{}_bytes", name_of(static_cast<MemoryPart>(i)))] = memory.bytes[static_cast<std::size_t>(i)];
+  }
+  return json;
+}
+
+Json degrees_of(const Scenario& s) {
+  const Degrees& d = s.degrees;
+  return {{"data", d.data},
+          {"tensor", d.tensor},
+          {"pipeline", d.pipeline},
+          {"context", d.context},
+          {"virtual_stages", d.virtual_stages},
+          {"zero", d.zero},
+          {"sequence_parallel", d.sequence_parallel},
+          {"microbatches", s.microbatches},
+          {"recompute", recompute_names()[static_cast<std::size_t>(s.recompute)]}};
+}
+
 Json rank_list(const Report& r) {
   Json list = Json::array();
   for (std::size_t rank = 0; rank < r.ranks.size(); ++rank) {
@@ -95,6 +120,10 @@ std::string json_report(const Scenario& s, const Report& r) {
   Json json = report_scalars(s, r);
   json["intensity"] = intensities(s, r);
   json["no_intensity"] = r.intensity.without;
+  if (r.memory) {
+    json["degrees"] = degrees_of(s);
+    json["memory"] = memory_of(s, *r.memory);
+  }
   json["phases"] = Json::array();
   for (const PhaseReport& p : r.phases) {
     json["phases"].push_back({{"phase", p.name},

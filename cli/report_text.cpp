@@ -37,12 +37,23 @@ void write_what(Page& page, const Scenario& s) {
   page.line("workload   {} ({} of {} layers, {} heads, {} KV heads, head_dim {}), {} tokens, batch {}, {}",
             s.model.name, s.layers, s.model.layers, s.model.heads, s.model.kv_heads, s.model.head_dim, s.tokens,
             s.batch, s.dtype);
-  page.line("           {} of {}", s.backward ? "training step (forward and backward)" : "forward pass",
-            s.whole_layers ? "whole layers (projections, attention, MLP)" : "attention alone");
+  page.line("           {} of {}",
+            s.backward ? "training step (forward and backward)"
+            : s.decode ? "decode step (one token each)"
+                       : "forward pass",
+            s.whole_step     ? "the whole model"
+            : s.whole_layers ? "whole layers (projections, attention, MLP)"
+                             : "attention alone");
   page.line("attention  {}{}{}", s.pattern().describe(), s.causal ? ", causal" : "",
             s.documents.empty() ? "" : fmt::format(", {} packed documents", s.documents.size()));
-  page.line("spread     {} ranks, schedule {}, layout {}, implementation {}", s.ranks(), s.schedule->name, s.layout,
-            s.implementation.name);
+  if (s.whole_step) {
+    const Degrees& d = s.degrees;
+    page.line("degrees    data {} x tensor {} x pipeline {} x context {}; {} microbatches, ZeRO-{}, recompute {}",
+              d.data, d.tensor, d.pipeline, d.context, s.microbatches, d.zero,
+              recompute_names()[static_cast<std::size_t>(s.recompute)]);
+  }
+  page.line("spread     {} ranks, schedule {}, layout {}, implementation {}", s.context_ranks(), s.schedule->name,
+            s.layout, s.implementation.name);
   if (s.members > 1 && s.groups > 1)
     page.line("           {} groups in a ring, {} ranks each that exchange heads", s.groups, s.members);
   if (s.inner_ring > 1) page.line("           inner rings of {}", s.inner_ring);
@@ -92,6 +103,20 @@ void write_work(Page& page, const Scenario& s, const Report& r) {
       page.line("{:>31}   c = {:.0f} tokens per block, {:.0f} needed", "", i.tokens, i.needed_tokens());
   }
   for (const std::string& reason : r.intensity.without) page.line("c >= F/B           {:>12}   {}", "-", reason);
+  page.line("");
+}
+
+void write_memory(Page& page, const Scenario& s, const Report& r) {
+  if (!r.memory) return;
+  const bool fits = r.memory->fits(s.gpu.hbm_capacity);
+  page.line("memory             {:>12}   of {} per GPU, {} of it left alone: {}", format(r.memory->peak()),
+            format(s.gpu.hbm_capacity), percent(memory_allowance), fits ? "fits" : "does not fit");
+  for (int i = 0; i < memory_parts; ++i) {
+    const double bytes = r.memory->bytes[static_cast<std::size_t>(i)];
+    if (bytes > 0)
+      page.line("  {:<16} {:>10} {:>9}", name_of(static_cast<MemoryPart>(i)), format(Bytes::from_si(bytes)),
+                percent(bytes / r.memory->peak().si()));
+  }
   page.line("");
 }
 
@@ -149,6 +174,7 @@ std::string text_report(const Scenario& s, const Report& r) {
   write_what(page, s);
   write_time(page, r);
   write_work(page, s, r);
+  write_memory(page, s, r);
   write_path(page, r);
   write_ranks(page, r);
   write_provenance(page, r);

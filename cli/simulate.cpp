@@ -15,6 +15,7 @@
 #include "cli/commands.hpp"
 #include "cli/output_file.hpp"
 #include "cli/report_writers.hpp"
+#include "scenarios/step_scenario.hpp"
 #include "sim/chrome_trace.hpp"
 
 namespace orrery {
@@ -45,7 +46,7 @@ void check_trace_name(const SimulateOptions& options) {
   }
 }
 
-SimulationResult simulate_with_trace(const AttentionProgram& program, const Cluster& cluster, Engine engine,
+SimulationResult simulate_with_trace(const Program& program, const Cluster& cluster, Engine engine,
                                      const std::string& name) {
   OutputFile file(name);
   ChromeTrace trace(file.stream(), program, cluster);
@@ -59,12 +60,15 @@ void run(const SimulateOptions& options) {
   if (options.traces) check_trace_name(options);
   const auto start = std::chrono::steady_clock::now();
   const Scenario scenario = load_scenario(options.scenario);
-  const AttentionProgram program = build_program(scenario);
   const Engine engine = simulation_engine(options.engine);
-  const SimulationResult result = options.traces ? simulate_with_trace(program, scenario.cluster, engine, options.trace)
-                                                 : simulate(program, scenario.cluster, {.engine = engine});
-  const double wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const Report report = summarize(scenario, program, result, wall_s);
+  const auto predict = [&](const auto& program) {
+    const SimulationResult result = options.traces
+                                        ? simulate_with_trace(program, scenario.cluster, engine, options.trace)
+                                        : simulate(program, scenario.cluster, {.engine = engine});
+    const double wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return summarize(scenario, program, result, wall_s);
+  };
+  const Report report = scenario.whole_step ? predict(build_step(scenario)) : predict(build_program(scenario));
   const std::string text = options.format == "json"  ? json_report(scenario, report)
                            : options.format == "csv" ? csv_report(scenario, report)
                                                      : text_report(scenario, report);

@@ -111,6 +111,11 @@ void AttentionProgram::generate(Rank rank, std::int64_t block, OpBuffer& buffer)
   write(rank, block, writer, visit, static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]));
 }
 
+void AttentionProgram::write_block(Rank rank, const Visit& visit, int block_in_visit, OpBuffer& buffer) const {
+  BlockWriter writer(cost_, visit.phase, buffer);
+  write(rank, 0, writer, visit, block_in_visit);
+}
+
 std::vector<Action> AttentionProgram::actions(Rank rank, std::int64_t block, OpBuffer& buffer,
                                               WorkTotals* totals) const {
   const Visit& visit = visit_of(block);

@@ -63,6 +63,9 @@ class AttentionProgram final : public Program {
   FlopTotals flops_of(Rank rank) const;
 
   int steps(const Visit& visit) const { return schedule_->steps(visit); }
+  /// For programs that attention is a part of: the blocks 0 .. steps + 1 of a visit they made, and its raises.
+  void write_block(Rank rank, const Visit& visit, int block_in_visit, OpBuffer& buffer) const;
+  SignalCounts raises(const Visit& visit) const;
   std::int64_t block_of_step(const Visit& visit, int step) const {
     return block_of_visit_[static_cast<std::size_t>(visit.number)] + 1 + step;
   }
@@ -82,7 +85,6 @@ class AttentionProgram final : public Program {
   void write_begin(Rank rank, const Visit& visit, BlockWriter& writer) const;
   void write_end(Rank rank, const Visit& visit, BlockWriter& writer) const;
   void write_exchange(Rank rank, const Visit& visit, bool into_heads, BlockWriter& writer) const;
-  SignalCounts raises(const Visit& visit) const;
   int exchange_messages(Phase phase, bool into_heads) const;
   WorkTotals work_of_visit(Rank rank, const Visit& visit) const;
   const Visit& visit_of(std::int64_t block) const;

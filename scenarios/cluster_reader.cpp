@@ -14,7 +14,10 @@ namespace {
 class ClusterReader {
  public:
   ClusterReader(Rank ranks, const Gpu& gpu, double link_efficiency)
-      : ranks_(ranks), resources_{static_cast<double>(gpu.sms), gpu.hbm_bandwidth}, link_efficiency_(link_efficiency) {}
+      : ranks_(ranks),
+        node_size_(ranks),
+        resources_{static_cast<double>(gpu.sms), gpu.hbm_bandwidth},
+        link_efficiency_(link_efficiency) {}
 
   ClusterDescription read(const Table& table) {
     std::vector<std::string> names;
@@ -28,7 +31,7 @@ class ClusterReader {
                                          cluster.ranks(), ranks_));
       }
       cluster.check_connected();
-      return {topology, std::move(links_), std::move(cluster)};
+      return {topology, std::move(links_), std::move(cluster), node_size_};
     } catch (const InputError&) {
       throw;
     } catch (const std::exception& error) {
@@ -59,7 +62,7 @@ class ClusterReader {
     parameters.oversubscription = table.number("oversubscription");
     parameters.uplink_latency = table.seconds("uplink_latency");
     const Table node = table.table("node");
-    const Rank gpus = rank_count(node, "gpus");
+    const Rank gpus = node_size_ = rank_count(node, "gpus");
     if (node.choice("topology", {"nvswitch", "pcie_tree"}) == "nvswitch") {
       parameters.node = NvSwitch{gpus, link(node, "link")};
     } else {
@@ -92,6 +95,7 @@ class ClusterReader {
   }
 
   Rank ranks_;
+  Rank node_size_;
   GpuResources resources_;
   double link_efficiency_;
   std::vector<ClusterLink> links_;

@@ -13,6 +13,7 @@ struct ClusterDescription {
   std::string topology;
   std::vector<ClusterLink> links;
   Cluster cluster;
+  Rank node_size = 0;  // GPUs that share a node; all of them without nodes
 };
 
 /// Reads topology and links; every link's bandwidth is multiplied by `link_efficiency`. Throws InputError, also if the

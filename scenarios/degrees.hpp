@@ -17,6 +17,7 @@ struct Degrees {
   int zero = 0;            // what data x context ranks share: 1 optimizer state, 2 and gradients, 3 and parameters
   bool sequence_parallel = true;  // tensor: also split what lies between the matrices (arXiv 2205.05198)
 
+  bool operator==(const Degrees&) const = default;
   constexpr int ranks() const { return data * tensor * pipeline * context; }
   /// Ranks with the same weights: those ZeRO spreads its state over (arXiv 1910.02054).
   constexpr int replicas() const { return data * context; }

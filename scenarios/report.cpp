@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "scenarios/step_scenario.hpp"
+
 namespace orrery {
 namespace {
 
@@ -66,7 +68,9 @@ class ConstantList {
 
 std::vector<std::string> left_out_of(const Scenario& s) {
   std::vector<std::string> list;
-  if (s.whole_layers) {
+  if (s.whole_step) {
+    list.emplace_back("biases, dropout, gradient clipping, checkpoints, data loading");
+  } else if (s.whole_layers) {
     list.emplace_back(
         "embeddings, output head, norms, optimizer, and the collectives of data, tensor and pipeline parallelism");
     if (s.backward) list.emplace_back("recomputation of activations");
@@ -77,9 +81,9 @@ std::vector<std::string> left_out_of(const Scenario& s) {
   return list;
 }
 
-}  // namespace
-
-Report summarize(const Scenario& s, const AttentionProgram& program, const SimulationResult& result, double wall_s) {
+/// What every program has to say; `flops_of` gives the work of a rank.
+template <class AnyProgram>
+Report summarize_any(const Scenario& s, const AnyProgram& program, const SimulationResult& result, double wall_s) {
   Report report;
   const auto ranks = static_cast<double>(result.ranks.size());
   Ticks busiest = 0;
@@ -114,11 +118,7 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
   report.step_time = to_seconds(result.end);
   if (report.comm > Seconds()) report.overlap_fraction = 1.0 - report.exposed_comm / report.comm;
   if (busiest > 0) report.imbalance = 1 + behind_busiest / computed;
-  if (result.end > 0) report.mfu = report.useful / (program.input().peaks.matrix * report.step_time * ranks);
-  const auto most_flops = std::max_element(report.ranks.begin(), report.ranks.end(),
-                                           [](const auto& a, const auto& b) { return a.executed < b.executed; });
-  report.intensity =
-      intensities_of(program, s.cluster, static_cast<Rank>(std::distance(report.ranks.begin(), most_flops)));
+  if (result.end > 0) report.mfu = report.useful / (peaks_of(s).matrix * report.step_time * ranks);
   for (std::size_t p = 0; p < result.phases.size(); ++p) {
     const PhaseTotals& totals = result.phases[p];
     if (totals.end == 0) continue;
@@ -136,12 +136,39 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
   return report;
 }
 
-Report predict(const Scenario& scenario, const SimulationOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  const AttentionProgram program = build_program(scenario);
+}  // namespace
+
+Report summarize(const Scenario& s, const AttentionProgram& program, const SimulationResult& result, double wall_s) {
+  Report report = summarize_any(s, program, result, wall_s);
+  const auto most_flops = std::max_element(report.ranks.begin(), report.ranks.end(),
+                                           [](const auto& a, const auto& b) { return a.executed < b.executed; });
+  report.intensity =
+      intensities_of(program, s.cluster, static_cast<Rank>(std::distance(report.ranks.begin(), most_flops)));
+  return report;
+}
+
+Report summarize(const Scenario& s, const StepProgram& program, const SimulationResult& result, double wall_s) {
+  Report report = summarize_any(s, program, result, wall_s);
+  report.memory = memory_of(memory_input(s));
+  return report;
+}
+
+namespace {
+
+template <class AnyProgram>
+Report predict_with(const Scenario& scenario, const AnyProgram& program, const SimulationOptions& options,
+                    std::chrono::steady_clock::time_point start) {
   const SimulationResult result = simulate(program, scenario.cluster, options);
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
   return summarize(scenario, program, result, wall.count());
+}
+
+}  // namespace
+
+Report predict(const Scenario& scenario, const SimulationOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  if (scenario.whole_step) return predict_with(scenario, build_step(scenario), options, start);
+  return predict_with(scenario, build_program(scenario), options, start);
 }
 
 }  // namespace orrery

@@ -1,11 +1,14 @@
 // What a simulation says, in physical units: the numbers behind every output format.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "scenarios/intensity.hpp"
+#include "scenarios/memory.hpp"
 #include "scenarios/scenario.hpp"
+#include "scenarios/step_program.hpp"
 #include "sim/simulate.hpp"
 
 namespace orrery {
@@ -56,6 +59,7 @@ struct Report {
   double mfu = 0;
   double imbalance = 1;  // compute time of the busiest rank / mean
   Intensities intensity;
+  std::optional<Memory> memory;  // of the stage that needs most; whole steps
   std::vector<PhaseReport> phases;
   std::vector<Share> critical_path;
   std::vector<LinkReport> links;  // those that carried anything
@@ -70,6 +74,7 @@ struct Report {
 
 Report summarize(const Scenario& scenario, const AttentionProgram& program, const SimulationResult& result,
                  double wall_s);
+Report summarize(const Scenario& scenario, const StepProgram& program, const SimulationResult& result, double wall_s);
 
 /// From a scenario to its numbers: builds the program, simulates it, summarizes. May be called from several threads.
 Report predict(const Scenario& scenario, const SimulationOptions& options = {});

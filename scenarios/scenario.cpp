@@ -28,9 +28,15 @@ void read_workload(const Table& table, Scenario& s) {
   s.tokens = table.count("tokens", 1, most_tokens);
   s.batch = table.count("batch", 1, 1 << 20);
   s.dtype = table.choice("dtype", {"bf16", "fp16", "fp32"});
-  s.backward = table.choice("pass", {"forward", "training_step"}) == "training_step";
+  const std::string pass = table.choice("pass", {"forward", "training_step", "decode"});
+  s.backward = pass == "training_step";
+  s.decode = pass == "decode";
   if (table.has("regime") && table.choice("regime", {"sustained", "burst"}) == "burst") s.regime = Regime::burst;
-  s.whole_layers = table.choice("scope", {"attention", "layers"}) == "layers";
+  const std::string scope = table.choice("scope", {"attention", "layers", "step"});
+  s.whole_layers = scope == "layers";
+  s.whole_step = scope == "step";
+  if (s.decode && !s.whole_step)
+    throw table.error_at("pass", "decode is simulated as a whole step only (scope is less), write scope = \"step\"");
   s.layers = static_cast<int>(s.model.layers);
   if (table.has("layers")) s.layers = static_cast<int>(table.count("layers", 1, s.model.layers));
 }
@@ -177,6 +183,15 @@ void check_implementation(const Table& table, const Scenario& s) {
   }
 }
 
+/// A tensor rank has its share of the heads; a replica its share of the batch, one microbatch at a time.
+Geometry geometry_of(const Layout& layout, const Scenario& s) {
+  const int tensor = s.degrees.tensor;
+  return make_geometry(layout, s.tokens, s.residue_period, s.groups, s.members,
+                       static_cast<int>(s.model.heads) / tensor,
+                       std::max(1, static_cast<int>(s.model.kv_heads) / tensor), static_cast<int>(s.model.head_dim),
+                       s.batch / (s.degrees.data * s.microbatches));
+}
+
 int degree(const Table& table, std::string_view key, Rank ranks) {
   const Index value = table.count(key, 1, ranks);
   if (ranks % value != 0) {
@@ -185,8 +200,62 @@ int degree(const Table& table, std::string_view key, Rank ranks) {
   return static_cast<int>(value);
 }
 
+int optional_count(const Table& table, std::string_view key, Index most) {
+  return table.has(key) ? static_cast<int>(table.count(key, 1, most)) : 1;
+}
+
+/// Of a whole step: what of the ranks is left for the sequence.
+Rank read_degrees(const Table& table, Rank ranks, Scenario& s) {
+  Degrees& d = s.degrees;
+  d.data = optional_count(table, "data_parallel", ranks);
+  d.tensor = optional_count(table, "tensor_parallel", ranks);
+  d.pipeline = optional_count(table, "pipeline_parallel", ranks);
+  d.virtual_stages = optional_count(table, "virtual_stages", s.layers);
+  s.microbatches = optional_count(table, "microbatches", 1 << 20);
+  const std::int64_t product = std::int64_t{1} * d.data * d.tensor * d.pipeline;
+  if (ranks % product != 0) {
+    throw table.error_at("ranks", fmt::format("data_parallel x tensor_parallel x pipeline_parallel = {} does not "
+                                              "divide ranks = {} (the quotient shares a sequence), change one of them",
+                                              product, ranks));
+  }
+  if (s.model.heads % d.tensor != 0 || (s.model.kv_heads % d.tensor != 0 && d.tensor % s.model.kv_heads != 0)) {
+    throw table.error_at("tensor_parallel", fmt::format("{} ranks cannot share {} heads and {} KV heads evenly, use a "
+                                                        "divisor of {}",
+                                                        d.tensor, s.model.heads, s.model.kv_heads, s.model.heads));
+  }
+  if (s.layers % (d.pipeline * d.virtual_stages) != 0) {
+    throw table.error_at("pipeline_parallel",
+                         fmt::format("{} layers cannot be dealt out to {} stages of {} chunks (each gets as many), use "
+                                     "a divisor of {}",
+                                     s.layers, d.pipeline, d.virtual_stages, s.layers));
+  }
+  if (d.virtual_stages > 1 && (d.pipeline == 1 || s.microbatches % d.pipeline != 0)) {
+    throw table.error_at("virtual_stages", fmt::format("{} microbatches are not a multiple of {} pipeline stages above "
+                                                       "1 (interleaved stages take turns), change one of them",
+                                                       s.microbatches, d.pipeline));
+  }
+  if (s.batch % (static_cast<Index>(d.data) * s.microbatches) != 0) {
+    throw table.error_at("microbatches",
+                         fmt::format("{} sequences cannot be dealt out to {} data-parallel replicas of {} microbatches "
+                                     "(each gets as many), change one of them",
+                                     s.batch, d.data, s.microbatches));
+  }
+  if (table.has("sequence_parallel")) d.sequence_parallel = table.boolean("sequence_parallel");
+  if (s.backward) {
+    d.zero = static_cast<int>(table.count("zero", 0, 3));
+    std::vector<std::string> names(recompute_names().begin(), recompute_names().end());
+    const std::string name = table.choice("recompute", names);
+    s.recompute = static_cast<Recompute>(std::find(names.begin(), names.end(), name) - names.begin());
+    if (table.has("fused_loss")) s.fused_loss = table.boolean("fused_loss");
+    if (table.has("blockwise_ffn")) s.blockwise_ffn = table.boolean("blockwise_ffn");
+  }
+  return ranks / static_cast<Rank>(product);
+}
+
 void read_parallelism(const Table& table, Scenario& s) {
-  const auto ranks = static_cast<Rank>(table.count("ranks", 1, 65536));
+  auto ranks = static_cast<Rank>(table.count("ranks", 1, 65536));
+  if (s.whole_step) ranks = read_degrees(table, ranks, s);
+  s.degrees.context = ranks;
   s.schedule = &chosen_row(table, "schedule", schedules());
   const Layout& layout = chosen_row(table, "layout", layouts());
   s.layout = layout.name;
@@ -200,12 +269,11 @@ void read_parallelism(const Table& table, Scenario& s) {
   s.groups = ranks / s.members;
   if (s.schedule->needs_inner_ring) s.inner_ring = degree(table, "inner_ring", s.groups);
   try {
-    make_geometry(layout, s.tokens, s.residue_period, s.groups, s.members, static_cast<int>(s.model.heads),
-                  static_cast<int>(s.model.kv_heads), static_cast<int>(s.model.head_dim), s.batch);
+    geometry_of(layout, s);
   } catch (const std::invalid_argument& error) {
     throw table.error_at("ranks", error.what());
   }
-  const int kv_share = std::max(1, static_cast<int>(s.model.kv_heads) / s.members);
+  const int kv_share = std::max(1, static_cast<int>(s.model.kv_heads) / (s.members * s.degrees.tensor));
   if (s.implementation.gather_kv_heads > 0 && kv_share % s.implementation.gather_kv_heads != 0) {
     throw table.error_at(
         "implementation",
@@ -228,6 +296,7 @@ void read_cluster_table(const Table& table, Scenario& s) {
   s.topology = std::move(description.topology);
   s.links = std::move(description.links);
   s.cluster = std::move(description.cluster);
+  s.node_size = description.node_size;
   if (s.gpu.sms > 0 && s.implementation.sms.value >= static_cast<double>(s.gpu.sms)) {
     throw table.error_at("gpu",
                          fmt::format("{} transfers hold {} SMs, but a {} has {}; nothing would be left to compute",
@@ -279,13 +348,17 @@ Scenario read_scenario(const Table& table) {
   return s;
 }
 
+const Layout& layout_of(const Scenario& s) {
+  return *std::find_if(layouts().begin(), layouts().end(), [&](const Layout& l) { return l.name == s.layout; });
+}
+
 AttentionProgram build_program(const Scenario& s) {
+  return AttentionProgram(attention_input(s));
+}
+
+AttentionProgramInput attention_input(const Scenario& s) {
   AttentionProgramInput input;
-  const auto layout =
-      std::find_if(layouts().begin(), layouts().end(), [&](const Layout& l) { return l.name == s.layout; });
-  input.geometry =
-      make_geometry(*layout, s.tokens, s.residue_period, s.groups, s.members, static_cast<int>(s.model.heads),
-                    static_cast<int>(s.model.kv_heads), static_cast<int>(s.model.head_dim), s.batch);
+  input.geometry = geometry_of(layout_of(s), s);
   input.implementation = s.implementation;
   input.profile = s.profile;
   input.peaks = peaks_of(s);
@@ -316,7 +389,7 @@ AttentionProgram build_program(const Scenario& s) {
   input.schedule = s.schedule;
   input.inner_ring = s.inner_ring;
   input.backward = s.backward;
-  return AttentionProgram(std::move(input));
+  return input;
 }
 
 }  // namespace orrery

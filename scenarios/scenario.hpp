@@ -7,8 +7,10 @@
 
 #include "cost_models/profile.hpp"
 #include "scenarios/attention_program.hpp"
+#include "scenarios/degrees.hpp"
 #include "scenarios/hardware.hpp"
 #include "scenarios/implementation.hpp"
+#include "scenarios/memory.hpp"
 #include "scenarios/model.hpp"
 #include "scenarios/pattern.hpp"
 #include "scenarios/reader.hpp"
@@ -32,8 +34,10 @@ struct Scenario {
   Index batch = 1;
   std::string dtype;
   bool backward = false;              // a training step; otherwise the forward pass
+  bool decode = false;                // or one more token of each sequence
   Regime regime = Regime::sustained;  // or one step after a rest
   bool whole_layers = false;          // with projections and MLP; otherwise attention alone
+  bool whole_step = false;            // the whole model on all its degrees of parallelism
   int layers = 0;
 
   bool causal = true;
@@ -45,16 +49,22 @@ struct Scenario {
   Index residue_period = 1;
   int groups = 1, members = 1, inner_ring = 1;
   Implementation implementation;
+  Degrees degrees;
+  Recompute recompute = Recompute::none;
+  int microbatches = 1;
+  bool fused_loss = false, blockwise_ffn = false;
 
   Gpu gpu;
   Profile profile;
   std::string topology;
   std::vector<ClusterLink> links;
+  Rank node_size = 0;  // GPUs that share a node
   Cluster cluster{GpuResources{}};
 
   /// Every query scores every key of its document (of the past, if causal).
   bool full_pattern() const;
-  Rank ranks() const { return groups * members; }
+  Rank context_ranks() const { return groups * members; }
+  Rank ranks() const { return degrees.ranks(); }
   /// Throws std::invalid_argument if a layer has no pattern; load_scenario has checked that.
   Pattern pattern() const { return Pattern(primitives, layers); }
 };
@@ -63,7 +73,11 @@ struct Scenario {
 Scenario load_scenario(const std::filesystem::path& file);
 Scenario read_scenario(const Table& table);
 
+/// Attention, or layers, on the context ranks. Of a whole step see step_scenario.hpp.
 AttentionProgram build_program(const Scenario& scenario);
+AttentionProgramInput attention_input(const Scenario& scenario);
+
+const Layout& layout_of(const Scenario& scenario);
 
 GpuPeaks peaks_of(const Scenario& scenario);
 

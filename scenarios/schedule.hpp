@@ -101,7 +101,14 @@ struct ScheduleKind {
   std::unique_ptr<Schedule> (*make)(const ScheduleInput&);
   enum class HeadExchange { none, all_ranks, stated } head_exchange;
   bool needs_inner_ring = false;
+  /// Slots for keys (K and V) and gradients (dK and dV) of others, by the buffers of the schedule's file, and what one
+  /// holds: a block of a rank, the whole sequence, or the rows a pattern fetches.
+  struct Slots {
+    double keys = 2, gradients = 4;
+    enum class Hold { block, sequence, fetched } hold = Hold::block;
+  };
   std::string_view no_hops{};  // why no hop runs beside an attention (see intensity.hpp); empty if some do
+  Slots slots{};
 };
 std::span<const ScheduleKind> schedules();
 

@@ -90,6 +90,7 @@ void Cluster::set_gpus_forward(bool forward) {
 void Cluster::forget_routes() {
   last_links_.clear();
   routes_.clear();
+  nearest_.clear();
 }
 
 std::vector<LinkId> Cluster::last_links_from(Node source) const {
@@ -117,6 +118,55 @@ std::vector<LinkId> Cluster::last_links_from(Node source) const {
     if (longer_by(distance[from], Distance{to_ticks(links_[id].latency), 1}) == distance[to]) last_links[to] = id;
   }
   return last_links;
+}
+
+std::optional<std::array<LinkId, 2>> Cluster::over_one_node(Rank source, Rank destination) const {
+  const Node from = gpus_[source], to = gpus_[destination];
+  const auto sum = [](Distance a, Distance b) { return Distance{a.latency + b.latency, a.hops + b.hops}; };
+  // connect() makes links in pairs, there and back.
+  std::optional<std::array<LinkId, 2>> best;
+  Distance length;
+  for (auto [back, back_end] = boost::out_edges(to, graph_); back != back_end; ++back) {
+    const Node middle = boost::target(*back, graph_);
+    if (middle == from) return std::nullopt;
+    if (!forwards(middle, from)) continue;
+    for (auto [out, out_end] = boost::out_edges(from, graph_); out != out_end; ++out) {
+      if (boost::target(*out, graph_) != middle) continue;
+      const std::array<LinkId, 2> links = {graph_[*out].link, graph_[*back].link ^ 1};
+      const Distance d = sum(graph_[*out].length, graph_[*back].length);
+      const auto from_the_end = [](const std::array<LinkId, 2>& a) { return std::array{a[1], a[0]}; };
+      if (!best || d < length || (d == length && from_the_end(links) < from_the_end(*best))) {
+        best = links;
+        length = d;
+      }
+    }
+  }
+  if (!best) return std::nullopt;
+  if (nearest_.empty()) {
+    nearest_.assign(node_names_.size(), Distance{std::numeric_limits<Ticks>::max() / 2, 0});
+    for (LinkId id = 0; id < static_cast<LinkId>(links_.size()); ++id) {
+      const Distance d{to_ticks(links_[id].latency), 1};
+      nearest_[link_ends_[id].from] = std::min(nearest_[link_ends_[id].from], d);
+    }
+  }
+  // Nodes from which no link can be at `to` sooner are not looked beyond.
+  std::vector<std::pair<Node, Distance>> reached = {{from, Distance{}}};
+  for (std::size_t i = 0; i < reached.size(); ++i) {
+    const auto [node, distance] = reached[i];
+    if (!forwards(node, from) || !(sum(distance, nearest_[node]) < length)) continue;
+    for (auto [out, end] = boost::out_edges(node, graph_); out != end; ++out) {
+      const Node next = boost::target(*out, graph_);
+      const Distance d = sum(distance, graph_[*out].length);
+      if (!(d < length)) continue;
+      if (next == to) return std::nullopt;
+      const auto known = std::find_if(reached.begin(), reached.end(), [&](const auto& r) { return r.first == next; });
+      if (known != reached.end() && known->second <= d) continue;
+      constexpr std::size_t most = 64;
+      if (reached.size() == most) return std::nullopt;
+      reached.emplace_back(next, d);
+    }
+  }
+  return best;
 }
 
 Cluster Cluster::with_gpu(GpuResources gpu) const {
@@ -151,6 +201,12 @@ const Route& Cluster::route(Rank source, Rank destination) const {
   const std::int64_t key = static_cast<std::int64_t>(source) * ranks() + destination;
   if (const auto known = routes_.find(key); known != routes_.end()) return known->second;
 
+  if (source != destination) {
+    if (const auto links = over_one_node(source, destination)) {
+      Route near{{links->begin(), links->end()}, links_[(*links)[0]].latency + links_[(*links)[1]].latency};
+      return routes_.emplace(key, std::move(near)).first->second;
+    }
+  }
   const Search search = search_from(source);
   Route route;
   const Node begin = search.first < 0 ? gpus_[source] : link_ends_[search.first].to;
@@ -176,7 +232,9 @@ void Cluster::check_connected() const {
   // GPUs that do not forward make "can reach" intransitive, so every source has to be asked.
   // Those behind the same switch see the same, and each other.
   std::set<const std::vector<LinkId>*> asked;
-  for (Rank source = 0; source < ranks(); ++source) {
+  // Where all forward, links lead both ways and so do routes.
+  const Rank sources = gpus_forward_ ? std::min(ranks(), 1) : ranks();
+  for (Rank source = 0; source < sources; ++source) {
     const Search search = search_from(source);
     if (search.first >= 0 && !asked.insert(search.last_links).second) continue;
     for (Rank destination = 0; destination < ranks(); ++destination) {

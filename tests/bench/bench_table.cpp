@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -24,12 +25,19 @@ struct Run {
   double megabytes = 0;  // 10^6 bytes, peak resident memory
 };
 
-Run run_once(const std::string& program, const std::string& scenario) {
+/// `arguments`: what follows the program's name, separated by blanks.
+Run run_once(const std::string& program, const std::string& arguments) {
+  std::vector<std::string> words = {program};
+  std::istringstream stream(arguments);
+  for (std::string word; stream >> word;) words.push_back(word);
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
   const auto start = std::chrono::steady_clock::now();
   const pid_t child = fork();
   if (child == 0) {
     if (std::freopen("/dev/null", "w", stdout) == nullptr) _exit(127);
-    execl(program.c_str(), program.c_str(), "simulate", "--format", "json", scenario.c_str(), nullptr);
+    execv(program.c_str(), argv.data());
     _exit(127);
   }
   int status = 0;
@@ -37,22 +45,21 @@ Run run_once(const std::string& program, const std::string& scenario) {
   wait4(child, &status, 0, &usage);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw std::runtime_error(fmt::format("{} simulate {} failed", program, scenario));
+    throw std::runtime_error(fmt::format("{} {} failed", program, arguments));
   return {seconds, static_cast<double>(usage.ru_maxrss) * 1024.0 / 1e6};
 }
 
 /// Median time of several runs; the memory of the largest.
-Run run_often(const std::string& program, const std::string& scenario) {
-  constexpr int runs = 9;
+Run run_often(const std::string& program, const std::string& arguments, int runs = 9) {
   std::vector<double> seconds;
   Run result;
   for (int i = 0; i < runs; ++i) {
-    const Run run = run_once(program, scenario);
+    const Run run = run_once(program, arguments);
     seconds.push_back(run.seconds);
     result.megabytes = std::max(result.megabytes, run.megabytes);
   }
   std::nth_element(seconds.begin(), seconds.begin() + runs / 2, seconds.end());
-  result.seconds = seconds[runs / 2];
+  result.seconds = seconds[static_cast<std::size_t>(runs / 2)];
   return result;
 }
 
@@ -83,9 +90,14 @@ int main(int argc, char** argv) {
     const std::string program = argv[1], folder = argv[2];
     Json rows = Json::array();
     // ASTRA-sim takes 5.2 s and 484 MB for the same work as a task graph of 389,120 nodes.
-    const Run ring = run_often(program, folder + "/ring_64x32_forward.toml");
+    const std::string simulate = "simulate --format json " + folder;
+    const Run ring = run_often(program, simulate + "/ring_64x32_forward.toml");
     rows.push_back(row("ring_64x32_forward_s", ring.seconds, "s", 0.25, 0.1));
     rows.push_back(row("ring_64x32_forward_mb", ring.megabytes, "MB", 300, 30));
+    const Run few = run_often(program, simulate + "/llama3_8b_fsdp_64.toml");
+    rows.push_back(row("llama8b_64gpu_step_s", few.seconds, "s", 0.02, 0.01));
+    const Run many = run_often(program, simulate + "/llama3_8b_fsdp_4096.toml", 3);
+    rows.push_back(row("llama8b_4096gpu_step_s", many.seconds, "s", 0.2, 0.1));
     for (int i = 4; i < argc; ++i) add_rows_of(argv[i], rows);
     fmt::print("{:<32} {:>12} {:<10} {:>10} {:>10}\n", "name", "value", "unit", "must", "aim");
     for (const Json& r : rows) {

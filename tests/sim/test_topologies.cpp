@@ -228,3 +228,35 @@ TEST_CASE("The table lists every topology once") {
   for (const TopologyInfo& topology : topologies()) names.push_back(topology.name);
   CHECK(names == std::vector<std::string_view>{"nvswitch", "full_mesh", "pcie_tree", "torus", "fat_tree"});
 }
+
+TEST_CASE("every route is as short as an independent search finds") {
+  const LinkSpec rail{gigabytes_per_second(50), microseconds(1)};
+  for (const LinkSpec& inside : {LinkSpec{gigabytes_per_second(450), microseconds(0.5)}, rail, slow}) {
+    const Cluster cluster = fat_tree({}, {4, NvSwitch{4, inside}, rail, 2, 1, microseconds(1)});
+    // Floyd and Warshall over the names in the links; everything forwards. A hop is a hundredth of a picosecond.
+    std::map<std::string, std::map<std::string, double>> length;
+    for (const Link& link : cluster.links()) {
+      const std::size_t arrow = link.name.find(" -> ");
+      length[link.name.substr(0, arrow)][link.name.substr(arrow + 4)] = link.latency.si() * 1e12 + 0.01;
+    }
+    for (const auto& [middle, unused] : length) {
+      for (const auto& [from, unused_too] : length) {
+        if (!length[from].contains(middle)) continue;
+        for (const auto& [to, rest] : std::map(length[middle])) {
+          double& known = length[from].try_emplace(to, 1e30).first->second;
+          known = std::min(known, length[from][middle] + rest);
+        }
+      }
+    }
+    for (Rank a = 0; a < cluster.ranks(); ++a) {
+      for (Rank b = 0; b < cluster.ranks(); ++b) {
+        if (a == b) continue;
+        const Route& route = cluster.route(a, b);
+        const double expected = length["gpu" + std::to_string(a)]["gpu" + std::to_string(b)];
+        INFO(a << " to " << b);
+        CHECK_THAT(route.latency.si() * 1e12 + 0.01 * static_cast<double>(route.links.size()),
+                   WithinAbs(expected, 0.004));
+      }
+    }
+  }
+}

@@ -1,0 +1,46 @@
+// The search for clusters: bounds first, simulation of what they leave.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "scenarios/size_candidate.hpp"
+
+namespace orrery {
+
+enum class Objective : std::uint8_t { time, cost, energy, gpus };
+
+struct SizeOptions {
+  Objective objective = Objective::time;
+  std::optional<Seconds> slowest;   // target: a step takes no longer
+  std::optional<double> least_mfu;  // or uses this share of the peaks
+  int keep = 5;                     // best candidates shown
+  bool prune = true;                // false: simulate all that fit, for tests
+  int threads = 2;                  // the result does not depend on it
+};
+
+/// A candidate that fits and was simulated.
+struct Sized {
+  Candidate candidate;
+  Bound bound;
+  SimulatedStep step;
+  int gpus = 0;
+  double cost = 0;    // of a step, in units of the price; 0 without prices
+  double energy = 0;  // joules of a step with every board at its power limit; 0 if that is not published
+  double mfu = 0;
+};
+
+struct SizeResult {
+  std::vector<Sized> best;       // by the objective, that meet the target
+  std::vector<Sized> front;      // no other is at least as good in time, cost and GPUs, and better in one
+  std::optional<Sized> fewest;   // GPUs, of those that meet the target
+  std::optional<Sized> fastest;  // also if it misses the target
+  std::int64_t candidates = 0, too_large = 0, bounded_away = 0, simulated = 0;
+  Bytes least_memory;  // of all candidates, if none fits
+};
+
+/// Throws std::invalid_argument if there is no candidate at all.
+SizeResult search(const SizeProblem& problem, const SizeOptions& options);
+
+}  // namespace orrery

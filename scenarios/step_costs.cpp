@@ -1,0 +1,108 @@
+#include "scenarios/step_costs.hpp"
+
+#include <algorithm>
+
+namespace orrery {
+namespace {
+
+struct KernelPieces {
+  const StepCostInput& in;
+  const Profile& profile;
+  double tokens;  // of the rank
+
+  /// One or more matrix products of `rows` x `width`, `outputs` elements per row in all.
+  DenseCost matrices(double rows, double weights, double inputs, double outputs, double products) const {
+    if (rows == 0 || weights == 0) return {};
+    const double e = in.shape.element_bytes;
+    DenseShape shape{.flops = Flops::from_si(2 * rows * weights),
+                     .bytes = Bytes::from_si(e * (weights + rows * (inputs + outputs))),
+                     .outputs = rows * outputs,
+                     .products = products,
+                     .element_bytes = e};
+    const KernelCost cost = dense_cost(shape, in.peaks, profile, in.regime);
+    return {cost.duration, cost.hbm_traffic, cost.flops};
+  }
+
+  DenseCost& stream(DenseCost& cost, double elements, std::string_view kernel) const {
+    return stream_bytes(cost, elements * in.shape.element_bytes, kernel);
+  }
+  DenseCost& stream_bytes(DenseCost& cost, double bytes, std::string_view kernel) const {
+    if (bytes == 0) return cost;
+    const KernelCost more = streaming_cost(Bytes::from_si(bytes), in.peaks, profile, kernel);
+    cost.duration += more.duration;
+    cost.hbm_traffic += more.hbm_traffic;
+    return cost;
+  }
+};
+
+double rows_of(const MemoryInput& in) {
+  return in.sequences * (in.pass == StepPass::decode ? 1 : in.tokens) /
+         (in.pass == StepPass::decode ? 1 : in.degrees.context);
+}
+
+}  // namespace
+
+// Elements moved: a norm reads and writes its rows; rotary reads and writes Q and K; a residual reads two and writes
+// one; a gated product reads two and writes one. Under sequence parallelism rows between matrices are split.
+StepCosts step_costs(const StepCostInput& input, const Profile& profile) {
+  const MemoryInput& in = input.shape;
+  const ModelShape& m = *in.model;
+  const Degrees& d = in.degrees;
+  const double rows = rows_of(in), t = d.tensor;
+  const KernelPieces p{input, profile, rows};
+  const auto h = static_cast<double>(m.hidden), vocabulary = static_cast<double>(m.vocabulary) / t;
+  const double queries = static_cast<double>(m.heads * m.head_dim) / t;
+  const double keys = static_cast<double>(m.kv_heads * m.head_dim) / std::min(t, static_cast<double>(m.kv_heads));
+  const double ffn = static_cast<double>(m.ffn_hidden) / t, gates = m.gated_ffn ? 2 : 1;
+  const double between = rows / (d.sequence_parallel ? t : 1) * h;
+  StepCosts c;
+  c.qkv = p.matrices(rows, h * (queries + 2 * keys), h, queries + 2 * keys, 1);
+  p.stream(c.qkv, 2 * between, "rms_norm");
+  p.stream(c.qkv, 2 * rows * (queries + keys), "rotary");
+  c.output = p.matrices(rows, queries * h, queries, h, 1);
+  p.stream(c.output, 3 * between, "add");
+  c.mlp = p.matrices(rows, (gates + 1) * h * ffn, h + ffn, gates * ffn + h, 2);
+  p.stream(c.mlp, 2 * between, "rms_norm");
+  p.stream(c.mlp, (gates + 1) * rows * ffn, "swiglu");
+  p.stream(c.mlp, 3 * between, "add");
+  p.stream(c.embedding, 2 * between, "embed");
+  const double head_rows = in.pass == StepPass::training ? rows : std::min(rows, in.sequences);
+  c.head = p.matrices(head_rows, h * vocabulary, h, vocabulary, 1);
+  p.stream(c.head, 2 * between, "rms_norm");
+  // Logits are read and their gradient written; a fused loss does so in cache.
+  if (in.pass == StepPass::training && !in.fused_loss) p.stream(c.head, 2 * rows * vocabulary, "other");
+
+  const double of_layer = (m.attention_parameters() + m.ffn_parameters() + 2 * h) / t;
+  const double of_table = h * vocabulary;
+  c.sequence = Bytes::from_si(rows * h * in.element_bytes);
+  c.layer_parameters = Bytes::from_si(of_layer * in.state.parameter);
+  c.table_parameters = Bytes::from_si(of_table * in.state.parameter);
+  c.layer_gradients = Bytes::from_si(of_layer * in.state.gradient);
+  c.table_gradients = Bytes::from_si(of_table * in.state.gradient);
+  if (in.pass == StepPass::training) {
+    const double layers = static_cast<double>(in.layers) / d.pipeline;
+    const double tables = (d.pipeline == 1 ? (m.tied_embeddings ? 1 : 2) : 1) * of_table;
+    const double owned = (layers * of_layer + tables) / (d.zero >= 1 ? d.replicas() : 1);
+    // Reads the gradient, reads and writes the state and the weights.
+    p.stream_bytes(c.optimizer, owned * (in.state.gradient + 2 * (in.state.optimizer + in.state.parameter)), "other");
+  }
+  if (in.pass == StepPass::decode) {
+    const double cached = in.sequences * in.tokens / d.context;
+    p.stream_bytes(c.decode_attention, cached * 2 * keys * in.element_bytes, "other");
+    c.decode_attention.flops = Flops::from_si(4 * cached * queries);
+    c.partial_output = Bytes::from_si(in.sequences * (queries + static_cast<double>(m.heads) / t) * 4);
+  }
+  return c;
+}
+
+Flops dense_flops(const MemoryInput& in) {
+  const ModelShape& m = *in.model;
+  const bool training = in.pass == StepPass::training;
+  const double sequences = in.sequences * in.microbatches * in.degrees.data;
+  const double tokens = sequences * (in.pass == StepPass::decode ? 1 : in.tokens);
+  const double layers = in.layers * (m.attention_parameters() + m.ffn_parameters());
+  const double head = static_cast<double>(m.hidden * m.vocabulary);
+  return Flops::from_si((training ? 6 : 2) * (tokens * layers + (training ? tokens : sequences) * head));
+}
+
+}  // namespace orrery

@@ -1,0 +1,49 @@
+// What the pieces of a step cost on one rank outside attention: kernels of a layer's two halves, of embedding, head and
+// optimizer, and the bytes that collectives carry. The program that is simulated and the bounds of a search are made of
+// the same numbers.
+#pragma once
+
+#include "cost_models/kernel_cost.hpp"
+#include "scenarios/degrees.hpp"
+#include "scenarios/memory.hpp"
+#include "scenarios/model.hpp"
+
+namespace orrery {
+
+/// A dense step: matrices, and what streams through HBM beside them.
+struct DenseCost {
+  Seconds duration;
+  Bytes hbm_traffic;
+  Flops flops;
+};
+
+struct StepCosts {
+  // Forward, of one microbatch and layer.
+  DenseCost qkv;               // norm, Q, K and V, rotary
+  DenseCost output;            // projection after attention, residual
+  DenseCost mlp;               // norm, MLP, residual
+  DenseCost decode_attention;  // reads the KV cache once; decode only
+  DenseCost embedding;         // of one microbatch
+  DenseCost head;              // norm, logits, loss
+  DenseCost optimizer;         // once a step
+  // Backward of matrices is twice forward (gradients of inputs, then of weights), of what streams too.
+
+  Bytes sequence;          // activations between layers of a rank's tokens, before tensor parallelism splits them
+  Bytes layer_parameters;  // of a layer on a tensor rank
+  Bytes table_parameters;  // of one table, embedding or head, on a tensor rank
+  Bytes layer_gradients, table_gradients;
+  Bytes partial_output;  // decode over context ranks: O and log-sum-exp
+};
+
+struct StepCostInput {
+  MemoryInput shape;  // degrees, tokens, microbatch and types
+  GpuPeaks peaks;
+  Regime regime = Regime::sustained;
+};
+
+StepCosts step_costs(const StepCostInput& input, const Profile& profile);
+
+/// FLOPs per step of all ranks outside attention that are useful: 2 (prefill, decode) or 6 per weight and token.
+Flops dense_flops(const MemoryInput& input);
+
+}  // namespace orrery

@@ -1,0 +1,73 @@
+#include "scenarios/step_scenario.hpp"
+
+#include <algorithm>
+
+namespace orrery {
+
+double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups) {
+  const double own = tokens / groups;
+  double rows = 0;
+  for (const Primitive& p : primitives) {
+    const auto period = static_cast<double>(p.period);
+    switch (p.kind) {
+      case Primitive::Kind::full:
+        rows = tokens;
+        break;
+      case Primitive::Kind::window:
+        rows += static_cast<double>(p.left + p.right);
+        break;
+      case Primitive::Kind::stride:
+        // Each skip reaches another block of the rank's own size, if skips lie further apart than that.
+        rows += p.count == 0 ? tokens : static_cast<double>(p.count) * std::min(own, period);
+        break;
+      case Primitive::Kind::sink:
+        rows += static_cast<double>(p.first);
+        break;
+    }
+  }
+  return std::min(rows / own, static_cast<double>(groups - 1));
+}
+
+VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int members, double fetched) {
+  using Hold = ScheduleKind::Slots::Hold;
+  const ScheduleKind::Slots& slots = schedule.slots;
+  const double size = groups == 1                    ? 0
+                      : slots.hold == Hold::sequence ? groups
+                      : slots.hold == Hold::fetched  ? fetched
+                                                     : 1;
+  // A head exchange keeps K and V (dK and dV) both as they were and as they are attended.
+  const double exchanged = members > 1 ? 1 : 0;
+  return {slots.keys * size + exchanged, slots.gradients * size + exchanged};
+}
+
+MemoryInput memory_input(const Scenario& s) {
+  MemoryInput in;
+  in.model = &s.model;
+  in.layers = s.layers;
+  in.tokens = static_cast<double>(s.tokens);
+  in.sequences = static_cast<double>(s.batch) / (s.degrees.data * s.microbatches);
+  in.microbatches = s.microbatches;
+  in.pass = s.backward ? StepPass::training : s.decode ? StepPass::decode : StepPass::prefill;
+  in.element_bytes = bytes_per_element(s.dtype);
+  in.state = adam_state(in.element_bytes);
+  in.degrees = s.degrees;
+  in.recompute = s.recompute;
+  in.visiting = visiting_blocks(*s.schedule, s.groups, s.members, fetched_share(s.primitives, in.tokens, s.groups));
+  in.fused_loss = s.fused_loss;
+  in.blockwise_ffn = s.blockwise_ffn;
+  return in;
+}
+
+StepProgram build_step(const Scenario& s, int folds) {
+  StepProgramInput input;
+  input.attention = attention_input(s);
+  input.shape = memory_input(s);
+  input.node_size = s.node_size;
+  input.folds = folds;
+  const Rank ranks = s.ranks() / folds;
+  if (ranks > 1 && s.node_size > 1) input.local_latency = s.cluster.route(0, 1).latency;
+  if (ranks > s.node_size) input.node_latency = s.cluster.route(0, s.node_size).latency;
+  return StepProgram(std::move(input));
+}
+
+}  // namespace orrery

@@ -1,0 +1,19 @@
+// A whole step as a scenario describes it: its memory, its program, its closed forms.
+#pragma once
+
+#include "scenarios/scenario.hpp"
+#include "scenarios/step_program.hpp"
+
+namespace orrery {
+
+MemoryInput memory_input(const Scenario& scenario);
+/// The scenario, whose model the program refers to, outlives it.
+StepProgram build_step(const Scenario& scenario, int folds = 1);
+
+/// Rows that a rank fetches for its pattern, at most, over its own rows; contiguous blocks.
+double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups);
+
+/// What a schedule holds of other ranks' keys and gradients.
+VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int members, double fetched_share);
+
+}  // namespace orrery

@@ -1,0 +1,191 @@
+// Whole steps against closed forms.
+#include <cmath>
+#include <string>
+
+#include "scenarios/data_files.hpp"
+#include "scenarios/preset_files.hpp"
+#include "scenarios/report.hpp"
+#include "scenarios/step_scenario.hpp"
+#include "sim/topologies.hpp"
+#include "tests/catch.hpp"
+
+using namespace orrery;
+
+namespace {
+
+/// Peaks and nothing else, on one switch whose links are as fast as given.
+Scenario step(double bandwidth = 1e18, double latency = 0) {
+  Scenario s = load_scenario(std::string(ORRERY_SOURCE_DIR) + "/scenarios/steps/llama3_8b_8k_fsdp_64.toml");
+  s.profile = load_profile("peak", s.gpu.name);
+  s.degrees = {};
+  s.layers = 8;
+  s.tokens = 4096;
+  s.batch = 1;
+  s.recompute = Recompute::none;
+  s.gpu.hbm_bandwidth = BytesPerSecond::from_si(1e18);
+  const LinkSpec link{BytesPerSecond::from_si(bandwidth), Seconds::from_si(latency)};
+  s.cluster = nvswitch({132, s.gpu.hbm_bandwidth}, {64, link});
+  s.node_size = 64;
+  return s;
+}
+
+void spread(Scenario& s, Degrees degrees, int microbatches = 1) {
+  s.degrees = degrees;
+  s.groups = degrees.context;
+  s.microbatches = microbatches;
+  s.batch = static_cast<Index>(degrees.data) * microbatches;
+  s.cluster =
+      nvswitch(s.cluster.gpu(), {degrees.ranks(), {s.cluster.links()[0].bandwidth, s.cluster.links()[0].latency}});
+  s.node_size = degrees.ranks();
+}
+
+SimulationResult run(const Scenario& s, Engine engine = Engine::automatic) {
+  return simulate(build_step(s), s.cluster, {.engine = engine});
+}
+
+double layer_parameters(const ModelShape& m) {
+  return m.attention_parameters() + m.ffn_parameters() + 2.0 * static_cast<double>(m.hidden);
+}
+
+double table(const ModelShape& m) {
+  return static_cast<double>(m.hidden * m.vocabulary);
+}
+
+}  // namespace
+
+TEST_CASE("a step of one rank takes 6 N D FLOPs and those of attention at the peak") {
+  Scenario s = step();
+  s.causal = false;
+  const SimulationResult result = run(s);
+  const ModelShape& m = s.model;
+  const double tokens = 4096;
+  const double weights = s.layers * (m.attention_parameters() + m.ffn_parameters()) + table(m);
+  const double attention = 3.5 * 4 * tokens * tokens * static_cast<double>(m.heads * m.head_dim) * s.layers;
+  const double flops = 6 * weights * tokens + attention;
+  CHECK_THAT(to_seconds(result.end).si(), WithinRel(flops / s.gpu.peak("bf16").si(), 1e-3));
+  const Report report = summarize(s, build_step(s), result, 0);
+  CHECK_THAT(report.useful.si(), WithinRel(flops, 1e-12));
+  // Recomputation runs forward twice: 8 instead of 6, and 4.5 instead of 3.5 of attention.
+  s.recompute = Recompute::full;
+  const double head = 6 * table(m) * tokens;
+  const double again = (6 * weights * tokens - head) * 8 / 6 + head + attention * 4.5 / 3.5;
+  CHECK_THAT(to_seconds(run(s).end).si(), WithinRel(again / s.gpu.peak("bf16").si(), 1e-3));
+}
+
+TEST_CASE("ZeRO sends what it shares, once each way") {
+  for (const int ranks : {2, 8}) {
+    for (int zero = 0; zero <= 3; ++zero) {
+      for (const int microbatches : {1, 3}) {
+        Scenario s = step(50e9);
+        spread(s, {.data = ranks, .zero = zero}, microbatches);
+        const double share = 2.0 * (ranks - 1) / ranks;  // two bytes each; all but one's own part
+        const double layers = s.layers * layer_parameters(s.model), tables = 2 * table(s.model);
+        const double gradients = (layers + tables) * (zero == 0 ? 2 : 1) * (zero >= 2 ? microbatches : 1);
+        const double parameters = zero == 3 ? (2 * layers + tables) * microbatches : zero == 0 ? 0 : layers + tables;
+        INFO(ranks << " ranks, ZeRO-" << zero << ", " << microbatches << " microbatches");
+        for (const RankTotals& rank : run(s).ranks) {
+          CHECK_THAT(rank.sent.si(), WithinRel(share * (gradients + parameters), 1e-9));
+          CHECK(rank.sent == rank.received);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("tensor parallelism sends four activations forward and four to six backward") {
+  for (const bool sequence_parallel : {false, true}) {
+    Scenario s = step(50e9);
+    s.model.vocabulary = 8;
+    spread(s, {.tensor = 8, .sequence_parallel = sequence_parallel});
+    const double activation = 4096.0 * static_cast<double>(s.model.hidden) * 2 * 7 / 8;
+    // Forward: two all-reduces, or two gathers and two scatters. Backward the same; with split inputs these are
+    // gathered once more. The head: one gather (forward) and one scatter, or an all-reduce backward.
+    const double times = sequence_parallel ? s.layers * (4 + 6) + 2 : s.layers * (4 + 4) + 2;
+    for (const RankTotals& rank : run(s).ranks) CHECK_THAT(rank.sent.si(), WithinRel(times * activation, 1e-9));
+  }
+}
+
+TEST_CASE("the bubble of a pipeline is (p - 1) / (v m + p - 1)") {
+  for (const int stages : {2, 4, 8}) {
+    for (const int microbatches : {8, 16}) {
+      for (const int chunks : {1, 2}) {
+        Scenario s = step();
+        s.model.vocabulary = 1;
+        s.layers = 16;
+        spread(s, {.pipeline = stages, .virtual_stages = chunks}, microbatches);
+        const SimulationResult result = run(s);
+        const double bubble = (stages - 1.0) / (chunks * microbatches + stages - 1.0);
+        INFO(stages << " stages of " << chunks << ", " << microbatches << " microbatches");
+        for (const RankTotals& rank : result.ranks) {
+          const double idle = 1 - static_cast<double>(rank.compute) / static_cast<double>(result.end);
+          CHECK_THAT(idle, WithinAbs(bubble, 0.002));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("FSDP hides its gathers under compute as long as a layer computes longer than the next one travels") {
+  for (const bool fast : {true, false}) {
+    Scenario s = step();
+    s.model.vocabulary = 1;
+    spread(s, {.data = 8, .zero = 3});
+    // Forward of a layer: 2 FLOPs per weight and token, 2 bytes per weight: the break-even rate.
+    const double seconds = 2 * layer_parameters(s.model) * 4096 / s.gpu.peak("bf16").si();
+    const double rate = layer_parameters(s.model) * 2 * 7 / 8 / seconds;
+    s.cluster = nvswitch(s.cluster.gpu(), {8, {BytesPerSecond::from_si(rate * (fast ? 1.2 : 0.5)), Seconds()}});
+    const SimulationResult result = run(s);
+    const double exposed = to_seconds(result.ranks[0].exposed_comm).si();
+    // At least the first gather and the last reduction show.
+    if (fast) CHECK(exposed < 2.5 * seconds);
+    // Half the rate: each of 8 gathers forward shows for about as long as it hides.
+    if (!fast) CHECK(exposed > 8 * 0.8 * seconds);
+  }
+}
+
+TEST_CASE("a decode step reads weights and KV cache once") {
+  Scenario s = step();
+  s.backward = false;
+  s.decode = true;
+  s.gpu.hbm_bandwidth = BytesPerSecond::from_si(1e12);
+  for (const int tensor : {1, 8}) {
+    spread(s, {.tensor = tensor, .sequence_parallel = false});
+    const ModelShape& m = s.model;
+    const double weights = s.layers * (m.attention_parameters() + m.ffn_parameters()) + table(m);
+    const double cache = 2.0 * static_cast<double>(m.kv_heads * m.head_dim) * 4096 * s.layers;
+    const double bytes = 2 * (weights + cache) / tensor;
+    CHECK_THAT(to_seconds(run(s).end).si(), WithinRel(bytes / 1e12, 0.01));
+  }
+}
+
+TEST_CASE("engines agree on whole steps and accounts add up") {
+  const std::vector<std::pair<Degrees, int>> degrees = {
+      {{.data = 8, .zero = 3}, 2},
+      {{.data = 2, .tensor = 2, .context = 2, .zero = 3}, 1},
+      {{.data = 2, .tensor = 2, .pipeline = 2, .zero = 1}, 4},
+      {{.tensor = 2, .pipeline = 2, .context = 2, .virtual_stages = 2, .zero = 2}, 4},
+      {{.context = 8, .zero = 3}, 1},
+  };
+  for (const auto& [degree, microbatches] : degrees) {
+    for (const Recompute recompute : {Recompute::none, Recompute::full}) {
+      Scenario s = step(100e9, 1e-6);
+      s.layers = 4;
+      s.recompute = recompute;
+      spread(s, degree, microbatches);
+      const SimulationResult event = run(s, Engine::event), cheap = run(s);
+      INFO("data " << degree.data << " tensor " << degree.tensor << " pipeline " << degree.pipeline << " context "
+                   << degree.context << ", engine " << name_of(cheap.engine) << " " << cheap.engine_reason);
+      CHECK(event.end == cheap.end);
+      double sent = 0, received = 0;
+      for (std::size_t r = 0; r < event.ranks.size(); ++r) {
+        const RankTotals& rank = event.ranks[r];
+        CHECK(rank.compute == cheap.ranks[r].compute);
+        CHECK(rank.exposed_comm == cheap.ranks[r].exposed_comm);
+        CHECK(rank.compute + rank.exposed_comm + rank.idle == event.end);
+        sent += rank.sent.si();
+        received += rank.received.si();
+      }
+      CHECK_THAT(sent, WithinRel(received, 1e-12));
+    }
+  }
+}
