@@ -38,9 +38,8 @@ std::string_view name_of(Noise noise) {
 }
 
 Perturbation::Perturbation(Rank ranks, Jitter jitter, const std::vector<SlowRank>& slow)
-    : factor_of_rank_(static_cast<std::size_t>(ranks), 0),
-      noisy_(jitter.mean > 0),
-      seed_(jitter.seed * 0x9e3779b97f4a7c15ULL) {
+    : factor_of_rank_(static_cast<std::size_t>(ranks), 0), noisy_(jitter.mean > 0) {
+  set_seed(jitter.seed);
   if (!(jitter.mean >= 0) || jitter.mean > 1) {
     throw std::invalid_argument(
         fmt::format("a mean jitter of {} (it is a fraction of the duration), give 0 .. 1", jitter.mean));

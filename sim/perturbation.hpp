@@ -34,6 +34,13 @@ class Perturbation {
   /// Throws std::invalid_argument if a value is out of its range or a rank is named twice or not among `ranks`.
   Perturbation(Rank ranks, Jitter jitter, const std::vector<SlowRank>& slow);
 
+  /// The same but for the draws.
+  Perturbation with_seed(std::uint64_t seed) const {
+    Perturbation other = *this;
+    other.set_seed(seed);
+    return other;
+  }
+
   Ticks duration(Ticks duration, Rank rank, std::int64_t block, std::int32_t index) const {
     const double factor = factor_of_rank_[static_cast<std::size_t>(rank)] * noise(rank, block, index);
     return static_cast<Ticks>(static_cast<double>(duration) * factor + 0.5);
@@ -44,18 +51,25 @@ class Perturbation {
 
   double noise(Rank rank, std::int64_t block, std::int32_t index) const {
     if (!noisy_) return 1;
-    // A multiplicative hash of the place and the finalizer of splitmix64 (Steele, Lea, Flood 2014).
+    // A multiplicative hash of the place, mixed.
     std::uint64_t x = seed_ + static_cast<std::uint64_t>(rank) * 0x9e3779b97f4a7c15ULL;
     x += static_cast<std::uint64_t>(block) * 0xd1342543de82ef95ULL +
          static_cast<std::uint64_t>(index) * 0x2545f4914f6cdd1dULL;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-    return quantiles_[x >> (64 - quantile_bits)];
+    return quantiles_[mixed(x) >> (64 - quantile_bits)];
   }
+
+  /// The finalizer of splitmix64 (Steele, Lea, Flood 2014) but for its last step, which leaves the upper bits alone.
+  static std::uint64_t mixed(std::uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    return (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  }
+
+  /// Mixed, or the next seed would give a rank what this one gives its neighbour.
+  void set_seed(std::uint64_t seed) { seed_ = mixed(seed + 0x9e3779b97f4a7c15ULL); }
 
   std::vector<double> factor_of_rank_;
   bool noisy_;
-  std::uint64_t seed_;
+  std::uint64_t seed_ = 0;
   std::array<double, std::size_t{1} << quantile_bits> quantiles_{};  // of 1 + x
 };
 

@@ -30,6 +30,20 @@ TEST_CASE("Noise has the mean it is asked for, is never negative, and depends on
   }
 }
 
+TEST_CASE("Consecutive seeds do not hand the draws of a rank, block or op to its neighbour") {
+  constexpr Ticks base = 1'000'000'000;
+  const Perturbation a(64, {Noise::exponential, 0.1, 7}, {}), next(64, {Noise::exponential, 0.1, 8}, {});
+  int ranks = 0, blocks = 0, indices = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const Ticks drawn = a.duration(base, i % 63 + 1, i / 63 + 1, 1);
+    ranks += next.duration(base, i % 63, i / 63 + 1, 1) == drawn;
+    blocks += next.duration(base, i % 63 + 1, i / 63, 1) == drawn;
+    indices += next.duration(base, i % 63 + 1, i / 63 + 1, 0) == drawn;
+  }
+  // 4096 values are equally likely.
+  CHECK(std::max({ranks, blocks, indices}) < 10);
+}
+
 TEST_CASE("A rank that is slower by a factor takes that much longer for its compute, and only for that") {
   const Perturbation slow(2, {}, {{1, 1.5}});
   const ListProgram program =
