@@ -46,7 +46,7 @@ std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
   for (const std::string& word : place.remaining()) {
     const std::string name = orrery::in_one_line(word.substr(0, word.find('=')));
     if (name.starts_with("-")) {
-      return fmt::format("{} has no option {}, {}", chosen(app), name, orrery::suggest(name, options_of(place)));
+      return fmt::format("{} has no option {}, {}", place.get_name(), name, orrery::suggest(name, options_of(place)));
     }
     if (!has_command) return fmt::format("there is no command {}, {}", name, orrery::suggest(name, commands_of(app)));
   }

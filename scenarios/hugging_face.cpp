@@ -212,8 +212,8 @@ ModelShape load_hugging_face_config(const std::filesystem::path& file) {
   refuse_other_kinds(config);
 
   // Every config is called config.json, so the folder tells which model it is.
-  const bool generic = file.stem() == "config" && file.has_parent_path();
-  model.name = generic ? file.parent_path().filename().string() : file.stem().string();
+  const std::filesystem::path place = std::filesystem::absolute(file).lexically_normal();
+  model.name = (place.stem() == "config" ? place.parent_path().filename() : place.stem()).string();
   model.description = fmt::format("{} (Hugging Face config)", model.name);
   model.source = file.string();
 

@@ -84,7 +84,7 @@ TEST_CASE("a mistyped command or option is named beside the nearest that exists"
              ContainsSubstring("there is no command simlate, did you mean \"simulate\"?"));
   for (const char* option : {"--fromat json", "--fromat=json"}) {
     CHECK_THAT(run_program(std::string("simulate ") + option + " " + example).error,
-               ContainsSubstring("orrery simulate has no option --fromat, did you mean \"--format\"?"));
+               ContainsSubstring("orrery: simulate has no option --fromat, did you mean \"--format\"?"));
   }
 }
 

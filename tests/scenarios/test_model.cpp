@@ -179,6 +179,14 @@ TEST_CASE("what a config leaves out and the class of its model type documents is
   CHECK(stated.assumed.empty());
 }
 
+TEST_CASE("a config.json is named like its folder, however its path is written") {
+  const ScratchFolder folder;
+  folder.write("my_model/config.json", good_config);
+  for (const char* path : {"my_model/config.json", "./my_model/config.json", "my_model/./config.json"}) {
+    CHECK(load_model((folder.path() / path).string()).name == "my_model");
+  }
+}
+
 TEST_CASE("sizes have no default, and no model type that is not known has any") {
   const std::string llama = replaced(good_config, "{", "{\"model_type\": \"llama\",");
   CHECK(json_complaint(replaced(llama, "\"hidden_size\": 1024,", "")) ==
