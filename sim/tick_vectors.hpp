@@ -5,8 +5,8 @@
 
 #include <cstddef>
 
-// A function with this is compiled for several instruction sets; the best one is taken when the program is loaded, which
-// is too early for ThreadSanitizer.
+// A function with this is compiled for several instruction sets; the best one is taken when the program is loaded,
+// which is too early for ThreadSanitizer.
 #if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_THREAD__)
 #define ORRERY_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else

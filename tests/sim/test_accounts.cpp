@@ -11,7 +11,6 @@ using namespace orrery::test;
 
 namespace {
 
-
 void check_identities(const SimulationResult& result) {
   for (const RankTotals& rank : result.ranks) {
     CHECK(rank.compute + rank.exposed_comm + rank.idle == result.end);

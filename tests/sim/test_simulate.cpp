@@ -13,7 +13,6 @@ using namespace orrery::test;
 
 namespace {
 
-
 Ticks end_of(const Program& program, const Cluster& cluster) {
   return simulate(program, cluster).end;
 }
