@@ -264,7 +264,9 @@ SimulationResult run(const SizeProblem& problem, const Candidate& c, int layers,
 }  // namespace
 
 Flops useful_flops(const SizeProblem& problem) {
-  const MemoryInput in = memory_input(problem, {.schedule = &schedules().front()});
+  Candidate any;
+  any.schedule = &schedules().front();
+  const MemoryInput in = memory_input(problem, any);
   const double pairs = in.pass == StepPass::decode ? in.tokens : problem.pairs;
   const double attention = 4 * static_cast<double>(problem.model.heads * problem.model.head_dim) * pairs;
   return dense_flops(in) + Flops::from_si((in.pass == StepPass::training ? 3.5 : 1) * attention *
