@@ -65,11 +65,17 @@ int run(const std::vector<std::string>& arguments) {
     std::fputs(kBenchUsage, stdout);
     return 0;
   }
-  const Table table = table_of_this_machine();
+  const Table table = options.planned_gpus > 0
+                          ? make_table(options.planned_gpus, options.planned_gpu, options.planned_link)
+                          : table_of_this_machine();
   say_what_is_left_out(table);
   const std::vector<const Row*> rows = chosen(table, options);
   if (options.list) {
     list(table, rows);
+    return 0;
+  }
+  if (options.planned_gpus > 0) {
+    plan_rows(table, rows, options);
     return 0;
   }
   const int gpus = gpu_count();

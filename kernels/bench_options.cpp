@@ -13,7 +13,10 @@ const char* const kBenchUsage =
     "  --full           every row, under 8 minutes on one GPU\n"
     "  --output DIR     where the CSV files go (default: validate/measured/<gpu> for the whole of --full, otherwise\n"
     "                   validate/measured/<gpu>_part)\n"
-    "  --device N       the GPU for the rows that need one (default: 0)\n\n"
+    "  --device N       the GPU for the rows that need one (default: 0)\n"
+    "  --plan G:N:L     measures nothing: writes the rows of N GPUs G joined by L, e.g. h200_sxm:4:nvlink4, without "
+    "times,\n"
+    "                   so that they can be predicted before they are measured (needs --output)\n\n"
     "Ctrl-C keeps the rows already measured.\n";
 
 namespace {
@@ -25,6 +28,22 @@ int device_number(const std::string& text) {
     throw std::invalid_argument("--device \"" + text + "\" is not the number of a GPU (0, 1, ...)");
   }
   return number;
+}
+
+void set_plan(BenchOptions& options, const std::string& text) {
+  const size_t first = text.find(':'), second = text.find(':', first + 1);
+  int gpus = 0;
+  if (second != std::string::npos) {
+    const auto [end, error] = std::from_chars(text.data() + first + 1, text.data() + second, gpus);
+    if (error != std::errc() || end != text.data() + second) gpus = 0;
+  }
+  if (first == 0 || gpus < 1 || second + 1 == text.size()) {
+    throw std::invalid_argument("--plan \"" + text +
+                                "\" is not a GPU, a number of them and a link (h200_sxm:4:nvlink4)");
+  }
+  options.planned_gpu = text.substr(0, first);
+  options.planned_gpus = gpus;
+  options.planned_link = text.substr(second + 1);
 }
 
 }  // namespace
@@ -53,11 +72,16 @@ BenchOptions parse_bench_options(const std::vector<std::string>& arguments) {
       options.output = value();
     } else if (option == "--device") {
       options.device = device_number(value());
+    } else if (option == "--plan") {
+      set_plan(options, value());
     } else if (option == "--help" || option == "-h") {
       options.help = true;
     } else {
       throw std::invalid_argument("\"" + option + "\" is not an option (see --help)");
     }
+  }
+  if (options.planned_gpus > 0 && options.output.empty()) {
+    throw std::invalid_argument("--plan needs --output DIR, since its files hold no measurements");
   }
   return options;
 }

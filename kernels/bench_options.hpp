@@ -10,6 +10,9 @@ struct BenchOptions {
   std::vector<std::string> only;
   std::string output;  // empty: see output_folder
   int device = 0;
+  // --plan: the rows of a machine with so many such GPUs, without times. 0 GPUs: measure.
+  int planned_gpus = 0;
+  std::string planned_gpu, planned_link;
   std::string command;  // as typed, for the header of the files
 
   // Every row, so that the files stand for the GPU.

@@ -162,7 +162,8 @@ Measurement measure_samples(Rig& rig, const std::function<double()>& once, doubl
     for (int i = 0; i < 5; ++i) samples.push_back(once());
     if (interrupted) throw Interrupted{};
     out.us = summarize(samples);
-  } while (samples.size() < rig.options.min_samples || seconds_since(begin) < at_least_s ||
+  } while ((samples.size() < rig.options.min_samples && seconds_since(begin) < 10 * cap_s) ||
+           seconds_since(begin) < at_least_s ||
            (out.us.ci95_rel >= rig.options.target_ci && seconds_since(begin) < cap_s));
   out.state = rig.monitor->end();
   out.sm_clock_mhz = out.state.sm_clock_mhz;

@@ -15,7 +15,7 @@ struct MeasureOptions {
   size_t min_samples = 20;
   double target_ci = 0.005;  // stop when half the 95 % interval of the median is below this
   double cap_s = 0.35;       // ... or after this long, once min_samples are taken
-  double warmup_s = 0.2;     // of the sustained regime: the clock settles under the power limit within 0.1 s
+  double warmup_s = 0.15;    // of the sustained regime: the clock settles under the power limit within 0.1 s
 };
 
 // What one GPU needs for measuring.
@@ -66,7 +66,7 @@ Measurement measure(Rig& rig, const Work& work, Regime regime = Regime::sustaine
 constexpr double kLongestBurstUs = 60e3;
 
 // The same stopping rule for anything that times itself: `once` returns microseconds. Called, but not counted, for half
-// of at_least_s before.
+// of at_least_s before. What is too long for the least number of samples in ten caps gets fewer.
 Measurement measure_samples(Rig& rig, const std::function<double()>& once, double at_least_s, double cap_s);
 
 }  // namespace orrery

@@ -6,7 +6,7 @@ namespace orrery {
 namespace {
 
 constexpr double kLog2E = 1.4426950408889634;
-constexpr int kWarps = 8;
+constexpr int kStatisticsThreads = 256;
 
 // Where the rows of a pass are: the window (period 1) or the set of skips.
 struct PassRows {
@@ -34,68 +34,83 @@ struct StatisticsParams {
   float* value_weight;
 };
 
+// The lane's eight numbers of a row times those of another, summed over the D / 8 lanes of the row.
+template <int D>
+__device__ float dot(const uint4& a, const uint4& b) {
+  using hopper::unpack_bf16;
+  const uint32_t x[] = {a.x, a.y, a.z, a.w}, y[] = {b.x, b.y, b.z, b.w};
+  float sum = 0;
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    const float2 u = unpack_bf16(x[c]), v = unpack_bf16(y[c]);
+    sum += u.x * v.x + u.y * v.y;
+  }
+#pragma unroll
+  for (int k = D / 16; k > 0; k /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, k);
+  return sum;
+}
+
 // For every row (i, head): L and delta of each pass with the gate folded in, and the gate's gradient.
 //   O = g W + (1 - g) S, the gradients of W and S are g dO and (1 - g) dO. With P' = g P, that is L' = L - log2 g, and
 //   delta' = dO.W, the window's kernels need no gate; and likewise with 1 - g and dO.S for the skips.
 //   d gate_logit = g (1 - g) dO.(W - S). Of W and S only one is at hand: O gives the other.
-// Grid: one warp a row, heads fastest.
+// Grid: any. A row is D / 8 lanes, 16 bytes a lane; heads are fastest. Everything a row reads is asked for at once.
 template <int D>
-__global__ void __launch_bounds__(kWarps * 32) statistics_kernel(StatisticsParams p) {
-  using namespace hopper;
+__global__ void __launch_bounds__(kStatisticsThreads) statistics_kernel(StatisticsParams p) {
+  constexpr int kLanes = D / 8, kRows = kStatisticsThreads / kLanes;
   const PiAttentionShape& s = p.s;
-  const int64_t row = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (row >= s.n * s.heads) return;
-  const int64_t i = row / s.heads, head = row % s.heads, at = row * D;
-  constexpr int kWords = D / 64;  // of two numbers, a lane
-  const int lane = threadIdx.x % 32;
-  auto load = [&](const void* data, int64_t from, float2(&x)[kWords]) {
-    const auto* words = reinterpret_cast<const uint32_t*>(static_cast<const __nv_bfloat16*>(data) + from);
-    for (int c = 0; c < kWords; ++c) x[c] = unpack_bf16(__ldg(words + lane * kWords + c));
+  const int lane = threadIdx.x % kLanes;
+  const int64_t rows = s.n * s.heads, stride = int64_t(gridDim.x) * kRows;
+  const int64_t stride_tokens = stride / s.heads, stride_heads = stride % s.heads;
+  const auto group = static_cast<unsigned>(s.heads / s.kv_heads);
+  int64_t i = (int64_t(blockIdx.x) * kRows + threadIdx.x / kLanes) / s.heads;
+  int64_t head = (int64_t(blockIdx.x) * kRows + threadIdx.x / kLanes) % s.heads;
+  auto load = [&](const void* data, int64_t row, bool wanted) {
+    return wanted ? __ldg(static_cast<const uint4*>(data) + row * kLanes + lane) : uint4{};
   };
-  float2 d_o[kWords], x[kWords];
-  load(p.t.d_o, at, d_o);
-  auto dot = [&](const void* data, int64_t from) {
-    load(data, from, x);
-    float sum = 0;
-    for (int c = 0; c < kWords; ++c) sum += d_o[c].x * x[c].x + d_o[c].y * x[c].y;
-    for (int k = 16; k > 0; k /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, k);
-    return sum;
-  };
-  const float o = dot(p.t.o, at);
-  const bool has_skips = p.gated && i >= p.first_row_with_skips;
-  float with_window = o, with_skips = o, g = 1, logit = 0;
-  if (has_skips) {
-    logit = fminf(fmaxf(p.t.gate_logit[head * s.n + i], -60.0f), 60.0f);
-    g = 1.0f / (1.0f + __expf(-logit));
-    const float rest = 1.0f / (1.0f + __expf(logit));  // 1 - g without cancellation
-    if (p.single) {
-      with_skips = dot(p.t.v, ((i - s.period) * s.kv_heads + head / (s.heads / s.kv_heads)) * D);
-      with_window = (o - rest * with_skips) / g;
-    } else {
-      with_window = dot(p.t.o_window, at);
-      with_skips = (o - g * with_window) / rest;
+  for (int64_t first = int64_t(blockIdx.x) * kRows; first < rows; first += stride) {  // all lanes stay: they shuffle
+    const bool exists = i < s.n, has_skips = exists && p.gated && i >= p.first_row_with_skips;
+    const int64_t row = i * s.heads + head, statistic = head * s.n + i;
+    const uint4 d_o = load(p.t.d_o, row, exists), out = load(p.t.o, row, exists);
+    const uint4 other = p.single
+                            ? load(p.t.v, (i - s.period) * s.kv_heads + static_cast<unsigned>(head) / group, has_skips)
+                            : load(p.t.o_window, row, has_skips);
+    const float lse = exists ? __ldg(p.t.lse + statistic) : 0;
+    const float logit = has_skips ? fminf(fmaxf(__ldg(p.t.gate_logit + statistic), -60.0f), 60.0f) : 0;
+    const float lse_skips = p.set && p.gated && exists ? __ldg(p.t.lse_skips + statistic) : lse;
+    const float o = dot<D>(d_o, out), with_other = dot<D>(d_o, other);
+    if (lane == 0 && exists) {
+      const float g = has_skips ? 1.0f / (1.0f + __expf(-logit)) : 1.0f;
+      const float rest = 1.0f / (1.0f + __expf(logit));  // 1 - g without cancellation
+      float with_window = o, with_skips = o;
+      if (has_skips) {
+        with_skips = p.single ? with_other : (o - g * with_other) / rest;
+        with_window = p.single ? (o - rest * with_other) / g : with_other;
+      }
+      constexpr auto kToLog2 = static_cast<float>(kLog2E);
+      const int64_t to = head * p.window_rows.padded_rows + i;  // one residue
+      p.window.l[to] = kToLog2 * (lse + (has_skips ? log1pf(__expf(-logit)) : 0.0f));
+      p.window.delta[to] = with_window;
+      if (p.value_weight) p.value_weight[to] = has_skips ? rest : 0.0f;
+      // The one of the two that O was not needed for is exact; g (1 - g) (W - S) = g (W - O) = (1 - g) (O - S).
+      if (p.gated) {
+        p.t.d_gate_logit[statistic] = !has_skips ? 0.0f : p.single ? rest * (o - with_skips) : g * (with_window - o);
+      }
+      if (p.set) {
+        const int64_t skip_to = p.skip_rows.at(i, head, s.heads);
+        // A row without skips has none in the band either; any finite L will do.
+        p.skips.l[skip_to] =
+            p.gated && !has_skips ? 0.0f : kToLog2 * (lse_skips + (has_skips ? log1pf(__expf(logit)) : 0.0f));
+        p.skips.delta[skip_to] = with_skips;
+      }
+    }
+    i += stride_tokens;
+    head += stride_heads;
+    if (head >= s.heads) {
+      head -= s.heads;
+      ++i;
     }
   }
-  if (lane != 0) return;
-  constexpr auto kToLog2 = static_cast<float>(kLog2E);
-  const float lse = p.t.lse[head * s.n + i];
-  const int64_t to = p.window_rows.at(i, head, s.heads);
-  p.window.l[to] = kToLog2 * (lse + (has_skips ? log1pf(__expf(-logit)) : 0.0f));
-  p.window.delta[to] = with_window;
-  if (p.value_weight) p.value_weight[to] = has_skips ? 1.0f / (1.0f + __expf(logit)) : 0.0f;
-  if (p.gated) {
-    // The one of the two that O was not needed for is exact; g (1 - g) (W - S) = g (W - O) = (1 - g) (O - S).
-    p.t.d_gate_logit[head * s.n + i] = !has_skips ? 0.0f
-                                       : p.single ? (o - with_skips) / (1.0f + __expf(logit))
-                                                  : g * (with_window - o);
-  }
-  if (!p.set) return;
-  const int64_t skip_to = p.skip_rows.at(i, head, s.heads);
-  const float lse_skips = p.gated ? p.t.lse_skips[head * s.n + i] : lse;
-  // A row without skips has none in the band either; any finite L will do.
-  p.skips.l[skip_to] =
-      p.gated && !has_skips ? 0.0f : kToLog2 * (lse_skips + (has_skips ? log1pf(__expf(logit)) : 0.0f));
-  p.skips.delta[skip_to] = with_skips;
 }
 
 struct GradientCall {
@@ -180,8 +195,9 @@ void backward(const PiAttentionShape& s, const PiAttentionBackward& t, cudaStrea
   if (gated_value) p.value_weight = take(p.window_rows, 0);
   if (p.set) p.skips = {take(p.skip_rows, kHuge), take(p.skip_rows, 0)};
 
-  const int64_t blocks = (s.n * s.heads + kWarps - 1) / kWarps;
-  statistics_kernel<D><<<static_cast<unsigned>(blocks), kWarps * 32, 0, stream>>>(p);
+  constexpr int kRows = kStatisticsThreads / (D / 8);
+  const int64_t blocks = std::min<int64_t>((s.n * s.heads + kRows - 1) / kRows, 64 * hopper_multiprocessors());
+  statistics_kernel<D><<<static_cast<unsigned>(blocks), kStatisticsThreads, 0, stream>>>(p);
   ORRERY_LAUNCHED();
   const int64_t extra = s.has_skips() && s.skips == 1 ? s.period : 0;
   const GradientCall window{s, t, p.window_rows, 0, s.window - 1, extra, p.window, p.value_weight, false};
@@ -210,6 +226,7 @@ void pi_attention_backward(const PiAttentionShape& s, const PiAttentionBackward&
   require(!gated || (t.gate_logit && t.d_gate_logit), kWhat, "gate_logit or its gradient is missing (null pointer)");
   require(!gated || s.skips == 1 || (t.lse_skips && t.o_window), kWhat,
           "lse_skips or o_window is missing (null pointer)");
+  if (gated && s.skips > 1) require_aligned(kWhat, {t.o_window});
   require(s.n * s.heads < (int64_t{1} << 33), kWhat, "at most 2^33 rows");
   s.head_dim == 64 ? backward<64>(s, t, stream) : backward<128>(s, t, stream);
 }

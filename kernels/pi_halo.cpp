@@ -49,6 +49,7 @@ void PiHalo::make_rank(int r, bool with_backward) {
   for (auto* event : {&k.start, &k.end}) event->reset(new Event);
   for (auto* event : {&k.sent, &k.computed, &k.returned}) event->reset(new Event(false));
   const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
+  k.gated = shape_.gated();
   const auto q = static_cast<size_t>(shape_.n * shape_.heads * shape_.head_dim);
   const auto rows = static_cast<size_t>(shape_.n * shape_.heads);
   const auto key_halo = static_cast<size_t>(shape_.key_halo() * kv_row);
@@ -63,7 +64,7 @@ void PiHalo::make_rank(int r, bool with_backward) {
   const size_t key_from = first ? key_halo : 0, value_from = value_halo - (first ? 0 : key_halo);
   auto *keys = k.keys.as<Bf16Bits>() + key_from, *values = k.values.as<Bf16Bits>() + value_from;
   k.attention.reset(
-      new AttentionForward(shape_.attention(first), k.device, k.q.get(), keys, values, k.lse.get(), k.o.get()));
+      new AttentionForward(shape_.attention(first), k.device, k.q.get(), keys, values, k.lse.get(), k.window_o()));
   if (with_backward) {
     for (DeviceBuffer* b : {&k.d_out, &k.d_o, &k.dq}) *b = DeviceBuffer(q * 2);
     k.d_gate = DeviceBuffer(rows * 4);
@@ -71,8 +72,8 @@ void PiHalo::make_rank(int r, bool with_backward) {
     k.d_values = DeviceBuffer(k.values.bytes());
     k.returned_keys = DeviceBuffer(key_halo * 2);
     k.returned_values = DeviceBuffer(value_halo * 2);
-    k.gradient.reset(new AttentionBackward(shape_.attention(first), k.device, k.q.get(), keys, values, k.o.get(),
-                                           k.d_o.get(), k.lse.get(), k.dq.get(), k.d_keys.as<Bf16Bits>() + key_from,
+    k.gradient.reset(new AttentionBackward(shape_.attention(first), k.device, k.q.get(), keys, values, k.window_o(),
+                                           k.window_d_o(), k.lse.get(), k.dq.get(), k.d_keys.as<Bf16Bits>() + key_from,
                                            k.d_values.as<Bf16Bits>() + value_from));
   }
   ORRERY_CUDA(cudaDeviceSynchronize());

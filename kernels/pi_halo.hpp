@@ -15,10 +15,11 @@ struct PiShape {
   int64_t n = 4096;  // tokens of one rank
   int64_t heads = 32, kv_heads = 32, head_dim = 128;
   int64_t window = 1024;  // keys a query sees, itself included
-  int64_t period = 2048;
+  int64_t period = 2048;  // of the skip; 0: none, and no gate
   Transport transport = Transport::copy_engine;
   int channels = 0;
 
+  bool gated() const { return period > 0; }
   // Rows of keys taken from the previous rank (one more than needed, a whole number of tiles), and of values.
   int64_t key_halo() const { return window; }
   int64_t value_halo() const { return std::max(window, period); }

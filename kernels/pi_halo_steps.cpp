@@ -85,6 +85,7 @@ void PiHalo::queue_forward(int r, bool stamp) {
 #endif
   }
   k.stamped(stamp, compute, "attention", [&] { k.attention->run(compute); });
+  if (!k.gated) return;
   k.stamped(stamp, compute, "gate", [&] {
     gate_skip(shape_.gate(first), k.out.get(), k.o.get(), k.values.as<Bf16Bits>() + shape_.value_halo() * kv_row,
               k.gate.as<float>(), compute);
@@ -98,15 +99,19 @@ void PiHalo::queue_backward(int r, bool stamp) {
   const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
   const int64_t key_bytes = shape_.key_halo() * kv_row * 2, value_bytes = shape_.value_halo() * kv_row * 2;
   const GateSkip gate = shape_.gate(first);
-  k.stamped(stamp, compute, "gate_gradient", [&] {
-    gate_skip_backward(gate, k.d_o.get(), k.d_gate.as<float>(), k.d_out.get(), k.o.get(),
-                       k.values.as<Bf16Bits>() + shape_.value_halo() * kv_row, k.gate.as<float>(), compute);
-  });
+  if (k.gated) {
+    k.stamped(stamp, compute, "gate_gradient", [&] {
+      gate_skip_backward(gate, k.d_o.get(), k.d_gate.as<float>(), k.d_out.get(), k.o.get(),
+                         k.values.as<Bf16Bits>() + shape_.value_halo() * kv_row, k.gate.as<float>(), compute);
+    });
+  }
   k.stamped(stamp, compute, "attention_gradient", [&] { k.gradient->run(compute); });
-  k.stamped(stamp, compute, "skip_gradient", [&] {
-    gate_skip_values(gate, k.d_values.as<Bf16Bits>() + shape_.value_halo() * kv_row, k.d_out.get(), k.gate.as<float>(),
-                     first ? 0 : -shape_.key_halo(), compute);
-  });
+  if (k.gated) {
+    k.stamped(stamp, compute, "skip_gradient", [&] {
+      gate_skip_values(gate, k.d_values.as<Bf16Bits>() + shape_.value_halo() * kv_row, k.d_out.get(),
+                       k.gate.as<float>(), first ? 0 : -shape_.key_halo(), compute);
+    });
+  }
   k.computed->record(compute);
   ORRERY_CUDA(cudaStreamWaitEvent(copy, *k.computed, 0));
   if (shape_.transport == Transport::copy_engine) {

@@ -51,7 +51,7 @@ void Ring::make_rank(int r, bool with_backward) {
   k.o = DeviceBuffer(q * 2);
   if (with_backward) {
     k.d_o = DeviceBuffer(q * 2);
-    k.lse_half = DeviceBuffer(rows * 2);
+    k.lse_part = DeviceBuffer(rows * 4);
     k.dq_part = DeviceBuffer(q * 2);
     k.dkv_part = DeviceBuffer(kv * 4);
     k.dq_sum = DeviceBuffer(q * 4);
@@ -82,7 +82,7 @@ void Ring::make_rank(int r, bool with_backward) {
     if (!with_backward) continue;
     k.backward.back().reset(new AttentionBackward(
         a, k.device, at<Bf16Bits>(k.q, q_at), keys, values, at<Bf16Bits>(k.o, q_at), at<Bf16Bits>(k.d_o, q_at),
-        w.q_from ? k.lse_half.get() : k.lse.get(), k.dq_part.get(), k.dkv_part.get(),
+        w.q_from ? k.lse_part.get() : k.lse.get(), k.dq_part.get(), k.dkv_part.get(),
         at<Bf16Bits>(k.dkv_part, w.k_count * shape_.kv_heads * shape_.head_dim)));
   }
   ORRERY_CUDA(cudaDeviceSynchronize());

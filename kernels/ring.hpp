@@ -14,7 +14,7 @@
 
 namespace orrery {
 
-enum class Layout { contiguous, zigzag };
+enum class Layout { contiguous, zigzag, striped };
 enum class Transport { copy_engine, nccl };
 
 struct RingShape {
@@ -36,8 +36,11 @@ struct BlockWork {
   Mask mask = Mask::full;
   int64_t q_from = 0, q_count = 0, k_from = 0, k_count = 0;
 };
-// Rank's queries against the block that `owner` owns. With zigzag, rank r owns the chunks r and 2P-1-r of 2P.
+// Rank's queries against the block that `owner` owns. With zigzag, rank r owns the chunks r and 2P-1-r of 2P; striped,
+// the tokens r, r + P, r + 2P, ...
 BlockWork block_work(const RingShape& shape, int rank, int owner);
+// The queries of blocks that not all queries of a rank see (zigzag, striped); the same ones for all such blocks.
+BlockWork partial_queries(const RingShape& shape);
 // Global position of token i of a rank.
 int64_t global_token(const RingShape& shape, int rank, int64_t i);
 // All plans a ring needs, so that they can be compiled beforehand.

@@ -63,7 +63,7 @@ PiShape small(PiShape s) {
   s.heads = 2;
   s.kv_heads = 1;
   s.window = 64;
-  s.period = 192;
+  if (s.gated()) s.period = 192;
   return s;
 }
 
@@ -123,7 +123,7 @@ Difference check_pi(PiShape shape) {
   a.n_q = a.n_k = total;
   const ReferenceForward attention = reference_forward(a, q.values, k.values, v.values);
   Doubles out = attention.o, d_o = d_out.values, d_gate(gate.size()), dv_skip(v.values.size());
-  for (int64_t t = s.period; t < total; ++t) {
+  for (int64_t t = s.gated() ? s.period : total; t < total; ++t) {
     for (int64_t h = 0; h < s.heads; ++h) {
       const double g = gate[h * total + t];
       const int64_t skipped = (t - s.period) * kv_row + (h * s.kv_heads / s.heads) * d;
@@ -164,7 +164,7 @@ Difference check_pi(PiShape shape) {
   }
   Difference result = worst(difference(got_out, out, d), difference(dq, gradient.dq, d));
   result = worst(result, worst(difference(dk, gradient.dk, d), difference(dv, gradient.dv, d)));
-  return worst(result, difference(got_gate, d_gate, total));
+  return s.gated() ? worst(result, difference(got_gate, d_gate, total)) : result;
 }
 
 }  // namespace orrery

@@ -10,7 +10,7 @@ struct Ring::Rank {
   int device = 0;
   std::unique_ptr<Stream> compute, copy, gradient;
   DeviceBuffer q, own, buffer[2], o_block, lse_block, o_sum, lse, o;
-  DeviceBuffer d_o, lse_half, dq_part, dkv_part, dq_sum, dq, dkv_sum[2], dkv_home, dkv;
+  DeviceBuffer d_o, lse_part, dq_part, dkv_part, dq_sum, dq, dkv_sum[2], dkv_home, dkv;
   std::vector<std::unique_ptr<AttentionForward>> forward;  // by step; null where a step has no work
   std::vector<std::unique_ptr<AttentionBackward>> backward;
   // By step, forward's steps first and then backward's.

@@ -7,12 +7,20 @@ BlockWork block_work(const RingShape& s, int rank, int owner) {
   w.q_count = w.k_count = s.n;
   w.any = true;
   if (!s.causal) return w;
-  if (owner == rank) {  // both layouts keep a rank's tokens in order, so its own block is causal as a whole
+  if (owner == rank) {  // all layouts keep a rank's tokens in order, so its own block is causal as a whole
     w.mask = Mask::causal;
     return w;
   }
   if (s.layout == Layout::contiguous) {
     w.any = owner < rank;
+    return w;
+  }
+  if (s.layout == Layout::striped) {  // key j of an earlier rank lies just before query j, of a later rank just behind
+    w.mask = Mask::causal;
+    if (owner > rank) {
+      w.q_from = 1;
+      w.q_count = w.k_count = s.n - 1;
+    }
     return w;
   }
   const int64_t half = s.n / 2;
@@ -25,8 +33,19 @@ BlockWork block_work(const RingShape& s, int rank, int owner) {
   return w;
 }
 
+BlockWork partial_queries(const RingShape& s) {
+  for (int owner = 0; owner < s.ranks; ++owner) {
+    for (int rank = 0; rank < s.ranks; ++rank) {
+      const BlockWork w = block_work(s, rank, owner);
+      if (w.any && w.q_count < s.n) return w;
+    }
+  }
+  return {};
+}
+
 int64_t global_token(const RingShape& s, int rank, int64_t i) {
   if (s.layout == Layout::contiguous) return rank * s.n + i;
+  if (s.layout == Layout::striped) return i * s.ranks + rank;
   const int64_t half = s.n / 2;
   return i < half ? rank * half + i : (2 * s.ranks - 1 - rank) * half + (i - half);
 }

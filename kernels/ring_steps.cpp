@@ -137,9 +137,9 @@ void Ring::queue_backward(int r, bool after_forward, bool stamp) {
   const cudaStream_t compute = *k.compute;
   const int64_t row = shape_.heads * shape_.head_dim, kv_row = shape_.kv_heads * shape_.head_dim;
   k.base = shape_.ranks;
-  if (shape_.causal && shape_.layout == Layout::zigzag) {  // LSE of the late half, packed as the kernels read it
-    const auto half = static_cast<size_t>(shape_.n / 2) * 4;
-    ORRERY_CUDA(cudaMemcpy2DAsync(k.lse_half.get(), half, at<float>(k.lse, shape_.n / 2), 2 * half, half,
+  if (const BlockWork part = partial_queries(shape_); part.any) {  // their LSE, packed as the kernels read it
+    const auto width = static_cast<size_t>(part.q_count) * 4, pitch = static_cast<size_t>(shape_.n) * 4;
+    ORRERY_CUDA(cudaMemcpy2DAsync(k.lse_part.get(), width, at<float>(k.lse, part.q_from), pitch, width,
                                   static_cast<size_t>(shape_.heads), cudaMemcpyDeviceToDevice, compute));
   }
   for (int step = 0; step < shape_.ranks; ++step) {

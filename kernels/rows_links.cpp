@@ -160,6 +160,13 @@ std::vector<Pattern> patterns(const Table& table) {
   Pattern fan{"fan_out", "rank 0 to every other at once", ranks, {}, link};
   for (int r = 1; r < ranks; ++r) fan.transfers.push_back({0, r});
   if (ranks > 2) out.push_back(fan);
+  Pattern all{"all_pairs", "every rank to every other at once", ranks, {}, link};
+  for (int from = 0; from < ranks; ++from) {
+    for (int to = 0; to < ranks; ++to) {
+      if (from != to) all.transfers.push_back({from, to});
+    }
+  }
+  if (real && ranks > 2) out.push_back(all);
   out.push_back({"to_host", "to pinned memory of the host", 1, {{0, -1}}, "host"});
   out.push_back({"from_host", "from pinned memory of the host", 1, {{-1, 0}}, "host"});
   return out;
@@ -215,6 +222,13 @@ void add_link_rows(Table& table) {
     const size_t step = pattern.link == "local" ? 4 : 1;  // virtual ranks have no link to know in detail
     const int64_t largest = pattern.link == "host" ? kLargestToHost : kLargest;
     for (size_t i = 0; i < sizes.size() && sizes[i] <= largest; i += step) add(table, pattern, sizes[i]);
+  }
+  if (table.gpus <= 2) return;
+  for (int from = 0; from < table.gpus; ++from) {  // whether all pairs are alike
+    for (int to = 0; to < table.gpus; ++to) {
+      const std::string name = "from_" + std::to_string(from) + "_to_" + std::to_string(to);
+      if (from != to) add(table, {name, "one copy, pushed by its source", 2, {{from, to}}, table.link}, 64 << 20);
+    }
   }
 }
 

@@ -62,11 +62,14 @@ void add_ring(Table& table, const RingShape& s, const std::string& pass, bool qu
   const bool forward = pass != "backward", backward = pass != "forward";
   Row row;
   row.group = "ring";
-  const std::string layout = s.layout == Layout::zigzag ? "zigzag" : "contiguous";
+  const std::string layout = s.layout == Layout::zigzag    ? "zigzag"
+                             : s.layout == Layout::striped ? "striped"
+                                                           : "contiguous";
   const std::string channels = s.transport == Transport::nccl ? s.channels ? std::to_string(s.channels) : "auto" : "";
   row.name = "ring/" + pass + "/" + (s.causal ? "causal" : "full") + "/" + layout + "/" + transport_name(s.transport) +
              (channels.empty() ? "" : "/c" + channels) + "/p" + std::to_string(s.ranks) + "/h" +
-             std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "/n" + std::to_string(s.n);
+             std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "/d" + std::to_string(s.head_dim) + "/n" +
+             std::to_string(s.n);
   row.what = "exact ring attention, blocks by cuDNN";
   AttentionShape whole;
   whole.n_q = whole.n_k = s.n * s.ranks;
@@ -119,16 +122,17 @@ void add_pi(Table& table, const PiShape& s, const std::string& pass, bool quick)
   Row row;
   row.group = "ring";
   const std::string channels = s.transport == Transport::nccl ? s.channels ? std::to_string(s.channels) : "auto" : "";
-  row.name = "ring/pi_halo/" + pass + "/" + transport_name(s.transport) + "/p" + std::to_string(s.ranks) + "/h" +
-             std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "/n" + std::to_string(s.n) + "/w" +
-             std::to_string(s.window) + "/s" + std::to_string(s.period);
-  row.what = "pi-Attention: window, gated skip of one key, halo from the previous rank";
+  row.name = std::string(s.gated() ? "ring/pi_halo/" : "ring/window_halo/") + pass + "/" + transport_name(s.transport) +
+             "/p" + std::to_string(s.ranks) + "/h" + std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "/n" +
+             std::to_string(s.n) + "/w" + std::to_string(s.window) + (s.gated() ? "/s" + std::to_string(s.period) : "");
+  row.what = s.gated() ? "pi-Attention: window, gated skip of one key, halo from the previous rank"
+                       : "a window, halo from the previous rank";
   AttentionShape whole = s.attention(true);
   whole.n_q = whole.n_k = s.n * s.ranks;
   row.flops = whole.forward_flops() + (backward ? whole.backward_flops() : 0);
   row.quick = quick;
   row.expected_s = 1;
-  row.keys = {{"implementation", "orrery_pi"},
+  row.keys = {{"implementation", s.gated() ? "orrery_pi" : "orrery_window"},
               {"backend", "cudnn"},
               {"gpu", table.gpu},
               {"link", s.ranks > table.gpus ? "local" : table.link},
@@ -146,7 +150,7 @@ void add_pi(Table& table, const PiShape& s, const std::string& pass, bool quick)
               {"physical_gpus", std::to_string(std::min(table.gpus, s.ranks))},
               {"tokens_per_gpu", std::to_string(s.n)},
               {"window", std::to_string(s.window)},
-              {"period", std::to_string(s.period)}};
+              {"period", s.gated() ? std::to_string(s.period) : ""}};
   const Fields keys = row.keys;
   row.run = [s, backward, keys](Rig& rig) {
     const Difference error = check_pi(s);
@@ -168,55 +172,99 @@ void add_pi(Table& table, const PiShape& s, const std::string& pass, bool quick)
   table.rows.push_back(std::move(row));
 }
 
-void add_shapes(Table& table) {
-  const bool real = table.gpus > 1;
+struct Masked {
+  bool causal;
+  Layout layout;
+};
+constexpr Masked kFull{false, Layout::contiguous}, kZigzag{true, Layout::zigzag};
+
+// Ranks that share one GPU: that everything runs, and the order of things.
+void add_virtual_ranks(Table& table) {
+  for (int ranks : {2, 4}) {
+    RingShape s;
+    s.ranks = ranks;
+    s.n = 4 * K;
+    for (const Masked& m : {kFull, Masked{true, Layout::contiguous}, kZigzag, Masked{true, Layout::striped}}) {
+      s.causal = m.causal;
+      s.layout = m.layout;
+      s.kv_heads = 32;
+      for (const char* pass : {"forward", "forward_backward"}) {
+        add_ring(table, s, pass, m.layout == Layout::zigzag && std::string(pass) == "forward_backward");
+      }
+    }
+    s.kv_heads = 8;  // a grouped-query layer: a quarter of the traffic
+    add_ring(table, s, "forward_backward", false);
+    PiShape pi;
+    pi.ranks = ranks;
+    for (int64_t period : {2 * K, int64_t{0}}) {
+      pi.period = period;
+      for (const char* pass : {"forward", "forward_backward"}) add_pi(table, pi, pass, period > 0);
+    }
+  }
+}
+
+// The rings of all GPUs, what tells most first: a run may be ended by a time limit.
+void add_real_ranks(Table& table) {
   std::vector<Transport> transports{Transport::copy_engine};
 #if ORRERY_HAVE_NCCL
-  if (real) transports.push_back(Transport::nccl);
+  transports.push_back(Transport::nccl);
 #endif
-  const std::vector<int> rank_counts = real ? std::vector<int>{table.gpus} : std::vector<int>{2, 4};
-  for (int ranks : rank_counts) {
-    for (Transport transport : transports) {
-      std::vector<int64_t> tokens =
-          real ? std::vector<int64_t>{K, 2 * K, 4 * K, 8 * K, 16 * K, 32 * K} : std::vector<int64_t>{4 * K};
-      for (int64_t n : tokens) {
-        for (const auto& [causal, layout] :
-             {std::pair<bool, Layout>{false, Layout::contiguous}, {true, Layout::contiguous}, {true, Layout::zigzag}}) {
-          for (const char* pass : {"forward", "backward", "forward_backward"}) {
-            if (n > 8 * K && std::string(pass) == "backward") continue;  // long, and inside forward_backward as well
-            RingShape s;
-            s.ranks = ranks;
-            s.n = n;
-            s.causal = causal;
-            s.layout = layout;
-            s.transport = transport;
-            add_ring(table, s, pass, n == 4 * K && layout == Layout::zigzag && std::string(pass) == "forward_backward");
-            if (n == 4 * K && std::string(pass) != "backward") {  // a grouped-query layer: a quarter of the traffic
-              s.kv_heads = 8;
-              add_ring(table, s, pass, false);
-            }
-          }
-        }
-      }
-      if (transport == Transport::nccl) {  // the channels, where they cost most
-        for (int channels : {2, 8, 32}) {
-          RingShape s;
-          s.ranks = ranks;
-          s.n = 4 * K;
-          s.transport = transport;
-          s.channels = channels;
-          add_ring(table, s, "forward", false);
-        }
-      }
-      for (int64_t n : {4 * K, 16 * K}) {
-        PiShape s;
-        s.ranks = ranks;
-        s.n = n;
-        s.transport = transport;
-        for (const char* pass : {"forward", "forward_backward"}) add_pi(table, s, pass, n == 4 * K);
+  RingShape s;
+  s.ranks = table.gpus;
+  auto add = [&](int64_t n, const Masked& m, std::initializer_list<const char*> passes, bool quick = false) {
+    s.n = n;
+    s.causal = m.causal;
+    s.layout = m.layout;
+    for (const Transport t : transports) {
+      s.transport = t;
+      for (const char* pass : passes) add_ring(table, s, pass, quick && std::string(pass) == "forward_backward");
+    }
+  };
+  auto add_both = [&](std::initializer_list<int64_t> tokens) {
+    for (int64_t n : tokens) {
+      for (const Masked& m : {kFull, kZigzag}) add(n, m, {"forward", "forward_backward"}, n == 4 * K);
+    }
+  };
+  add_both({2 * K, 4 * K, 8 * K, 1 * K, 16 * K});
+  PiShape pi;
+  pi.ranks = table.gpus;
+  for (int64_t period : {2 * K, int64_t{0}}) {
+    pi.period = period;
+    for (int64_t n : {4 * K, 16 * K}) {
+      pi.n = n;
+      for (const Transport t : transports) {
+        pi.transport = t;
+        for (const char* pass : {"forward", "forward_backward"}) add_pi(table, pi, pass, period && n == 4 * K);
       }
     }
   }
+  for (Layout layout : {Layout::striped, Layout::contiguous}) {
+    for (int64_t n : {2 * K, 4 * K, 8 * K, 1 * K, 16 * K}) add(n, {true, layout}, {"forward", "forward_backward"});
+  }
+  s.kv_heads = 8;  // grouped queries: a quarter of the traffic
+  add_both({4 * K, 2 * K, 16 * K});
+  s.heads = s.kv_heads = 8;
+  add_both({4 * K, 16 * K, 32 * K});
+  s.heads = 64;
+  add_both({4 * K, 2 * K});
+  s.kv_heads = 64;
+  add_both({2 * K, 8 * K});
+  s.heads = s.kv_heads = 32;
+  s.head_dim = 64;
+  add_both({4 * K, 2 * K, 16 * K});
+  s.head_dim = 128;
+  for (const Masked& m : {kFull, kZigzag}) add(4 * K, m, {"backward"});
+#if ORRERY_HAVE_NCCL
+  for (int channels : {2, 8, 32}) {  // where they cost most
+    RingShape limited;
+    limited.ranks = table.gpus;
+    limited.n = 4 * K;
+    limited.transport = Transport::nccl;
+    limited.channels = channels;
+    add_ring(table, limited, "forward", false);
+  }
+#endif
+  add_both({512, 32 * K});
 }
 #endif
 
@@ -227,7 +275,7 @@ void add_ring_rows(Table& table) {
               result_columns("ms", run_keys()), "", run_keys()};
   for (const char* c : {"rank", "step", "op", "start_us", "end_us", "run_us"}) group.step_columns.push_back(c);
 #if ORRERY_HAVE_CUDNN
-  add_shapes(table);
+  table.gpus > 1 ? add_real_ranks(table) : add_virtual_ranks(table);
 #else
   group.missing = "built without cuDNN";
 #endif

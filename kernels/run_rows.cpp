@@ -138,6 +138,12 @@ class Files {
     for (const Fields& step : outcome.steps) steps_[row.group]->write(step);
   }
 
+  void write_planned(const Row& row) {
+    Fields line = keys(row);
+    line.push_back({"status", "planned"});
+    lines_[row.group]->write(line);
+  }
+
   void write_failure(const Row& row, const std::string& reason) {
     Fields line = keys(row);
     line.push_back({"status", "failed"});
@@ -161,17 +167,19 @@ class Files {
 
 }  // namespace
 
+void plan_rows(const Table& table, const std::vector<const Row*>& rows, const BenchOptions& options) {
+  Files files(table, options.output, {{"command", options.command}});
+  for (const Row* row : rows) files.write_planned(*row);
+}
+
 int run_rows(const Table& table, const std::vector<const Row*>& rows, const BenchOptions& options) {
   const auto start = Clock::now();
   Rig rig(options.device);
-  if (!options.full) {
-    rig.options.cap_s = 0.1;
-    rig.options.warmup_s = 0.15;
-  }
+  if (!options.full) rig.options.cap_s = 0.1;
   const std::string folder = output_folder(options, table.gpu);
   Files files(table, folder, header(rig, options));
   auto compiled = std::async(std::launch::async, [&] { compile_plans(rows, options.device); });
-  if (options.full) heat(rig, 25);
+  if (options.complete()) heat(rig, 25);
   compiled.get();
 
   double expected = 0;

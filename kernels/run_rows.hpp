@@ -9,5 +9,7 @@ namespace orrery {
 
 // 0; 1 if a row failed; 130 if it was interrupted.
 int run_rows(const Table& table, const std::vector<const Row*>& rows, const BenchOptions& options);
+// Writes the same files with the rows' keys alone, status = planned.
+void plan_rows(const Table& table, const std::vector<const Row*>& rows, const BenchOptions& options);
 
 }  // namespace orrery

@@ -19,6 +19,10 @@ TEST_CASE("orrery-bench options: what is given is what is measured") {
   CHECK_FALSE(some.complete());
   CHECK(parse_bench_options({"--full"}).complete());
   CHECK_FALSE(parse_bench_options({"--full", "--quick"}).full);
+  const BenchOptions plan = parse_bench_options({"--plan", "h200_sxm:4:nvlink4", "--output", "there"});
+  CHECK(plan.planned_gpu == "h200_sxm");
+  CHECK(plan.planned_gpus == 4);
+  CHECK(plan.planned_link == "nvlink4");
 }
 
 TEST_CASE("orrery-bench options: mistakes are named") {
@@ -34,6 +38,12 @@ TEST_CASE("orrery-bench options: mistakes are named") {
   CHECK(message({"--list", "gemm"}) == "\"gemm\" is not an option (see --help)");
   CHECK(message({"--only"}) == "--only needs a value (see --help)");
   CHECK(message({"--only", ""}) == "--only needs a value (see --help)");
+  CHECK(message({"--plan", "h200_sxm:4:nvlink4"}) == "--plan needs --output DIR, since its files hold no measurements");
+  for (const char* bad :
+       {"h200_sxm", "h200_sxm:4", "h200_sxm:0:nvlink4", "h200_sxm:x:nvlink4", ":4:nvlink4", "h200_sxm:4:"}) {
+    CHECK(message({"--plan", bad}) ==
+          "--plan \"" + std::string(bad) + "\" is not a GPU, a number of them and a link (h200_sxm:4:nvlink4)");
+  }
   for (const char* bad : {"one", "-1", "1x", "99999999999"}) {
     CHECK(message({"--device", bad}) == "--device \"" + std::string(bad) + "\" is not the number of a GPU (0, 1, ...)");
   }

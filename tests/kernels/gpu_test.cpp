@@ -84,19 +84,22 @@ TEST_CASE("attention blocks through cuDNN") {
 TEST_CASE("rings over virtual or real ranks") {
   for (int ranks : {1, 2, 3, 4}) {
     for (const bool causal : {false, true}) {
-      for (Layout layout : {Layout::contiguous, Layout::zigzag}) {
+      for (Layout layout : {Layout::contiguous, Layout::zigzag, Layout::striped}) {
         RingShape s;
         s.ranks = ranks;
         s.causal = causal;
         s.layout = layout;
-        INFO("ranks " << ranks << " causal " << causal << " zigzag " << (layout == Layout::zigzag));
+        INFO("ranks " << ranks << " causal " << causal << " layout " << static_cast<int>(layout));
         CHECK(check_ring(s, true).norm < kBf16Tolerance);
       }
     }
-    PiShape pi;
-    pi.ranks = ranks;
-    INFO("pi ranks " << ranks);
-    CHECK(check_pi(pi).norm < kBf16Tolerance);
+    for (int64_t period : {2048, 0}) {
+      PiShape pi;
+      pi.ranks = ranks;
+      pi.period = period;
+      INFO("pi ranks " << ranks << " period " << period);
+      CHECK(check_pi(pi).norm < kBf16Tolerance);
+    }
   }
 }
 #endif

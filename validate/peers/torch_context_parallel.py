@@ -11,8 +11,10 @@ users run it: the host's launches are part of what is measured. The slowest rank
 import argparse
 import csv
 import datetime
+import itertools
 import os
 import statistics
+import subprocess
 import sys
 import time
 
@@ -104,7 +106,8 @@ def check(mesh, causal, backend, rotate, head_dim, gqa):
 
 
 def measure(once, cap_s):
-    """Milliseconds of the slowest rank, at least 20 samples, until the median is known to 0.5 % or cap_s is over."""
+    """Milliseconds of the slowest rank, at least 20 samples, until the median is known to 0.5 % or cap_s is over.
+    What is too long for 20 samples in ten times cap_s gets fewer."""
     for _ in range(3):
         once()
     torch.cuda.synchronize()
@@ -130,7 +133,8 @@ def measure(once, cap_s):
         half = 0.98 * n**0.5
         low, high = ordered[max(0, int(n / 2 - half))], ordered[min(n - 1, int(n / 2 + half) + 1)]
         ci = (high - low) / 2 / median
-        over = torch.tensor([float(n >= 20 and (ci < 0.005 or time.time() - begin > cap_s))], device="cuda")
+        spent = time.time() - begin
+        over = torch.tensor([float((n >= 20 and (ci < 0.005 or spent > cap_s)) or spent > 10 * cap_s)], device="cuda")
         dist.broadcast(over, 0)
         if over.item():
             pick = lambda p: ordered[min(n - 1, int(p * (n - 1) + 0.5))]
@@ -163,6 +167,9 @@ def main():
         header = {
             "gpu": torch.cuda.get_device_name(),
             "gpus": world,
+            "driver": subprocess.run(
+                ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True,
+                check=False).stdout.split("\n")[0],
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
@@ -180,56 +187,62 @@ def main():
         writer.writeheader()
         out.flush()
 
+    checks = {}
+
+    def checked(backend, rotate, causal):
+        """The error of a configuration and, if it is too large, why; once for all its rows."""
+        if (backend, rotate, causal) not in checks:
+            error, reason = float("nan"), ""
+            try:
+                error = check(mesh, causal, backend, rotate, args.head_dim, args.heads != args.kv_heads)
+                if not error <= TOLERANCE:
+                    reason = f"wrong result: {error:.3g}"
+            except Exception as exception:  # a backend that refuses the shape is a row that failed
+                reason = str(exception).splitlines()[0][:200]
+            checks[backend, rotate, causal] = error, reason
+        return checks[backend, rotate, causal]
+
+    # Short ones first: a run may be ended by a time limit.
     failed = 0
-    for backend in args.backend:
-        for rotate in args.rotate:
-            for causal in (False, True):
-                error, reason = float("nan"), ""
-                try:
-                    error = check(mesh, causal, backend, rotate, args.head_dim, args.heads != args.kv_heads)
-                    if not error <= TOLERANCE:
-                        reason = f"wrong result: {error:.3g}"
-                except Exception as exception:  # a backend that refuses the shape is a row that failed
-                    reason = str(exception).splitlines()[0][:200]
-                for seq_len in args.seq_len:
-                    for backward in (False, True):
-                        row = {
-                            "implementation": "pytorch_context_parallel",
-                            "backend": backend,
-                            "gpu": gpu_key(torch.cuda.get_device_name()),
-                            "link": args.link,
-                            "n_gpu": world,
-                            "seq_len": seq_len,
-                            "heads": args.heads,
-                            "kv_heads": args.kv_heads,
-                            "head_dim": args.head_dim,
-                            "causal": str(causal).lower(),
-                            "layout": "zigzag" if causal else "contiguous",
-                            "schedule": rotate,
-                            "pass": "forward_backward" if backward else "forward",
-                            "error_norm": f"{error:.4g}",
-                            "status": "failed" if reason else "ok",
-                            "reason": reason,
-                        }
-                        if not reason:
-                            try:
-                                shape = (args.heads, args.kv_heads, seq_len, args.head_dim)
-                                median, p5, p95, n, ci = inside(
-                                    mesh, shape, causal, backend, backward, rotate,
-                                    lambda once, whole: measure(once, args.cap_s),
-                                )
-                                row.update(
-                                    time_ms=f"{median:.6g}", p5_ms=f"{p5:.6g}", p95_ms=f"{p95:.6g}", samples=n,
-                                    ci95_rel=f"{ci:.4g}",
-                                )
-                            except Exception as exception:
-                                row.update(status="failed", reason=str(exception).splitlines()[0][:200])
-                        failed += row["status"] == "failed"
-                        if writer:
-                            writer.writerow(row)
-                            out.flush()
-                            print(*(row.get(c, "") for c in ("backend", "schedule", "causal", "seq_len", "pass")),
-                                  row.get("time_ms", row["reason"]), flush=True)
+    for seq_len, backend, rotate, causal, backward in itertools.product(
+        args.seq_len, args.backend, args.rotate, (False, True), (False, True)
+    ):
+        error, reason = checked(backend, rotate, causal)
+        row = {
+            "implementation": "pytorch_context_parallel",
+            "backend": backend,
+            "gpu": gpu_key(torch.cuda.get_device_name()),
+            "link": args.link,
+            "n_gpu": world,
+            "seq_len": seq_len,
+            "heads": args.heads,
+            "kv_heads": args.kv_heads,
+            "head_dim": args.head_dim,
+            "causal": str(causal).lower(),
+            "layout": "zigzag" if causal else "contiguous",
+            "schedule": rotate,
+            "pass": "forward_backward" if backward else "forward",
+            "error_norm": f"{error:.4g}",
+            "status": "failed" if reason else "ok",
+            "reason": reason,
+        }
+        if not reason:
+            try:
+                shape = (args.heads, args.kv_heads, seq_len, args.head_dim)
+                median, p5, p95, n, ci = inside(
+                    mesh, shape, causal, backend, backward, rotate, lambda once, whole: measure(once, args.cap_s)
+                )
+                row.update(
+                    time_ms=f"{median:.6g}", p5_ms=f"{p5:.6g}", p95_ms=f"{p95:.6g}", samples=n, ci95_rel=f"{ci:.4g}"
+                )
+            except Exception as exception:
+                row.update(status="failed", reason=str(exception).splitlines()[0][:200])
+        failed += row["status"] == "failed"
+        if writer:
+            writer.writerow(row)
+            out.flush()
+            print(*(row.get(c, "") for c in ("backend", "schedule", "causal", "seq_len", "pass")),
+                  row.get("time_ms", row["reason"]), flush=True)
     if out:
         out.close()
     dist.destroy_process_group()

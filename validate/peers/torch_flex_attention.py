@@ -11,7 +11,10 @@ row is compared with double precision on the CPU at 2048 tokens before it is tim
 """
 import argparse
 import csv
+import datetime
 import statistics
+import subprocess
+import sys
 import time
 
 import torch
@@ -97,6 +100,11 @@ def clock():
         return ""
 
 
+def driver():
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=False).stdout.split("\n")[0]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", default="torch_flex_attention.csv")
@@ -108,7 +116,12 @@ def main():
     parser.add_argument("--forward-only", action="store_true")
     args = parser.parse_args()
     with open(args.output, "w", newline="") as file:
-        file.write(f"# torch = {torch.__version__}\n# gpu = {torch.cuda.get_device_name()}\n")
+        for key, value in {
+            "gpu": torch.cuda.get_device_name(), "driver": driver(), "torch": torch.__version__, "cuda": torch.version.cuda,
+            "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "command": "torch_flex_attention.py " + " ".join(sys.argv[1:]),
+        }.items():
+            file.write(f"# {key} = {value}\n")
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for window in args.windows:
