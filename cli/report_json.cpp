@@ -9,7 +9,7 @@ namespace orrery {
 
 using Json = nlohmann::ordered_json;
 
-Json report_scalars(const Scenario& s, const Report& r) {
+Json scenario_scalars(const Scenario& s) {
   Json json;
   json["scenario"] = s.name;
   json["model"] = s.model.name;
@@ -28,6 +28,11 @@ Json report_scalars(const Scenario& s, const Report& r) {
   json["gpu"] = s.gpu.name;
   json["topology"] = s.topology;
   json["ranks_count"] = s.ranks();
+  return json;
+}
+
+Json report_scalars(const Scenario& s, const Report& r) {
+  Json json = scenario_scalars(s);
   json["step_time_s"] = r.step_time.si();
   json["compute_s"] = r.compute.si();
   json["comm_s"] = r.comm.si();
@@ -43,6 +48,18 @@ Json report_scalars(const Scenario& s, const Report& r) {
   json["engine"] = r.engine;
   json["engine_reason"] = r.engine_reason;
   json["events"] = r.events;
+  return json;
+}
+
+Json variation_json(const Variation& variation) {
+  Json json = Json::object();
+  json["slow_ranks"] = Json::array();
+  for (const auto& slow : variation.slow_ranks) {
+    json["slow_ranks"].push_back({{"rank", slow.rank}, {"speed", slow.speed}});
+  }
+  json["jitter"] = nullptr;
+  if (const auto& jitter = variation.jitter)
+    json["jitter"] = {{"distribution", name_of(jitter->noise)}, {"sigma", jitter->sigma}, {"seed", jitter->seed}};
   return json;
 }
 
@@ -124,6 +141,7 @@ std::string json_report(const Scenario& s, const Report& r) {
     json["degrees"] = degrees_of(s);
     json["memory"] = memory_of(s, *r.memory);
   }
+  if (s.variation.perturbation) json["variation"] = variation_json(s.variation);
   json["phases"] = Json::array();
   for (const PhaseReport& p : r.phases) {
     json["phases"].push_back({{"phase", p.name},

@@ -31,6 +31,22 @@ std::string percent(Seconds part, Seconds whole) {
   return whole > Seconds() ? percent(part / whole) : "-";
 }
 
+std::string variation_text(const Variation& variation) {
+  std::string text;
+  constexpr std::size_t most_named = 4;
+  for (const auto& slow : variation.slow_ranks) {
+    if (&slow == &variation.slow_ranks[0] + most_named) {
+      text += fmt::format("{} more slow ranks, ", variation.slow_ranks.size() - most_named);
+      break;
+    }
+    text += fmt::format("rank {} at {} of its speed, ", slow.rank, slow.speed);
+  }
+  if (const auto& jitter = variation.jitter)
+    return text +
+           fmt::format("{} jitter with sigma {} and seed {}", name_of(jitter->noise), jitter->sigma, jitter->seed);
+  return text + "no jitter";
+}
+
 void write_what(Page& page, const Scenario& s) {
   page.line("{}: {}", s.name, s.description);
   page.line("");
@@ -63,6 +79,7 @@ void write_what(Page& page, const Scenario& s) {
         fmt::format("{}{} {} ({})", links.empty() ? "" : ", ", link.role, link.type.name, format(link.type.bandwidth));
   }
   page.line("cluster    {} x {}, {}: {}; profile {}", s.ranks(), s.gpu.name, s.topology, links, s.profile.name);
+  if (s.variation.perturbation) page.line("variation  {}", variation_text(s.variation));
   page.line("");
 }
 
@@ -168,6 +185,12 @@ void write_provenance(Page& page, const Report& r) {
 }
 
 }  // namespace
+
+std::string scenario_text(const Scenario& s) {
+  Page page;
+  write_what(page, s);
+  return page.take();
+}
 
 std::string text_report(const Scenario& s, const Report& r) {
   Page page;

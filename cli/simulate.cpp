@@ -15,6 +15,8 @@
 #include "cli/commands.hpp"
 #include "cli/output_file.hpp"
 #include "cli/report_writers.hpp"
+#include "cli/runs.hpp"
+#include "cli/sweep_workers.hpp"
 #include "scenarios/step_scenario.hpp"
 #include "sim/chrome_trace.hpp"
 
@@ -27,6 +29,8 @@ struct SimulateOptions {
   std::string trace;
   bool traces = false;
   std::string engine = "auto";
+  int runs = 0;     // one, of the scenario's own seed
+  int threads = 0;  // by the machine
 };
 
 constexpr std::array engines = {Engine::automatic, Engine::event, Engine::dependency, Engine::lumped};
@@ -46,14 +50,36 @@ void check_trace_name(const SimulateOptions& options) {
   }
 }
 
-SimulationResult simulate_with_trace(const Program& program, const Cluster& cluster, Engine engine,
-                                     const std::string& name) {
+template <class AnyProgram>
+Report trace_program(const Scenario& scenario, const AnyProgram& program, Engine engine, const std::string& name) {
   OutputFile file(name);
-  ChromeTrace trace(file.stream(), program, cluster);
-  SimulationResult result = simulate(program, cluster, {.engine = engine, .sink = &trace});
+  ChromeTrace trace(file.stream(), program, scenario.cluster);
+  const SimulationResult result =
+      simulate(program, scenario.cluster, with_variation({.engine = engine, .sink = &trace}, scenario));
   trace.finish();
   file.keep();
-  return result;
+  return summarize(scenario, program, result, 0);
+}
+
+std::string one_report(const SimulateOptions& options, const Scenario& scenario, Engine engine,
+                       std::chrono::steady_clock::time_point start) {
+  Report report = !options.traces       ? predict(scenario, {.engine = engine})
+                  : scenario.whole_step ? trace_program(scenario, build_step(scenario), engine, options.trace)
+                                        : trace_program(scenario, build_program(scenario), engine, options.trace);
+  report.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return options.format == "json"  ? json_report(scenario, report)
+         : options.format == "csv" ? csv_report(scenario, report)
+                                   : text_report(scenario, report);
+}
+
+std::string report_of_runs(const SimulateOptions& options, const Scenario& scenario, Engine engine) {
+  if (options.traces)
+    throw std::runtime_error("--runs and --trace exclude each other (a trace is of one run), drop one");
+  const int threads = options.threads > 0 ? options.threads : default_threads(1);
+  const Runs runs = simulate_runs(scenario, engine, options.runs, threads);
+  return options.format == "json"  ? runs_json(scenario, runs)
+         : options.format == "csv" ? runs_csv(scenario, runs)
+                                   : runs_text(scenario, runs);
 }
 
 void run(const SimulateOptions& options) {
@@ -61,17 +87,8 @@ void run(const SimulateOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const Scenario scenario = load_scenario(options.scenario);
   const Engine engine = simulation_engine(options.engine);
-  const auto predict = [&](const auto& program) {
-    const SimulationResult result = options.traces
-                                        ? simulate_with_trace(program, scenario.cluster, engine, options.trace)
-                                        : simulate(program, scenario.cluster, {.engine = engine});
-    const double wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return summarize(scenario, program, result, wall_s);
-  };
-  const Report report = scenario.whole_step ? predict(build_step(scenario)) : predict(build_program(scenario));
-  const std::string text = options.format == "json"  ? json_report(scenario, report)
-                           : options.format == "csv" ? csv_report(scenario, report)
-                                                     : text_report(scenario, report);
+  const std::string text =
+      options.runs > 0 ? report_of_runs(options, scenario, engine) : one_report(options, scenario, engine, start);
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) {
     throw std::runtime_error("standard output could not be written (is the disk full?)");
   }
@@ -96,6 +113,15 @@ void add_simulate(CLI::App& app) {
       ->capture_default_str();
   const CLI::Option* trace =
       command->add_option("--trace", options->trace, "Write a Chrome trace (opens in Perfetto) to this file");
+  constexpr int most_runs = 1'000'000;
+  CLI::Option* runs =
+      command->add_option("--runs", options->runs,
+                          "Simulate so many times, each with the next seed of the scenario's jitter, and "
+                          "report quantiles");
+  runs->check(CLI::Range(1, most_runs));
+  command->add_option("--threads", options->threads, "Threads for --runs (default: one for each core)")
+      ->check(CLI::Range(1, 4096))
+      ->needs(runs);
   command->callback([options, trace] {
     options->traces = trace->count() > 0;
     run(*options);

@@ -153,12 +153,17 @@ Report summarize(const Scenario& s, const StepProgram& program, const Simulation
   return report;
 }
 
+SimulationOptions with_variation(SimulationOptions options, const Scenario& s) {
+  options.perturbation = s.variation.perturbation.get();
+  return options;
+}
+
 namespace {
 
 template <class AnyProgram>
 Report predict_with(const Scenario& scenario, const AnyProgram& program, const SimulationOptions& options,
                     std::chrono::steady_clock::time_point start) {
-  const SimulationResult result = simulate(program, scenario.cluster, options);
+  const SimulationResult result = simulate(program, scenario.cluster, with_variation(options, scenario));
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
   return summarize(scenario, program, result, wall.count());
 }

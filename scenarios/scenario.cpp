@@ -344,6 +344,7 @@ Scenario read_scenario(const Table& table) {
   read_attention(table.table("attention"), s);
   read_parallelism(table.table("parallelism"), s);
   read_cluster_table(table.table("cluster"), s);
+  if (const auto variation = table.optional_table("variation")) s.variation = read_variation(*variation, s.ranks());
   table.finish();
   return s;
 }

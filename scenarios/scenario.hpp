@@ -14,6 +14,7 @@
 #include "scenarios/model.hpp"
 #include "scenarios/pattern.hpp"
 #include "scenarios/reader.hpp"
+#include "scenarios/variation.hpp"
 #include "sim/cluster.hpp"
 
 namespace orrery {
@@ -60,6 +61,7 @@ struct Scenario {
   std::vector<ClusterLink> links;
   Rank node_size = 0;  // GPUs that share a node
   Cluster cluster{GpuResources{}};
+  Variation variation;
 
   /// Every query scores every key of its document (of the past, if causal).
   bool full_pattern() const;

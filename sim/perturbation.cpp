@@ -8,60 +8,82 @@
 namespace orrery {
 namespace {
 
-constexpr std::array<std::string_view, 3> noise_names = {"uniform", "exponential", "half_normal"};
+constexpr std::array<std::string_view, 4> names = {"uniform", "normal", "lognormal", "exponential"};
 
-/// The x below which the half normal distribution of mean 1 has the share p, by bisection of its distribution function.
-double half_normal_quantile(double p) {
-  const double scale = std::sqrt(3.14159265358979323846 / 2);  // of mean 1
-  double low = 0, high = 12;
-  for (int i = 0; i < 60; ++i) {
+/// The x below which the standard normal distribution has the share p, by bisection of its distribution function.
+/// Precondition: it is between -4 and 4.
+double normal_quantile(double p) {
+  double low = -4, high = 4;
+  for (int i = 0; i < 45; ++i) {
     const double middle = (low + high) / 2;
-    (std::erf(middle / std::sqrt(2.0)) < p ? low : high) = middle;
+    (std::erfc(-middle / std::sqrt(2.0)) / 2 < p ? low : high) = middle;
   }
-  return low * scale;
+  return low;
 }
 
-/// At the middle of each of the equally likely classes. Rounded to 2^-30, so that the last bits of a mathematical
-/// library do not show.
-double quantile(Noise noise, double p) {
-  const double exact = noise == Noise::uniform       ? 2 * p
-                       : noise == Noise::exponential ? -std::log1p(-p)
-                                                     : half_normal_quantile(p);
+double exact_quantile(Noise noise, double sigma, double p) {
+  switch (noise) {
+    case Noise::uniform:
+      return 1 + std::sqrt(3.0) * sigma * (2 * p - 1);
+    case Noise::normal:
+      return 1 + sigma * normal_quantile(p);
+    case Noise::lognormal: {
+      const double variance_of_logarithm = std::log1p(sigma * sigma);
+      return std::exp(std::sqrt(variance_of_logarithm) * normal_quantile(p) - variance_of_logarithm / 2);
+    }
+    case Noise::exponential:
+      break;
+  }
+  return 1 - sigma * std::log1p(-p);
+}
+
+/// Rounded to 2^-30, so that the last bits of a mathematical library do not show.
+double quantile(Noise noise, double sigma, double p) {
   constexpr double grid = 1073741824;
-  return std::round(exact * grid) / grid;
+  return std::round(exact_quantile(noise, sigma, p) * grid) / grid;
 }
 
 }  // namespace
 
 std::string_view name_of(Noise noise) {
-  return noise_names.at(static_cast<std::size_t>(noise));
+  return names.at(static_cast<std::size_t>(noise));
+}
+
+std::span<const std::string_view> noise_names() {
+  return names;
 }
 
 Perturbation::Perturbation(Rank ranks, Jitter jitter, const std::vector<SlowRank>& slow)
-    : factor_of_rank_(static_cast<std::size_t>(ranks), 0), noisy_(jitter.mean > 0) {
+    : factor_of_rank_(static_cast<std::size_t>(ranks), 0), noisy_(jitter.sigma > 0) {
   set_seed(jitter.seed);
-  if (!(jitter.mean >= 0) || jitter.mean > 1) {
+  if (!(jitter.sigma >= 0) || jitter.sigma > 1) {
     throw std::invalid_argument(
-        fmt::format("a mean jitter of {} (it is a fraction of the duration), give 0 .. 1", jitter.mean));
+        fmt::format("a jitter of sigma = {} (it is a fraction of the duration), give 0 .. 1", jitter.sigma));
   }
   for (const SlowRank& entry : slow) {
     if (entry.rank < 0 || entry.rank >= ranks) {
       throw std::invalid_argument(fmt::format("slow rank {} (there are {} ranks, counted from 0)", entry.rank, ranks));
     }
     double& factor = factor_of_rank_[static_cast<std::size_t>(entry.rank)];
-    if (factor != 0) throw std::invalid_argument(fmt::format("rank {} is slow twice, give one factor", entry.rank));
-    if (!(entry.factor >= 0.01) || !(entry.factor <= 1000)) {
-      throw std::invalid_argument(fmt::format("rank {} has a factor of {} (it multiplies durations), give 0.01 .. 1000",
-                                              entry.rank, entry.factor));
+    if (factor != 0) throw std::invalid_argument(fmt::format("rank {} is slow twice, give one speed", entry.rank));
+    if (!(entry.speed >= least_speed) || !(entry.speed <= 1)) {
+      throw std::invalid_argument(fmt::format("rank {} has a speed of {} (1 is that of the others), give {} .. 1",
+                                              entry.rank, entry.speed, least_speed));
     }
-    factor = entry.factor;
+    factor = 1 / entry.speed;
   }
   for (double& factor : factor_of_rank_) {
     if (factor == 0) factor = 1;
   }
+  // Equally likely classes, each by the value in its middle.
   for (std::size_t i = 0; i < quantiles_.size(); ++i) {
     const double p = (static_cast<double>(i) + 0.5) / static_cast<double>(quantiles_.size());
-    quantiles_[i] = 1 + jitter.mean * quantile(jitter.noise, p);
+    quantiles_[i] = quantile(jitter.noise, jitter.sigma, p);
+  }
+  if (!(quantiles_.front() > 0)) {
+    throw std::invalid_argument(fmt::format(
+        "a {} jitter of sigma = {} (some ops would take no time or less), give less or take a lognormal one",
+        name_of(jitter.noise), jitter.sigma));
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -10,12 +11,14 @@
 
 namespace orrery {
 
-/// How much longer an op takes than the model says, as a fraction x >= 0 of it.
-///   uniform      evenly between 0 and 2 * mean
-///   exponential  mostly a little, now and then a lot
-///   half_normal  the positive half of a bell curve
-enum class Noise : std::uint8_t { uniform, exponential, half_normal };
+/// How the durations of ops are distributed around what the model says, 1 here, with the standard deviation sigma.
+///   uniform      evenly between 1 - sqrt(3) sigma and 1 + sqrt(3) sigma
+///   normal       a bell curve around 1
+///   lognormal    the same of the logarithm, with mean 1: never negative, and skewed to long ones
+///   exponential  1 and a delay, mostly little, now and then a lot; its mean is sigma too, so that of all is 1 + sigma
+enum class Noise : std::uint8_t { uniform, normal, lognormal, exponential };
 std::string_view name_of(Noise noise);
+std::span<const std::string_view> noise_names();
 
 /// Draws are a pure function of (seed, rank, block, index of the op), so they do not depend on the engine, on the order
 /// of the simulation or on the number of threads.
@@ -23,13 +26,14 @@ class Perturbation {
  public:
   struct Jitter {
     Noise noise = Noise::uniform;
-    double mean = 0;  // of x, 0 .. 1
+    double sigma = 0;  // of an op's duration, as a fraction of what the model says
     std::uint64_t seed = 0;
   };
   struct SlowRank {
     Rank rank = 0;
-    double factor = 1;  // of the duration, > 0
+    double speed = 1;  // of its compute, as a fraction of what it is elsewhere
   };
+  static constexpr double least_speed = 0.001;
 
   /// Throws std::invalid_argument if a value is out of its range or a rank is named twice or not among `ranks`.
   Perturbation(Rank ranks, Jitter jitter, const std::vector<SlowRank>& slow);
@@ -40,6 +44,8 @@ class Perturbation {
     other.set_seed(seed);
     return other;
   }
+
+  bool noisy() const { return noisy_; }
 
   Ticks duration(Ticks duration, Rank rank, std::int64_t block, std::int32_t index) const {
     const double factor = factor_of_rank_[static_cast<std::size_t>(rank)] * noise(rank, block, index);
@@ -70,7 +76,7 @@ class Perturbation {
   std::vector<double> factor_of_rank_;
   bool noisy_;
   std::uint64_t seed_ = 0;
-  std::array<double, std::size_t{1} << quantile_bits> quantiles_{};  // of 1 + x
+  std::array<double, std::size_t{1} << quantile_bits> quantiles_{};
 };
 
 }  // namespace orrery

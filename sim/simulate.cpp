@@ -29,6 +29,11 @@ SimulationResult run_dependencies(BlockStore& blocks, const Cluster& cluster, co
   }
 }
 
+std::string_view unlikeness(const Perturbation* perturbation) {
+  if (perturbation == nullptr) return "hardly two ranks are alike";
+  return perturbation->noisy() ? "noise sets ranks apart" : "slow ranks set them apart";
+}
+
 [[noreturn]] void refuse(Engine engine, const std::string& reason) {
   throw std::invalid_argument(
       fmt::format("the {} engine cannot run this scenario ({}); use --engine auto", name_of(engine), reason));
@@ -73,8 +78,7 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
         std::optional<Columns> classes;
         if (options.engine != Engine::dependency) {
           if (options.perturbation == nullptr) classes = rank_classes(blocks, overview);
-          if (!classes)
-            unlike = options.perturbation != nullptr ? "noise sets ranks apart" : "hardly two ranks are alike";
+          if (!classes) unlike = unlikeness(options.perturbation);
           if (!classes && options.engine == Engine::lumped) refuse(options.engine, unlike);
         }
         if (may_refuse && !classes) check_length(overview.ops, most_dependency_ops, "ops", Engine::dependency, unlike);

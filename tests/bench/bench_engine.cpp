@@ -91,7 +91,7 @@ Measured simulate_apart(const std::string& file, Engine engine, bool jitter, boo
   Scenario scenario = load_scenario(file);
   const AttentionProgram program = build_program(scenario);
   if (on_rails) scenario.cluster = rails(scenario.cluster);
-  const Perturbation noise(program.ranks(), {Noise::uniform, 0.065, 1}, {});
+  const Perturbation noise(program.ranks(), {Noise::uniform, 0.0375, 1}, {});
   return apart([&] {
     const SimulationResult result =
         simulate(program, scenario.cluster, {.engine = engine, .perturbation = jitter ? &noise : nullptr});

@@ -1,5 +1,7 @@
 // Slow ranks and noise.
 #include <algorithm>
+#include <cmath>
+#include <utility>
 #include <vector>
 
 #include "tests/catch.hpp"
@@ -9,25 +11,53 @@
 using namespace orrery;
 using namespace orrery::test;
 
-TEST_CASE("Noise has the mean it is asked for, is never negative, and depends on nothing but its place and the seed") {
+TEST_CASE("Noise has the mean and the sigma it is asked for, and depends on nothing but its place and the seed") {
   constexpr Ticks base = 1'000'000'000;
-  for (const Noise noise : {Noise::uniform, Noise::exponential, Noise::half_normal}) {
+  for (const Noise noise : {Noise::uniform, Noise::normal, Noise::lognormal, Noise::exponential}) {
     INFO(name_of(noise));
-    const Perturbation a(64, {noise, 0.1, 7}, {}), again(64, {noise, 0.1, 7}, {}), other(64, {noise, 0.1, 8}, {});
-    double sum = 0;
+    constexpr double sigma = 0.1;
+    const Perturbation a(64, {noise, sigma, 7}, {}), again(64, {noise, sigma, 7}, {}), other(64, {noise, sigma, 8}, {});
+    double sum = 0, squares = 0;
     int same = 0;
     constexpr int draws = 64 * 1000;
     for (int i = 0; i < draws; ++i) {
       const Ticks drawn = a.duration(base, i % 64, i / 64, i % 5);
-      CHECK(drawn >= base);
+      CHECK(drawn > 0);
       CHECK(again.duration(base, i % 64, i / 64, i % 5) == drawn);
       same += other.duration(base, i % 64, i / 64, i % 5) == drawn;
-      sum += static_cast<double>(drawn - base);
+      const double x = static_cast<double>(drawn) / base - 1;
+      sum += x;
+      squares += x * x;
     }
-    // Within five standard errors; the standard deviation of x is at most its mean.
-    CHECK_THAT(sum / draws, WithinAbs(0.1 * base, 5 * 0.1 * base / 252));
+    const double mean = sum / draws, expected = noise == Noise::exponential ? sigma : 0;
+    CHECK_THAT(mean, WithinAbs(expected, 5 * sigma / std::sqrt(draws)));
+    // Five standard errors of a variance; the kurtosis of the exponential distribution, 9, is the largest of the four.
+    CHECK_THAT(squares / draws - mean * mean, WithinRel(sigma * sigma, 5 * std::sqrt((9.0 - 1) / draws)));
     CHECK(same < draws / 100);
   }
+}
+
+TEST_CASE("Noise reaches as far as its distribution does: of 4096 equally likely values the first and the last") {
+  constexpr Ticks base = 1'000'000'000'000;
+  const auto range = [](Noise noise, double sigma) {
+    const Perturbation jitter(1, {noise, sigma, 1}, {});
+    std::pair<double, double> found(10, 0);
+    for (int i = 0; i < 100'000; ++i) {
+      const double x = static_cast<double>(jitter.duration(base, 0, i, 0)) / base;
+      found = {std::min(found.first, x), std::max(found.second, x)};
+    }
+    return found;
+  };
+  const double tail = 1.0 / 8192, z = 3.6683293;  // the normal distribution has 1 - tail below z (tabulated)
+  const auto check = [](std::pair<double, double> found, double least, double most) {
+    CHECK_THAT(found.first, WithinAbs(least, 1e-6));
+    CHECK_THAT(found.second, WithinAbs(most, 1e-6));
+  };
+  check(range(Noise::uniform, 0.2), 1 - std::sqrt(3) * 0.2 * (1 - 2 * tail), 1 + std::sqrt(3) * 0.2 * (1 - 2 * tail));
+  check(range(Noise::normal, 0.2), 1 - 0.2 * z, 1 + 0.2 * z);
+  const double s = std::sqrt(std::log(1.04));
+  check(range(Noise::lognormal, 0.2), std::exp(-s * z - s * s / 2), std::exp(s * z - s * s / 2));
+  check(range(Noise::exponential, 0.2), 1 - 0.2 * std::log(1 - tail), 1 - 0.2 * std::log(tail));
 }
 
 TEST_CASE("Consecutive seeds do not hand the draws of a rank, block or op to its neighbour") {
@@ -44,25 +74,28 @@ TEST_CASE("Consecutive seeds do not hand the draws of a rank, block or op to its
   CHECK(std::max({ranks, blocks, indices}) < 10);
 }
 
-TEST_CASE("A rank that is slower by a factor takes that much longer for its compute, and only for that") {
-  const Perturbation slow(2, {}, {{1, 1.5}});
+TEST_CASE("A rank at a fraction of the speed takes that much longer for its compute, and only for that") {
+  const Perturbation slow(2, {}, {{1, 0.8}});
   const ListProgram program =
       ListProgram(2).add(0, compute_op(1000)).add(1, compute_op(1001)).add(1, transfer_op(Stream::copy_out, 10));
   for (const Engine engine : {Engine::event, Engine::dependency}) {
     const SimulationResult result =
         simulate(program, star(2, gigabytes_per_second(1)), {.engine = engine, .perturbation = &slow});
     CHECK(result.ranks[0].compute == 1000);
-    CHECK(result.ranks[1].compute == 1502);  // 1501.5 rounded up
+    CHECK(result.ranks[1].compute == 1251);  // 1001 / 0.8 = 1251.25
     CHECK(result.ranks[1].comm == 10);
   }
 }
 
 TEST_CASE("Perturbations that make no sense are refused, naming the value") {
-  CHECK_THROWS_WITH(Perturbation(4, {Noise::uniform, -0.1, 0}, {}), ContainsSubstring("-0.1"));
-  CHECK_THROWS_WITH(Perturbation(4, {Noise::uniform, 1.5, 0}, {}), ContainsSubstring("1.5"));
-  CHECK_THROWS_WITH(Perturbation(4, {}, {{4, 1.1}}), ContainsSubstring("slow rank 4"));
-  CHECK_THROWS_WITH(Perturbation(4, {}, {{1, 1.1}, {1, 1.2}}), ContainsSubstring("rank 1 is slow twice"));
-  CHECK_THROWS_WITH(Perturbation(4, {}, {{1, 0}}), ContainsSubstring("factor of 0"));
+  CHECK_THROWS_WITH(Perturbation(4, {Noise::lognormal, -0.1, 0}, {}), ContainsSubstring("-0.1"));
+  CHECK_THROWS_WITH(Perturbation(4, {Noise::lognormal, 1.5, 0}, {}), ContainsSubstring("1.5"));
+  CHECK_THROWS_WITH(Perturbation(4, {Noise::normal, 0.3, 0}, {}), ContainsSubstring("some ops would take no time"));
+  CHECK_THROWS_WITH(Perturbation(4, {Noise::uniform, 0.6, 0}, {}), ContainsSubstring("some ops would take no time"));
+  CHECK_THROWS_WITH(Perturbation(4, {}, {{4, 0.9}}), ContainsSubstring("slow rank 4"));
+  CHECK_THROWS_WITH(Perturbation(4, {}, {{1, 0.9}, {1, 0.8}}), ContainsSubstring("rank 1 is slow twice"));
+  CHECK_THROWS_WITH(Perturbation(4, {}, {{1, 0}}), ContainsSubstring("speed of 0"));
+  CHECK_THROWS_WITH(Perturbation(4, {}, {{1, 1.1}}), ContainsSubstring("speed of 1.1"));
 }
 
 TEST_CASE("A jittered ring ends when the recurrence of its steps does") {

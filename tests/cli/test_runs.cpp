@@ -1,0 +1,178 @@
+// Slow ranks, jitter and --runs as a user sees them.
+#include "cli/runs.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "tests/catch.hpp"
+#include "tests/cli/run_program.hpp"
+
+using namespace orrery;
+using Json = nlohmann::json;
+
+namespace {
+
+const std::string scenarios = std::string(ORRERY_SOURCE_DIR) + "/scenarios";
+const std::string stragglers = scenarios + "/examples/llama3_8b_128k_stragglers_h200.toml";
+
+/// Nothing varies here, and nothing slows anything else down.
+const std::string steady = R"(description = "ideal"
+[workload]
+model = "llama3_8b"
+tokens = "64K"
+batch = 1
+dtype = "bf16"
+pass = "forward"
+scope = "attention"
+[attention]
+causal = false
+pattern = [{kind = "full"}]
+[parallelism]
+ranks = 8
+schedule = "ring"
+layout = "contiguous"
+implementation = "ideal"
+[cluster]
+gpu = "h200_sxm"
+profile = "peak"
+topology = "nvswitch"
+link = "nvlink4"
+)";
+
+std::string output_of(const std::string& arguments) {
+  const ProgramRun run = run_program(arguments);
+  INFO(run.error);
+  CHECK(run.exit_code == 0);
+  return run.output;
+}
+
+std::string refusal_of(const std::string& arguments) {
+  const ProgramRun run = run_program(arguments);
+  CHECK(run.exit_code == 2);
+  CHECK(run.output.empty());
+  CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
+  return run.error;
+}
+
+/// The file of a scenario with these keys in [variation].
+std::string varied(const TemporaryFolder& folder, const std::string& keys) {
+  return folder.write("varied.toml", steady + "[variation]\n" + keys + "\n").string();
+}
+
+}  // namespace
+
+TEST_CASE("quantiles lie on straight lines between the sorted values") {
+  std::vector<double> values(21);
+  std::iota(values.rbegin(), values.rend(), 100.0);
+  const Quantiles whole = quantiles_of(values);
+  CHECK(whole.min == 100);
+  CHECK(whole.p05 == 101);
+  CHECK(whole.p50 == 110);
+  CHECK(whole.p95 == 119);
+  CHECK(whole.max == 120);
+  CHECK(whole.mean == 110);
+  const Quantiles two = quantiles_of({3, 1});
+  CHECK(two.p05 == 1 + 0.05 * 2);
+  CHECK(two.p50 == 2);
+  CHECK(two.p95 == 1 + 0.95 * 2);
+  const Quantiles one = quantiles_of({0.1});
+  CHECK(one.p05 == 0.1);
+  CHECK(one.mean == 0.1);
+  CHECK(quantiles_of({0.1, 0.1, 0.1}).mean == 0.1);
+}
+
+TEST_CASE("runs give the same bytes from any number of threads, in every format") {
+  for (const char* format : {"text", "json", "csv"}) {
+    const std::string command = fmt::format("simulate --runs 17 --format {} {} --threads ", format, stragglers);
+    const std::string one = output_of(command + "1");
+    CHECK_FALSE(one.empty());
+    for (const char* threads : {"2", "5", "32"}) CHECK(output_of(command + threads) == one);
+  }
+}
+
+TEST_CASE("run i of many is the simulation with the i-th seed after the scenario's") {
+  const TemporaryFolder folder;
+  const Json runs = Json::parse(output_of("simulate --runs 3 --format json " + stragglers));
+  CHECK(runs["runs"] == 3);
+  CHECK(runs["first_seed"] == 1);
+  for (int i = 0; i < 3; ++i) {
+    std::string text = read_file(stragglers);
+    text.replace(text.find("seed = 1"), 8, fmt::format("seed = {}", 1 + i));
+    const Json one = Json::parse(output_of("simulate --format json " + folder.write("one.toml", text).string()));
+    CHECK(one["variation"]["jitter"]["seed"] == 1 + i);
+    for (const auto& [key, values] : runs["values"].items()) CHECK(values[static_cast<std::size_t>(i)] == one[key]);
+  }
+  for (const auto& [key, quantiles] : runs["quantiles"].items()) {
+    std::vector<double> values = runs["values"][key];
+    std::sort(values.begin(), values.end());
+    CHECK(quantiles["min"] == values[0]);
+    CHECK(quantiles["p50"] == values[1]);
+    CHECK(quantiles["max"] == values[2]);
+  }
+  CHECK(runs["values"]["step_time_s"][0] != runs["values"]["step_time_s"][1]);
+}
+
+TEST_CASE("the engines agree on slow ranks and jitter") {
+  const TemporaryFolder folder;
+  const std::string file = varied(folder,
+                                  "slow_ranks = [{rank = 3, speed = 0.8}]\n"
+                                  "jitter = {distribution = \"exponential\", sigma = 0.1, seed = 5}");
+  const auto report = [&](const std::string& engine) {
+    Json json = Json::parse(output_of("simulate --format json --engine " + engine + " " + file));
+    CHECK(json["engine"] == engine);
+    for (const char* key : {"engine", "engine_reason", "events", "wall_s"}) json.erase(key);
+    return json;
+  };
+  CHECK(report("event") == report("dependency"));
+  CHECK_THAT(refusal_of("simulate --engine lumped " + file), ContainsSubstring("noise sets ranks apart"));
+  CHECK(Json::parse(output_of("simulate --runs 4 --format json " + file))["engines"] == Json{{"dependency", 4}});
+}
+
+TEST_CASE("a rank at half speed computes twice as long as before, and so does the ring that waits for it") {
+  const TemporaryFolder folder;
+  const Json before = Json::parse(output_of("simulate --format json " + folder.write("steady.toml", steady).string()));
+  const Json after =
+      Json::parse(output_of("simulate --format json " + varied(folder, "slow_ranks = [{rank = 3, speed = 0.5}]")));
+  for (std::size_t rank = 0; rank < 8; ++rank) {
+    const double expected = (rank == 3 ? 2 : 1) * before["ranks"][rank]["compute_s"].get<double>();
+    CHECK(after["ranks"][rank]["compute_s"].get<double>() == expected);
+  }
+  CHECK(after["step_time_s"].get<double>() >= after["ranks"][3]["compute_s"].get<double>());
+  CHECK_THAT(after["engine_reason"].get<std::string>(), ContainsSubstring("slow ranks set them apart"));
+}
+
+TEST_CASE("runs that make no sense are refused with the reason") {
+  const TemporaryFolder folder;
+  CHECK_THAT(refusal_of("simulate --runs 10 " + folder.write("steady.toml", steady).string()),
+             ContainsSubstring("steady.toml: --runs needs jitter (without it all runs are the same), add"));
+  const std::string slow = varied(folder, "slow_ranks = [{rank = 3, speed = 0.5}]");
+  CHECK_THAT(refusal_of("simulate --runs 10 " + slow), ContainsSubstring("--runs needs jitter"));
+  CHECK_THAT(refusal_of("simulate --runs 0 " + stragglers), ContainsSubstring("--runs"));
+  CHECK_THAT(refusal_of("simulate --threads 2 " + stragglers), ContainsSubstring("--runs"));
+  CHECK_THAT(refusal_of("simulate --runs 2 --trace x.json " + stragglers), ContainsSubstring("a trace is of one run"));
+  CHECK_THAT(refusal_of("simulate " + varied(folder, "slow_ranks = [{rank = 8, speed = 0.5}]")),
+             ContainsSubstring("varied.toml:23:23: rank = 8 is not in 0 to 7"));
+}
+
+TEST_CASE("a sweep over seeds and speeds gives what simulate gives") {
+  const TemporaryFolder folder;
+  const std::string space = folder
+                                .write("space.toml", "base = \"" + stragglers +
+                                                         "\"\n[grid]\nvariation.jitter.seed = [1, 2]\n"
+                                                         "variation.slow_ranks.1.speed = [0.9, 0.5]\n")
+                                .string();
+  const std::string csv = (folder.path() / "out.csv").string();
+  output_of("sweep " + space + " -o " + (folder.path() / "out.sqlite").string() + " --csv " + csv);
+  const Json runs = Json::parse(output_of("simulate --runs 2 --format json " + stragglers));
+  std::istringstream lines(read_file(csv));
+  std::string header, line;
+  std::getline(lines, header);
+  CHECK_THAT(header, ContainsSubstring("variation.jitter.seed") && ContainsSubstring("variation.slow_ranks.1.speed"));
+  for (const int run : {0, -1, 1, -1}) {  // -1: another speed
+    std::getline(lines, line);
+    const std::string time = runs["values"]["step_time_s"][static_cast<std::size_t>(std::max(run, 0))].dump();
+    CHECK((line.find("," + time + ",") != std::string::npos) == (run >= 0));
+  }
+}
