@@ -58,6 +58,10 @@ class Ring : public Schedule {
     const bool to_home = visit.phase == Phase::backward && ends_at_home();
     const int upstream = to_home ? kv_hops(visit) - step : step;
     const TileTable& table = tiles(visit);
+    if (geometry_.even && table.entries() == 1) {  // no mask, say
+      sets.push_back({0, 1, geometry_.ranks()});
+      return;
+    }
     const auto key = [&](int group) {
       const int from = group - upstream;
       return table.entry(group, from < 0 ? from + geometry_.groups : from);

@@ -31,12 +31,10 @@ ColumnSet Columns::of(const RankSet& ranks) const {
 
 ColumnSet Columns::shifted(const ColumnSet& set, std::int32_t distance) const {
   if (distance == 0) return set;
-  const auto ranks = class_of_.size(), by = static_cast<std::size_t>(distance);
-  if (one_per_rank_ && set.list_.empty()) return {(set.first_ + by) % ranks, set.count_, ranks};
+  if (one_per_rank_ && set.list_.empty()) return {shifted(set.first_, distance), set.count_, class_of_.size()};
   std::vector<std::int32_t> list;
-  set.each([&](std::size_t, std::size_t column) {
-    list.push_back(class_of_[(static_cast<std::size_t>(representatives_[column]) + by) % ranks]);
-  });
+  set.each(
+      [&](std::size_t, std::size_t column) { list.push_back(static_cast<std::int32_t>(shifted(column, distance))); });
   return ColumnSet(std::move(list));
 }
 

@@ -22,6 +22,14 @@ class ColumnSet {
   /// Every column, and each once?
   bool all() const { return list_.empty() && count_ == columns_; }
 
+  bool is_range() const { return list_.empty(); }
+  std::size_t first() const { return first_; }
+  /// The columns at places i .. i + n - 1 of a range.
+  ColumnSet part(std::size_t i, std::size_t n) const {
+    const std::size_t from = first_ + i;
+    return {from < columns_ ? from : from - columns_, n, columns_};
+  }
+
   /// f(i, column, n): the columns at places i .. i + n - 1 are column .. column + n - 1.
   template <class F>
   void each_piece(F f) const {
@@ -50,6 +58,29 @@ class ColumnSet {
   std::vector<std::int32_t> list_;  // empty: a range
 };
 
+/// A sum per column, to which the same is added for whole ranges of columns.
+class ColumnSums {
+ public:
+  explicit ColumnSums(std::size_t columns) : steps_(columns + 1) {}
+
+  void add(const ColumnSet& columns, double value) {
+    columns.each_piece([&](std::size_t, std::size_t column, std::size_t n) {
+      steps_[column] += value;
+      steps_[column + n] -= value;
+    });
+  }
+  /// f(column, sum)
+  template <class F>
+  void each(F f) const {
+    double sum = 0;
+    for (std::size_t c = 0; c + 1 < steps_.size(); ++c) f(c, sum += steps_[c]);
+  }
+  std::vector<double>& steps() { return steps_; }  // from each column's sum to the next one's
+
+ private:
+  std::vector<double> steps_;
+};
+
 /// `representative[c]` stands for all ranks r with class_of[r] == c. Distances between ranks carry over to classes:
 /// from whichever rank of a class one starts, `distance` further on lies a rank of the same class.
 class Columns {
@@ -66,6 +97,10 @@ class Columns {
   ColumnSet one(std::size_t column) const { return {column, 1, count()}; }
   /// The columns `distance` ranks further on, in the order of `set`.
   ColumnSet shifted(const ColumnSet& set, std::int32_t distance) const;
+  std::size_t shifted(std::size_t column, std::int32_t distance) const {
+    const auto rank = static_cast<std::size_t>(representatives_[column]) + static_cast<std::size_t>(distance);
+    return static_cast<std::size_t>(class_of_[rank % class_of_.size()]);
+  }
 
  private:
   std::vector<Rank> representatives_;

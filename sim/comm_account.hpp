@@ -1,5 +1,5 @@
 // How long communication of a rank is under way, and how much of that while its compute stream stands still, from
-// intervals that come nearly in the order of their begins.
+// intervals that come nearly in the order of their begins and of their ends.
 #pragma once
 
 #include <array>
@@ -11,76 +11,98 @@
 
 namespace orrery {
 
-/// Times in ticks, one account a column. The latest `depth` intervals of a column are held back, sorted by their begin.
-/// Columns are worked on in groups, without branches, some intervals at a time.
+/// Times in ticks, one account a column; columns are worked on side by side, without branches.
+///
+/// The length of a union needs no pairs of begin and end: with all begins b and all ends e sorted, each on its own, the
+/// union is left from e[i] to b[i + 1] if that is later, for every i. Both are sorted by windows of `depth` places:
+/// what falls out of a window is the least of what has come in. Where compute does not run, the intervals begin when
+/// one compute op ends, the first of them at 0, and end when the next one begins.
 class CommAccounts {
  public:
+  /// `depth` is rounded up to a multiple of 4.
   CommAccounts(std::size_t columns, std::size_t depth);
 
   /// A message is under way; such intervals may overlap. Times by place in `columns`.
-  void add_comm(const ColumnSet& columns, const double* begin, const double* end) { add(columns, begin, end, +1); }
-  /// No compute op runs; such intervals come in order and do not overlap.
-  void add_gap(const ColumnSet& columns, const double* begin, const double* end) { add(columns, begin, end, -1); }
-  /// False if an interval came so late that a sum may be wrong.
+  void add_comm(const ColumnSet& columns, const double* begin, const double* end) { add(columns, begin, end, false); }
+  /// A compute op runs; such intervals come in order and do not overlap.
+  void add_compute(const ColumnSet& columns, const double* begin, const double* end) { add(columns, end, begin, true); }
+  /// False if a time came so late that a sum may be wrong.
   bool in_order() const { return lateness_ >= 0; }
   /// Counts what is held back, up to `end`.
   void finish(double end);
 
-  double comm(std::size_t column) const { return states_[column / lanes].comm[column % lanes]; }
-  double exposed(std::size_t column) const { return states_[column / lanes].exposed[column % lanes]; }
+  double comm(std::size_t column) const { return end_ - sum(column, communicating); }
+  /// Communication while no compute op runs, if they run for `computing` ticks in all.
+  double exposed(std::size_t column, double computing) const {
+    return comm(column) - (computing - sum(column, communicating_or_idle));
+  }
 
   /// For jumps over periods: every time in here, and every sum.
   template <class Time, class Sum>
   void each(Time time, Sum sum);
 
  private:
-  static constexpr std::size_t lanes = 32;
-  static constexpr std::size_t most_pending = 8;
-  using Group = std::array<double, lanes>;
-  /// A negative end: a gap up to -end. Where there is none: {-1, 0}, which changes nothing.
-  struct alignas(64) Intervals {
-    Group begin, end;
+  static constexpr std::size_t lanes = 8, slices = 4, columns_of_group = lanes * slices;
+  static constexpr std::size_t most_rows = 8, places = 4;
+  using Vector __attribute__((vector_size(lanes * sizeof(double)))) = double;
+  enum Union : std::size_t { communicating, communicating_or_idle, unions };
+
+  /// Pairs of times that have come in, in this order; {-1, -1}, which changes nothing, on columns without.
+  struct Group {
+    std::uint32_t last_row = 0;  // its columns, a bit each
+    std::uint8_t rows = 0;
+    std::array<bool, most_rows> is_compute{};
   };
-  struct alignas(64) State {
-    Group run_begin{}, run_end{};  // the latest stretch with communication
-    Group gap_begin{}, gap_end{};  // the latest stretch without compute
-    Group last_begin{};
-    Group comm{}, exposed{};
+  struct alignas(64) Row {
+    std::array<double, columns_of_group> begin, end;
+  };
+  struct alignas(64) Window {  // the greatest times that have come in, ascending
+    std::array<Vector, places> begin{}, end{};
+  };
+  struct alignas(64) Measure {  // of the times that have fallen out
+    Vector begin{}, end{};      // the last ones
+    Vector outside{};           // time that is in no interval
   };
 
-  void add(const ColumnSet& columns, const double* begin, const double* end, double sign);
-  void add_piece(std::size_t column, const double* begin, const double* end, double sign, std::size_t n);
-  void flush();
-  /// Returns the least of begin - last_begin, at most 0.
-  static double work_off(State& state, Intervals* window, std::size_t depth, const Intervals* intervals, std::size_t n);
+  double sum(std::size_t column, Union of) const {
+    return measures_[column / lanes * unions + of].outside[column % lanes];
+  }
+  void add(const ColumnSet& columns, const double* begin, const double* end, bool is_compute);
+  void add_piece(std::size_t column, const double* begin, const double* end, std::size_t n, bool is_compute);
+  static void store(Row& row, std::size_t lane, const double* begin, const double* end, std::size_t n);
+  void flush(std::size_t group);
+  /// Returns the least of time - last time, at most 0.
+  static double work_off(const Group& group, const Row* rows, Window* windows, std::size_t windows_of_union,
+                         Measure* measures);
 
-  std::size_t depth_;
-  std::vector<State> states_;         // by group
-  std::vector<Intervals> window_;     // by group and place
-  std::vector<Intervals> pending_;    // by group and row
-  std::vector<std::uint8_t> filled_;  // rows, by column
+  std::size_t columns_;
+  std::size_t windows_of_union_;
+  std::vector<Group> groups_;
+  std::vector<Row> rows_;          // by group
+  std::vector<Window> windows_;    // by 8 columns, union, and from the one that times come into
+  std::vector<Measure> measures_;  // by 8 columns and union
   double lateness_ = 0;
+  double end_ = 0;
 };
 
 template <class Time, class Sum>
 void CommAccounts::each(Time time, Sum sum) {
-  flush();
-  for (State& state : states_) {
-    for (Group* times : {&state.run_begin, &state.run_end, &state.gap_begin, &state.gap_end, &state.last_begin}) {
-      for (double& value : *times) time(value);
+  for (std::size_t group = 0; group < groups_.size(); ++group) flush(group);
+  const auto each_lane = [](Vector& values, auto f) {
+    for (std::size_t lane = 0; lane < lanes; ++lane) {
+      double value = values[lane];
+      f(value);
+      values[lane] = value;
     }
-    for (Group* sums : {&state.comm, &state.exposed}) {
-      for (double& value : *sums) sum(value);
-    }
+  };
+  for (Window& window : windows_) {
+    for (Vector& values : window.begin) each_lane(values, time);
+    for (Vector& values : window.end) each_lane(values, time);
   }
-  for (Intervals& intervals : window_) {
-    for (double& begin : intervals.begin) time(begin);
-    for (double& end : intervals.end) {
-      const double sign = end < 0 ? -1 : 1;
-      end *= sign;
-      time(end);
-      end *= sign;
-    }
+  for (Measure& measure : measures_) {
+    each_lane(measure.begin, time);
+    each_lane(measure.end, time);
+    each_lane(measure.outside, sum);
   }
 }
 

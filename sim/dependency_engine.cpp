@@ -1,8 +1,6 @@
 #include "sim/dependency_engine.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <utility>
 
 #include "sim/tick_vectors.hpp"
@@ -14,35 +12,14 @@ namespace {
 constexpr std::size_t most_stalled = 20000;
 constexpr std::size_t split_above = 64;
 
-double whole_ticks(double seconds) {
-  const double value = std::round(seconds * ticks_per_second);
-  if (!(value < ticks::largest)) throw NotApplicable{"simulated time goes beyond 2^53 ps"};
-  return value;
-}
-
 }  // namespace
-
-/// A block some of whose ops are in work.
-struct DependencyEngine::OpenBlock {
-  BlockStore* store = nullptr;
-  std::int64_t number = 0;
-  CompiledBlock* compiled = nullptr;
-  std::span<const std::int64_t> counts_before;
-  std::vector<double> host_time;  // by column, at the start of the block; empty if no op has a launch cost
-
-  OpenBlock() = default;
-  OpenBlock(const OpenBlock&) = delete;
-  OpenBlock& operator=(const OpenBlock&) = delete;
-  ~OpenBlock() {
-    if (compiled != nullptr) store->release(compiled);
-  }
-};
 
 DependencyEngine::DependencyEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
                                    const Columns& columns, const Perturbation* perturbation, Depths depths)
     : blocks_(blocks),
       program_(blocks.program()),
       cluster_(cluster),
+      survey_(survey),
       columns_(columns),
       perturbation_(perturbation),
       n_(columns.count()),
@@ -51,7 +28,7 @@ DependencyEngine::DependencyEngine(BlockStore& blocks, const Cluster& cluster, c
       signals_(program_.signals().size()),
       depths_(depths),
       comm_(n_, depths.union_window),
-      compute_(n_) {
+      phases_(program_.phases().size(), {ticks::largest, -1}) {
   bool first = true;
   for (std::size_t c = 0; c < row_of_category_.size(); ++c) {
     if (!survey.takes_time[c]) continue;
@@ -61,11 +38,9 @@ DependencyEngine::DependencyEngine(BlockStore& blocks, const Cluster& cluster, c
   if (has_launches_) ++rows_;  // the last row
   host_time_.resize(has_launches_ ? n_ : 0);
   stream_end_.assign(streams_per_rank, Rows(rows_, n_));
-  time_.assign(streams_per_rank, Rows(rows_, n_));
-  begun_.assign(streams_per_rank, std::vector<double>(n_));
+  time_.resize(streams_per_rank);
+  begun_.resize(streams_per_rank);
   blocked_.assign(streams_per_rank, std::vector<std::uint8_t>(n_));
-  route_bytes_.assign(blocks.routes().columns(), std::vector<double>(n_));
-  route_moving_ = route_bytes_;
 }
 
 SimulationResult DependencyEngine::run() {
@@ -90,34 +65,75 @@ std::shared_ptr<DependencyEngine::OpenBlock> DependencyEngine::open(std::int64_t
   block->compiled = blocks_.acquire(number);
   block->counts_before = program_.counts_before(number);
   block->host_time = host_time_;
+  block->flights.resize(block->compiled->messages.size());
+  block->varying.resize(block->compiled->ops.size());
+  for (const CompiledSet& set : block->compiled->sets) {
+    const ColumnSet& columns = block->columns.emplace_back(columns_.of(set.ranks));
+    if (columns.count() == 0) continue;
+    for (std::int32_t i = 0; i < set.op_count; ++i) account(*block, columns, set.first_op + i);
+    if (!has_launches_) continue;
+    const auto host_time = static_cast<double>(set.host_time);
+    columns.each([&](std::size_t, std::size_t column) { host_time_[column] += host_time; });
+  }
   return block;
+}
+
+/// Adds up what does not depend on when the op runs.
+void DependencyEngine::account(OpenBlock& block, const ColumnSet& columns, std::int32_t number) {
+  const CompiledOp& op = block.compiled->ops[static_cast<std::size_t>(number)];
+  OpKind& kind = kind_of(op);
+  int travelling = 0;
+  const Flight* last = nullptr;
+  std::int32_t source = 0;
+  for (std::int32_t m = op.first_message; m < op.first_message + op.message_count; ++m) {
+    const CompiledMessage& message = block.compiled->messages[static_cast<std::size_t>(m)];
+    if (message.route < 0) continue;
+    Flight& flight = this->flight(message);
+    flight.sent.add(columns_.shifted(columns, message.source), 1);
+    block.flights[static_cast<std::size_t>(m)] = last = &flight;
+    source = message.source;
+    ++travelling;
+  }
+  const bool varies = perturbation_ != nullptr && op.stream == Stream::compute && op.duration > 0;
+  if (varies || travelling > 1 || op.waits_until[2] > op.waits_until[0]) {
+    kind.varying.resize(n_);
+    block.varying[static_cast<std::size_t>(number)] = &kind;
+    return;
+  }
+  if (op.duration > 0) kind.fixed.add(columns, static_cast<double>(op.duration));
+  if (travelling > 0) kind.flights.try_emplace({last, source}, n_).first->second.add(columns, 1);
 }
 
 /// Ops in the order of their place in the block, so that those of different ranks keep step.
 void DependencyEngine::work_off(std::int64_t number) {
   const std::shared_ptr<OpenBlock> block = open(number);
   const CompiledBlock& compiled = *block->compiled;
-  std::vector<ColumnSet> columns;
   std::int32_t most_ops = 0;
-  for (const CompiledSet& set : compiled.sets) {
-    columns.push_back(columns_.of(set.ranks));
-    most_ops = std::max(most_ops, set.op_count);
-  }
+  for (const CompiledSet& set : compiled.sets) most_ops = std::max(most_ops, set.op_count);
   for (std::int32_t i = 0; i < most_ops; ++i) {
     for (std::size_t s = 0; s < compiled.sets.size(); ++s) {
       const CompiledSet& set = compiled.sets[s];
-      if (i >= set.op_count || columns[s].count() == 0) continue;
-      Task task{block, columns[s], &compiled.ops[static_cast<std::size_t>(set.first_op + i)]};
-      if (is_blocked(task) || !attempt(task)) stall(std::move(task));
+      if (i >= set.op_count || block->columns[s].count() == 0) continue;
+      Task task{block, block->columns[s], &compiled.ops[static_cast<std::size_t>(set.first_op + i)]};
+      work(task);
     }
-  }
-  for (std::size_t s = 0; has_launches_ && s < compiled.sets.size(); ++s) {
-    const auto host_time = static_cast<double>(compiled.sets[s].host_time);
-    columns[s].each([&](std::size_t, std::size_t column) { host_time_[column] += host_time; });
   }
   retry_stalled();
   if (stalled_.size() > split_above) split_stalled();
   if (stalled_.size() > most_stalled) throw NotApplicable{"ops wait for others that come far later"};
+}
+
+/// In parts that stay in the nearest cache, unless the ranks may wait for each other halfway.
+void DependencyEngine::work(Task& task) {
+  constexpr std::size_t most_at_once = 512;
+  const ColumnSet all = task.columns;
+  const std::size_t at_once =
+      all.is_range() && task.op->waits_until[2] == task.op->waits_until[0] ? most_at_once : all.count();
+  for (std::size_t i = 0; i < all.count(); i += at_once) {
+    task.stage = 0;
+    if (at_once < all.count()) task.columns = all.part(i, std::min(at_once, all.count() - i));
+    if (is_blocked(task) || !attempt(task)) stall(task);
+  }
 }
 
 void DependencyEngine::stall(Task task) {
@@ -166,203 +182,6 @@ void DependencyEngine::split_stalled() {
     });
   }
   retry_stalled();
-}
-
-std::int64_t DependencyEngine::count_of(const Task& task, const CompiledWait& wait) const {
-  const auto signal = static_cast<std::size_t>(wait.signal.signal);
-  return wait.count + (task.block->counts_before.empty() ? 0 : task.block->counts_before[signal]);
-}
-
-bool DependencyEngine::available(const Task& task, WaitStage stage) {
-  const int begin = stage == WaitStage::start ? 0 : task.op->waits_until[static_cast<std::size_t>(stage) - 1];
-  for (int w = begin; w < task.op->waits_until[static_cast<std::size_t>(stage)]; ++w) {
-    const CompiledWait& wait = task.op->waits[static_cast<std::size_t>(w)];
-    const std::int64_t count = count_of(task, wait);
-    if (count <= 0) continue;
-    const SignalHistory& history = signals_[static_cast<std::size_t>(wait.signal.signal)];
-    if (history.empty() || !history.reached(columns_.shifted(task.columns, wait.signal.distance), count)) return false;
-  }
-  return true;
-}
-
-void DependencyEngine::wait_for(const Task& task, WaitStage stage, Rows& time) {
-  const int begin = stage == WaitStage::start ? 0 : task.op->waits_until[static_cast<std::size_t>(stage) - 1];
-  for (int w = begin; w < task.op->waits_until[static_cast<std::size_t>(stage)]; ++w) {
-    const CompiledWait& wait = task.op->waits[static_cast<std::size_t>(w)];
-    const std::int64_t count = count_of(task, wait);
-    if (count <= 0) continue;
-    SignalHistory& history = signals_[static_cast<std::size_t>(wait.signal.signal)];
-    const ColumnSet set = columns_.shifted(task.columns, wait.signal.distance);
-    if (history.forgotten(set, count)) throw TooShallow{{depths_.history * 2, depths_.union_window}};
-    history.wait(set, count, time);
-  }
-}
-
-/// Goes through the op as far as it gets; true if to its end.
-bool DependencyEngine::attempt(Task& task) {
-  const auto stream = static_cast<std::size_t>(task.op->stream);
-  if (!available(task, static_cast<WaitStage>(task.stage))) return false;
-  Rows& time = work_;
-  time.gather(task.stage == 0 ? stream_end_[stream] : time_[stream], task.columns);
-  while (true) {
-    wait_for(task, static_cast<WaitStage>(task.stage), time);
-    if (task.stage == 0) begin(task, time);
-    if (task.stage == 1) send(task, time);
-    if (task.stage == 2) {
-      finish(task, time);
-      return true;
-    }
-    ++task.stage;
-    if (available(task, static_cast<WaitStage>(task.stage))) continue;
-    time.scatter(time_[stream], task.columns);
-    return false;
-  }
-}
-
-void DependencyEngine::begin(const Task& task, Rows& time) {
-  const CompiledOp& op = *task.op;
-  const ColumnSet& set = task.columns;
-  double* const now = time.row(0);
-  if (has_launches_) {
-    set.each([&](std::size_t i, std::size_t column) {
-      const double issue = task.block->host_time[column] + static_cast<double>(op.issue);
-      if (issue <= now[i]) return;
-      now[i] = issue;
-      for (std::size_t r = 1; r < rows_; ++r) time.row(r)[i] = 0;
-      time.row(rows_ - 1)[i] = issue;
-    });
-  }
-  std::vector<double>& begun = begun_[static_cast<std::size_t>(op.stream)];
-  set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
-    std::copy_n(now + i, n, begun.begin() + static_cast<std::ptrdiff_t>(column));
-  });
-  raise(task, op.started, time);
-  if (op.duration == 0) return;
-  const auto duration = static_cast<double>(op.duration);
-  if (!(duration < ticks::largest)) throw NotApplicable{"simulated time goes beyond 2^53 ps"};
-  const int row = row_of_category_[op.category];
-  if (perturbation_ == nullptr || op.stream != Stream::compute) {
-    ticks::add_into(now, duration, set.count());
-    if (row > 0) ticks::add_into(time.row(static_cast<std::size_t>(row)), duration, set.count());
-    return;
-  }
-  double* const share = row > 0 ? time.row(static_cast<std::size_t>(row)) : nullptr;
-  set.each([&](std::size_t i, std::size_t column) {
-    const auto rank = static_cast<Rank>(column);
-    const auto taken = static_cast<double>(perturbation_->duration(op.duration, rank, task.block->number, op.index));
-    now[i] += taken;
-    if (share != nullptr) share[i] += taken;
-  });
-}
-
-const DependencyEngine::Flight& DependencyEngine::flight(const CompiledMessage& message) {
-  const auto [entry, is_new] = flights_.try_emplace({message.route, message.size});
-  if (!is_new) return entry->second;
-  Flight& flight = entry->second;
-  for (std::size_t c = 0; c < n_; ++c) {
-    const CachedRoute& route = blocks_.routes().at(message.route, columns_.representative(c));
-    flight.moving.push_back(whole_ticks(message.size / route.bandwidth));
-    flight.whole.push_back(flight.moving.back() + static_cast<double>(route.latency));
-  }
-  return flight;
-}
-
-void DependencyEngine::send(const Task& task, Rows& time) {
-  const CompiledOp& op = *task.op;
-  const bool alone = op.message_count == 1;
-  if (!alone) departed_ = time;
-  bool travels = false;
-  for (std::int32_t m = 0; m < op.message_count; ++m) {
-    const CompiledMessage& message = task.block->compiled->messages[static_cast<std::size_t>(op.first_message + m)];
-    if (message.route < 0) {
-      raise(task, message.delivered, alone ? time : departed_);
-    } else if (!travels) {
-      if (!alone) time = departed_;
-      deliver(task, message, time);
-      travels = true;
-    } else {
-      delivered_ = departed_;
-      deliver(task, message, delivered_);
-      time.max_into(delivered_, ColumnSet(0, time.columns(), time.columns()));
-    }
-  }
-}
-
-/// Takes `time` from the departure of the message to its delivery.
-void DependencyEngine::deliver(const Task& task, const CompiledMessage& message, Rows& time) {
-  const CompiledOp& op = *task.op;
-  const ColumnSet& set = task.columns;
-  const Flight& flight = this->flight(message);
-  const ColumnSet sources = columns_.shifted(set, message.source);
-  const int row = row_of_category_[op.category];
-  double* const now = time.row(0);
-  double* const share = row > 0 ? time.row(static_cast<std::size_t>(row)) : nullptr;
-  double* const bytes = route_bytes_[static_cast<std::size_t>(message.route)].data();
-  double* const moving = route_moving_[static_cast<std::size_t>(message.route)].data();
-  from_.resize(set.count());
-  if (op.stream == Stream::compute) {
-    std::copy_n(now, set.count(), from_.data());
-  } else {  // there a message counts as under way from the start of its op
-    const std::vector<double>& begun = begun_[static_cast<std::size_t>(op.stream)];
-    set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
-      std::copy_n(begun.data() + column, n, from_.data() + i);
-    });
-  }
-  sources.each_piece([&](std::size_t i, std::size_t source, std::size_t n) {
-    ticks::add_into(now + i, flight.whole.data() + source, n);
-    if (share != nullptr) ticks::add_into(share + i, flight.whole.data() + source, n);
-    ticks::add_into(bytes + source, message.size, n);
-    ticks::add_into(moving + source, flight.moving.data() + source, n);
-  });
-  comm_.add_comm(sources, from_.data(), now);
-  comm_.add_comm(columns_.shifted(set, message.destination), from_.data(), now);
-  raise(task, message.delivered, time);
-}
-
-void DependencyEngine::finish(const Task& task, const Rows& time) {
-  const CompiledOp& op = *task.op;
-  const ColumnSet& set = task.columns;
-  const auto stream = static_cast<std::size_t>(op.stream);
-  OpSums& sums = sums_of(op);
-  const double* const now = time.row(0);
-  const double* const all_begun = begun_[stream].data();
-  from_.resize(set.count());
-  set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
-    const double* const begun = all_begun + column;
-    ticks::add_difference(sums.busy.data() + column, now + i, begun, n);
-    ticks::min_into(sums.first_begin.data() + column, begun, n);
-    std::copy_n(now + i, n, sums.last_end.data() + column);
-    if (op.stream == Stream::compute) {
-      ticks::add_difference(compute_.data() + column, now + i, begun, n);
-      comm_.add_gap({column, n, n_}, stream_end_[stream].row(0) + column, begun);
-    } else if (op.duration > 0) {
-      // Start-up counts as communication of the rank that issues the transfer.
-      std::copy_n(begun, n, from_.data());
-      ticks::add_into(from_.data(), static_cast<double>(op.duration), n);
-      comm_.add_comm({column, n, n_}, begun, from_.data());
-    }
-  });
-  evaluations_ += set.count();
-  time.scatter(stream_end_[stream], set);
-  for (const RelativeSignal& signal : op.finished) raise(task, signal, time);
-}
-
-void DependencyEngine::raise(const Task& task, RelativeSignal signal, const Rows& time) {
-  if (signal.signal < 0) return;
-  SignalHistory& history = signals_[static_cast<std::size_t>(signal.signal)];
-  if (history.empty()) history = SignalHistory(depths_.history, rows_, n_);
-  history.raise(columns_.shifted(task.columns, signal.distance), time);
-}
-
-DependencyEngine::OpSums& DependencyEngine::sums_of(const CompiledOp& op) {
-  const auto [entry, is_new] = sums_.try_emplace({static_cast<int>(op.stream), op.category, op.phase});
-  OpSums& sums = entry->second;
-  if (is_new) {
-    sums.busy.resize(n_);
-    sums.first_begin.resize(n_, ticks::largest);
-    sums.last_end.resize(n_, -1);
-  }
-  return sums;
 }
 
 }  // namespace orrery

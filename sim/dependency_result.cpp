@@ -18,13 +18,14 @@ void DependencyEngine::each(Time time, Sum sum) {
   for (double& host : host_time_) time(host, 0);
   const auto plain_time = [&](double& value) { time(value, 0); };
   comm_.each(plain_time, sum);
-  for (auto& [key, sums] : sums_) {
-    for (double& end : sums.last_end) time(end, 0);
-    for (double& busy : sums.busy) sum(busy);
+  for (PhaseBounds& bounds : phases_) plain_time(bounds.last_end);
+  const auto each_sum = [&](std::vector<double>& sums) { std::for_each(sums.begin(), sums.end(), sum); };
+  for (auto& [key, kind] : kinds_) {
+    each_sum(kind.fixed.steps());
+    each_sum(kind.varying);
+    for (auto& [flight, count] : kind.flights) each_sum(count.steps());
   }
-  for (double& compute : compute_) sum(compute);
-  for (std::vector<double>& bytes : route_bytes_) std::for_each(bytes.begin(), bytes.end(), sum);
-  for (std::vector<double>& moving : route_moving_) std::for_each(moving.begin(), moving.end(), sum);
+  for (auto& [key, flight] : flights_) each_sum(flight.sent.steps());
 }
 
 DependencyEngine::Snapshot DependencyEngine::take_snapshot(std::int64_t number) {
@@ -119,9 +120,6 @@ SimulationResult DependencyEngine::result() {
       last_stream = stream;
     }
   }
-  const Rows& compute_end = stream_end_[static_cast<std::size_t>(Stream::compute)];
-  const std::vector<double> ends(n_, end);
-  comm_.add_gap({0, n_, n_}, compute_end.row(0), ends.data());
   comm_.finish(end);
   check_comm_order();
   if (ranks > 0) {
@@ -142,71 +140,90 @@ SimulationResult DependencyEngine::result() {
   }
   add_ranks(result);
   add_phases(result);
-  add_links(result);
+  add_messages(result);
   return result;
+}
+
+/// By column.
+std::vector<double> DependencyEngine::busy(const OpKind& kind) const {
+  std::vector<double> busy = kind.varying;
+  busy.resize(n_);
+  kind.fixed.each([&](std::size_t column, double time) { busy[column] += time; });
+  for (const auto& [flight, count] : kind.flights) {
+    const auto& [messages, source] = flight;
+    count.each([&, flight_time = messages->whole.data(), distance = source](std::size_t column, double times) {
+      if (times > 0) busy[column] += times * flight_time[columns_.shifted(column, distance)];
+    });
+  }
+  return busy;
 }
 
 void DependencyEngine::add_ranks(SimulationResult& result) const {
   const Rank ranks = blocks_.ranks();
   result.ranks.resize(static_cast<std::size_t>(ranks));
+  for (RankTotals& totals : result.ranks) totals.category_busy.resize(row_of_category_.size());
+  for (const auto& [key, kind] : kinds_) {
+    const auto [stream, category, phase] = key;
+    const std::vector<double> time = busy(kind);
+    for (Rank rank = 0; rank < ranks; ++rank) {
+      RankTotals& totals = result.ranks[static_cast<std::size_t>(rank)];
+      const auto ticks = static_cast<Ticks>(time[static_cast<std::size_t>(columns_.column_of(rank))]);
+      totals.stream_busy[static_cast<std::size_t>(stream)] += ticks;
+      totals.category_busy[static_cast<std::size_t>(category)] += ticks;
+    }
+  }
   for (Rank rank = 0; rank < ranks; ++rank) {
     const auto column = static_cast<std::size_t>(columns_.column_of(rank));
     RankTotals& totals = result.ranks[static_cast<std::size_t>(rank)];
-    totals.compute = static_cast<Ticks>(compute_[column]);
+    totals.compute = totals.stream_busy[static_cast<std::size_t>(Stream::compute)];
     totals.comm = static_cast<Ticks>(comm_.comm(column));
-    totals.exposed_comm = static_cast<Ticks>(comm_.exposed(column));
+    totals.exposed_comm = static_cast<Ticks>(comm_.exposed(column, static_cast<double>(totals.compute)));
     totals.idle = result.end - totals.compute - totals.exposed_comm;
-    totals.category_busy.resize(row_of_category_.size());
-    for (const auto& [key, sums] : sums_) {
-      const auto [stream, category, phase] = key;
-      totals.stream_busy[static_cast<std::size_t>(stream)] += static_cast<Ticks>(sums.busy[column]);
-      totals.category_busy[static_cast<std::size_t>(category)] += static_cast<Ticks>(sums.busy[column]);
-    }
-    for (std::size_t route = 0; route < route_bytes_.size(); ++route) {
-      const Bytes bytes = Bytes::from_si(route_bytes_[route][column]);
-      const Rank to = blocks_.wrap(rank, blocks_.routes().distance(static_cast<RouteTable::Column>(route)));
-      totals.sent += bytes;
-      result.ranks[static_cast<std::size_t>(to)].received += bytes;
-    }
   }
 }
 
 void DependencyEngine::add_phases(SimulationResult& result) const {
-  const std::size_t phases = program_.phases().size();
+  const std::size_t phases = phases_.size();
   result.phases.resize(phases);
-  std::vector<bool> seen(phases);
-  std::vector<Ticks> busy(n_ * phases * 2);  // by column and phase: compute, transfers
-  for (const auto& [key, sums] : sums_) {
+  std::vector<Ticks> all(n_ * phases * 2);  // by column and phase: compute, transfers
+  for (const auto& [key, kind] : kinds_) {
     const auto [stream, category, phase] = key;
-    const auto p = static_cast<std::size_t>(phase);
-    PhaseTotals& totals = result.phases[p];
-    const auto first = static_cast<Ticks>(*std::min_element(sums.first_begin.begin(), sums.first_begin.end()));
-    totals.start = seen[p] ? std::min(totals.start, first) : first;
-    seen[p] = true;
-    totals.end =
-        std::max(totals.end, static_cast<Ticks>(*std::max_element(sums.last_end.begin(), sums.last_end.end())));
     const std::size_t is_transfer = stream == static_cast<int>(Stream::compute) ? 0 : 1;
-    for (std::size_t c = 0; c < n_; ++c) busy[(c * phases + p) * 2 + is_transfer] += static_cast<Ticks>(sums.busy[c]);
+    const std::vector<double> time = busy(kind);
+    for (std::size_t c = 0; c < n_; ++c) {
+      all[(c * phases + static_cast<std::size_t>(phase)) * 2 + is_transfer] += static_cast<Ticks>(time[c]);
+    }
   }
   for (std::size_t p = 0; p < phases; ++p) {
+    PhaseTotals& totals = result.phases[p];
+    if (phases_[p].last_end >= 0) {
+      totals.start = static_cast<Ticks>(phases_[p].first_begin);
+      totals.end = static_cast<Ticks>(phases_[p].last_end);
+    }
     for (Rank rank = 0; rank < blocks_.ranks(); ++rank) {
-      const Ticks* const of_rank = &busy[(static_cast<std::size_t>(columns_.column_of(rank)) * phases + p) * 2];
-      result.phases[p].compute_busy += to_seconds(of_rank[0]);
-      result.phases[p].comm_busy += to_seconds(of_rank[1]);
+      const Ticks* const of_rank = &all[(static_cast<std::size_t>(columns_.column_of(rank)) * phases + p) * 2];
+      totals.compute_busy += to_seconds(of_rank[0]);
+      totals.comm_busy += to_seconds(of_rank[1]);
     }
   }
 }
 
-void DependencyEngine::add_links(SimulationResult& result) const {
+void DependencyEngine::add_messages(SimulationResult& result) const {
   result.links.resize(cluster_.links().size());
-  for (std::size_t route = 0; route < route_bytes_.size(); ++route) {
+  for (const auto& [key, flight] : flights_) {
+    const auto [route, size] = key;
+    std::vector<double> sent;
+    flight.sent.each([&](std::size_t, double messages) { sent.push_back(messages); });
     for (Rank rank = 0; rank < blocks_.ranks(); ++rank) {
       const auto column = static_cast<std::size_t>(columns_.column_of(rank));
-      if (!(route_bytes_[route][column] > 0)) continue;
-      const CachedRoute& path = blocks_.routes().at(static_cast<RouteTable::Column>(route), rank);
-      for (const LinkId link : path.route->links) {
-        result.links[static_cast<std::size_t>(link)].bytes += Bytes::from_si(route_bytes_[route][column]);
-        result.links[static_cast<std::size_t>(link)].busy += static_cast<Ticks>(route_moving_[route][column]);
+      if (!(sent[column] > 0)) continue;
+      const Bytes bytes = Bytes::from_si(sent[column] * size);
+      const Rank to = blocks_.wrap(rank, blocks_.routes().distance(route));
+      result.ranks[static_cast<std::size_t>(rank)].sent += bytes;
+      result.ranks[static_cast<std::size_t>(to)].received += bytes;
+      for (const LinkId link : blocks_.routes().at(route, rank).route->links) {
+        result.links[static_cast<std::size_t>(link)].bytes += bytes;
+        result.links[static_cast<std::size_t>(link)].busy += static_cast<Ticks>(sent[column] * flight.moving[column]);
       }
     }
   }

@@ -51,17 +51,23 @@ class Perturbation {
     const double factor = factor_of_rank_[static_cast<std::size_t>(rank)] * noise(rank, block, index);
     return static_cast<Ticks>(static_cast<double>(duration) * factor + 0.5);
   }
+  /// The same for the ranks first .. first + n - 1, as long as it is below 2^53.
+  void durations(Ticks duration, Rank first, std::int64_t block, std::int32_t index, double* out, std::size_t n) const;
 
  private:
   static constexpr int quantile_bits = 12;
+  static constexpr std::uint64_t hash_of_rank = 0x9e3779b97f4a7c15ULL;
 
   double noise(Rank rank, std::int64_t block, std::int32_t index) const {
     if (!noisy_) return 1;
-    // A multiplicative hash of the place, mixed.
-    std::uint64_t x = seed_ + static_cast<std::uint64_t>(rank) * 0x9e3779b97f4a7c15ULL;
-    x += static_cast<std::uint64_t>(block) * 0xd1342543de82ef95ULL +
-         static_cast<std::uint64_t>(index) * 0x2545f4914f6cdd1dULL;
-    return quantiles_[mixed(x) >> (64 - quantile_bits)];
+    return quantiles_[mixed(place(rank, block, index)) >> (64 - quantile_bits)];
+  }
+
+  /// A multiplicative hash.
+  std::uint64_t place(Rank rank, std::int64_t block, std::int32_t index) const {
+    return seed_ + static_cast<std::uint64_t>(rank) * hash_of_rank +
+           static_cast<std::uint64_t>(block) * 0xd1342543de82ef95ULL +
+           static_cast<std::uint64_t>(index) * 0x2545f4914f6cdd1dULL;
   }
 
   /// The finalizer of splitmix64 (Steele, Lea, Flood 2014) but for its last step, which leaves the upper bits alone.

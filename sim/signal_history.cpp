@@ -21,27 +21,29 @@ void Rows::scatter(Rows& to, const ColumnSet& set) const {
 
 void Rows::max_into(const Rows& other, const ColumnSet& set) {
   set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
-    for (std::size_t r = rows(); r-- > 0;) {  // the times last: they decide
-      ticks::select_greater(row(r) + i, other.row(r) + column, row(0) + i, other.row(0) + column, n);
-    }
+    ticks::take_greater(row(0) + i, columns_, other.row(0) + column, other.columns_, rows(), n);
   });
 }
 
-SignalHistory::SignalHistory(std::size_t depth, std::size_t rows, std::size_t columns)
-    : counts_(columns), latest_(depth, Rows(rows, columns)), waited_for_(depth, -1), unordered_(depth, -1) {}
+SignalHistory::SignalHistory(std::size_t depth, std::size_t rows, std::size_t columns, bool one_raiser)
+    : counts_(columns),
+      one_raiser_(one_raiser),
+      latest_(depth, Rows(rows, columns)),
+      waited_for_(depth, -1),
+      unordered_(depth, -1) {}
 
 bool SignalHistory::reached(const ColumnSet& set, std::int64_t count) const {
-  if (common_count_ >= 0) return common_count_ >= count;
-  bool all = true;
-  set.each([&](std::size_t, std::size_t column) { all = all && counts_[column] >= count; });
+  bool all = greatest_count_ >= count;
+  set.each_piece([&](std::size_t, std::size_t column, std::size_t n) {
+    all = all && ticks::all_at_least(counts_.data() + column, count, n);
+  });
   return all;
 }
 
 bool SignalHistory::forgotten(const ColumnSet& set, std::int64_t count) const {
   const std::int64_t most = count + static_cast<std::int64_t>(latest_.size());
-  if (common_count_ >= 0) return common_count_ >= most;
   bool any = false;
-  set.each([&](std::size_t, std::size_t column) { any = any || counts_[column] >= most; });
+  if (greatest_count_ >= most) set.each([&](std::size_t, std::size_t column) { any = any || counts_[column] >= most; });
   return any;
 }
 
@@ -53,14 +55,11 @@ void SignalHistory::wait(const ColumnSet& set, std::int64_t count, Rows& time) {
 }
 
 void SignalHistory::raise(const ColumnSet& set, const Rows& time) {
-  const std::int64_t common = common_count_;
-  common_count_ = common >= 0 && set.all() ? common + 1 : -1;
   set.each_piece([&](std::size_t i, std::size_t column, std::size_t n) {
     const std::int64_t count = counts_[column] + 1;
-    bool together = true;
-    for (std::size_t j = 0; common < 0 && j < n; ++j) together = together && counts_[column + j] + 1 == count;
-    const bool in_order =
-        together && (count == 1 || !ticks::any_less(time.row(0) + i, latest_[slot(count - 1)].row(0) + column, n));
+    const Rows& before = latest_[slot(count - 1)];
+    const bool in_order = ticks::all_equal(counts_.data() + column, count - 1, n) &&
+                          (one_raiser_ || count == 1 || !ticks::any_less(time.row(0) + i, before.row(0) + column, n));
     if (!in_order) {
       for (std::size_t j = 0; j < n; ++j) raise_one(column + j, time, i + j);
       return;
@@ -68,11 +67,13 @@ void SignalHistory::raise(const ColumnSet& set, const Rows& time) {
     Rows& latest = latest_[slot(count)];
     for (std::size_t r = 0; r < latest.rows(); ++r) std::copy_n(time.row(r) + i, n, latest.row(r) + column);
     std::fill_n(counts_.begin() + static_cast<std::ptrdiff_t>(column), n, count);
+    greatest_count_ = std::max(greatest_count_, count);
   });
 }
 
 void SignalHistory::raise_one(std::size_t column, const Rows& time, std::size_t i) {
   const std::int64_t count = ++counts_[column];
+  greatest_count_ = std::max(greatest_count_, count);
   Rows& latest = latest_[slot(count)];
   if (count > 1 && time.row(0)[i] < latest_[slot(count - 1)].row(0)[column]) {
     note_disorder(count, column, time.row(0)[i]);
@@ -101,10 +102,10 @@ void SignalHistory::note_disorder(std::int64_t count, std::size_t column, double
 void SignalHistory::skip(const std::vector<std::int64_t>& raises) {
   const std::vector<Rows> before = latest_;
   const auto depth = static_cast<std::int64_t>(latest_.size());
-  common_count_ = -1;
   for (std::size_t c = 0; c < counts_.size(); ++c) {
     const std::int64_t count = counts_[c];
     counts_[c] += raises[c];
+    greatest_count_ = std::max(greatest_count_, counts_[c]);
     for (std::int64_t back = 0; back < depth && back < count; ++back) {
       const Rows& from = before[slot(count - back)];
       Rows& to = latest_[slot(counts_[c] - back)];

@@ -46,7 +46,9 @@ class Rows {
 class SignalHistory {
  public:
   SignalHistory() = default;
-  SignalHistory(std::size_t depth, std::size_t rows, std::size_t columns);
+  /// `depth`: a power of two. `one_raiser`: raises come from one stream at one distance, so in the order of their
+  /// times.
+  SignalHistory(std::size_t depth, std::size_t rows, std::size_t columns, bool one_raiser);
 
   bool empty() const { return counts_.empty(); }
   /// Has it been raised `count` times on all of these columns?
@@ -72,12 +74,13 @@ class SignalHistory {
   void skip(const std::vector<std::int64_t>& raises);
 
  private:
-  std::size_t slot(std::int64_t count) const { return static_cast<std::size_t>(count) % latest_.size(); }
+  std::size_t slot(std::int64_t count) const { return static_cast<std::size_t>(count) & (latest_.size() - 1); }
   void raise_one(std::size_t column, const Rows& time, std::size_t i);
   void note_disorder(std::int64_t count, std::size_t column, double time);
 
   std::vector<std::int64_t> counts_;
-  std::int64_t common_count_ = 0;                     // of all columns; -1: not the same
+  std::int64_t greatest_count_ = 0;  // of all columns
+  bool one_raiser_ = false;
   std::vector<Rows> latest_;                          // ring by count; every entry the latest of the raises up to it
   std::vector<std::int64_t> waited_for_, unordered_;  // by slot: the count, once this has happened
 };

@@ -64,12 +64,45 @@ class LinkOwners {
   LinkId shared_ = -1;
 };
 
+/// Finds out which signals are raised by one stream of one rank, in the order of its ops.
+class Raisers {
+ public:
+  explicit Raisers(std::size_t signals) : known_(signals, nobody), one_(signals, true) {}
+
+  void add(const CompiledBlock& block, const CompiledOp& op) {
+    add(op, op.started);
+    for (const RelativeSignal& signal : op.finished) add(op, signal);
+    for (std::int32_t i = 0; i < op.message_count; ++i) {
+      const RelativeSignal& signal = block.messages[static_cast<std::size_t>(op.first_message + i)].delivered;
+      add(op, signal);
+      // Several messages may arrive in any order.
+      if (signal.signal >= 0 && op.message_count > 1) one_[static_cast<std::size_t>(signal.signal)] = false;
+    }
+  }
+  const std::vector<bool>& one() const { return one_; }
+
+ private:
+  void add(const CompiledOp& op, RelativeSignal raised) {
+    if (raised.signal < 0) return;
+    const auto signal = static_cast<std::size_t>(raised.signal);
+    const std::int64_t raiser =
+        static_cast<std::int64_t>(raised.distance) * streams_per_rank + static_cast<int>(op.stream);
+    if (known_[signal] != nobody && known_[signal] != raiser) one_[signal] = false;
+    known_[signal] = raiser;
+  }
+
+  static constexpr std::int64_t nobody = -1;
+  std::vector<std::int64_t> known_;
+  std::vector<bool> one_;
+};
+
 }  // namespace
 
 Survey survey(BlockStore& blocks, const Cluster& cluster) {
   Survey result;
   result.takes_time.resize(blocks.program().categories().size());
   LinkOwners owners(blocks, cluster);
+  Raisers raisers(blocks.program().signals().size());
   std::set<std::int32_t> distances;
   bool traffic = false;
   std::string holds_sms, wants_hbm;
@@ -108,6 +141,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
           wants_hbm = blocks.name(set.ranks.first, number, op);
         }
         owners.add(*block, set, op);
+        raisers.add(*block, op);
       }
     }
     blocks.release(block);
@@ -116,6 +150,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
   result.holds_sms = !holds_sms.empty();
   result.hbm_matters = traffic && !wants_hbm.empty();
   result.is_private_link = owners.is_private();
+  result.one_raiser = raisers.one();
   if (!holds_sms.empty()) {
     result.contention = fmt::format("{} holds SMs that compute would use", holds_sms);
   } else if (result.hbm_matters) {

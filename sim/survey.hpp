@@ -18,6 +18,7 @@ struct Survey {
   /// All distances between a rank and others it waits for, signals, or moves data between, ascending.
   std::vector<std::int32_t> distances;
   std::vector<bool> takes_time;  // by category: any op that does not end when it begins
+  std::vector<bool> one_raiser;  // by signal: raised by ops of one stream, the same number of ranks away, one by one
   bool has_launches = false;
   std::uint64_t ops = 0;              // of the whole program
   bool holds_sms = false;             // any transfer

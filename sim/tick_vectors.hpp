@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 // A function with this is compiled for several instruction sets; the best one is taken when the program is loaded,
 // which is too early for ThreadSanitizer.
@@ -21,9 +22,13 @@ inline constexpr double largest = 9007199254740992.0;
 void add_into(double* x, const double* y, std::size_t n);                         // x += y
 void add_into(double* x, double y, std::size_t n);                                // x += y
 void add_difference(double* x, const double* y, const double* z, std::size_t n);  // x += y - z
-void min_into(double* x, const double* y, std::size_t n);                         // x = min(x, y)
 bool any_less(const double* x, const double* y, std::size_t n);                   // x[i] < y[i] for any i
-/// x = y > x ? with : kept, used on the row of times and on those that go with it.
-void select_greater(double* row, const double* other_row, const double* x, const double* y, std::size_t n);
+double copy_and_least(double* x, const double* y, std::size_t n);                 // x = y; its least, `largest` if none
+double copy_and_greatest(double* x, const double* y, std::size_t n);              // x = y; its greatest, 0 if none
+/// Rows of x and y, so many doubles apart. Where y is greater in the first row, x = y in all of them.
+void take_greater(double* x, std::size_t x_apart, const double* y, std::size_t y_apart, std::size_t rows,
+                  std::size_t n);
+bool all_at_least(const std::int64_t* x, std::int64_t least, std::size_t n);
+bool all_equal(const std::int64_t* x, std::int64_t value, std::size_t n);
 
 }  // namespace orrery::ticks

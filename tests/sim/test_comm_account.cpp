@@ -13,10 +13,10 @@ TEST_CASE("Exposed communication is what brute force over unit steps finds, for 
   constexpr std::size_t columns = 300, times = 400;  // more columns than are worked on at once
   std::mt19937 random(7);
   CommAccounts accounts(columns, 4);
-  std::vector<std::vector<bool>> comm(columns, std::vector<bool>(times)), gap = comm;
+  std::vector<std::vector<bool>> comm(columns, std::vector<bool>(times)), compute = comm;
   std::vector<double> begin(columns), end(columns);
   const ColumnSet all(0, columns, columns), shifted(columns - 7, columns, columns);
-  std::vector<double> gap_end(columns, 0);
+  std::vector<double> compute_end(columns, 0);
   for (int step = 0; step < 60; ++step) {
     for (std::size_t c = 0; c < columns; ++c) {
       begin[c] = std::max(0.0, step * 5 - static_cast<double>(random() % 5));
@@ -27,32 +27,33 @@ TEST_CASE("Exposed communication is what brute force over unit steps finds, for 
     }
     accounts.add_comm(shifted, begin.data(), end.data());
     for (std::size_t c = 0; c < columns; ++c) {
-      begin[c] = std::max(gap_end[c], step * 5.0);
+      begin[c] = std::max(compute_end[c], step * 5.0);
       end[c] = begin[c] + static_cast<double>(random() % 6);
-      gap_end[c] = end[c];
-      for (auto t = static_cast<std::size_t>(begin[c]); t < static_cast<std::size_t>(end[c]); ++t) gap[c][t] = true;
+      compute_end[c] = end[c];
+      for (auto t = static_cast<std::size_t>(begin[c]); t < static_cast<std::size_t>(end[c]); ++t) compute[c][t] = true;
     }
-    // Gaps without length come in as well, some of them where the next one begins.
-    if (step % 3 == 0) accounts.add_gap(all, begin.data(), begin.data());
-    accounts.add_gap(all, begin.data(), end.data());
+    accounts.add_compute(all, begin.data(), end.data());
+    // Ops without length come in as well, and ops without a gap before them.
+    if (step % 3 == 0) accounts.add_compute(all, end.data(), end.data());
   }
   accounts.finish(times);
   REQUIRE(accounts.in_order());
   for (std::size_t c = 0; c < columns; ++c) {
-    int under_way = 0, exposed = 0;
+    int under_way = 0, exposed = 0, computing = 0;
     for (std::size_t t = 0; t < times; ++t) {
       under_way += comm[c][t] ? 1 : 0;
-      exposed += comm[c][t] && gap[c][t] ? 1 : 0;
+      exposed += comm[c][t] && !compute[c][t] ? 1 : 0;
+      computing += compute[c][t] ? 1 : 0;
     }
     CHECK(accounts.comm(c) == under_way);
-    CHECK(accounts.exposed(c) == exposed);
+    CHECK(accounts.exposed(c, computing) == exposed);
   }
 }
 
 TEST_CASE("An interval later than the window can put right is noticed") {
   CommAccounts accounts(1, 2);
   const ColumnSet all(0, 1, 1);
-  for (const double begin : {10.0, 20.0, 30.0, 40.0}) {
+  for (const double begin : {10.0, 20.0, 30.0, 40.0, 50.0, 60.0}) {
     const double end = begin + 1;
     accounts.add_comm(all, &begin, &end);
   }
