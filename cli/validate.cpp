@@ -41,9 +41,10 @@ std::string text_of(const std::vector<Prediction>& rows, const std::vector<Error
                             p.name, p.reason);
         continue;
       }
-      text += fmt::format("{:>10} {:>10} {:+7.1f}%  +-{:4.1f}%{} {}{}{}\n", format(p.measured), format(p.predicted),
-                          100 * p.deviation(), 100 * p.band, p.within_band() ? " " : "!", p.name,
-                          p.extrapolated ? " (extrapolated)" : "", p.fitted ? " (fitted)" : "");
+      const std::string deviation = p.is_measured() ? fmt::format("{:+7.1f}%", 100 * p.deviation()) : "";
+      text += fmt::format("{:>10} {:>10} {:>8}  +-{:4.1f}%{} {}{}{}\n", p.is_measured() ? format(p.measured) : "",
+                          format(p.predicted), deviation, 100 * p.band, !p.is_measured() || p.within_band() ? " " : "!",
+                          p.name, p.extrapolated ? " (extrapolated)" : "", p.fitted ? " (fitted)" : "");
     }
     text += "\n";
   }
@@ -70,16 +71,16 @@ std::string json_of(const std::vector<Prediction>& rows, const std::vector<Error
   nlohmann::ordered_json json;
   json["rows"] = nlohmann::ordered_json::array();
   for (const Prediction& p : rows) {
-    nlohmann::ordered_json row = {
-        {"group", p.group}, {"name", p.name}, {"place", p.place}, {"expected_s", p.measured.si()}};
+    nlohmann::ordered_json row = {{"group", p.group}, {"name", p.name}, {"place", p.place}};
+    if (p.is_measured()) row["expected_s"] = p.measured.si();
     if (!p.reason.empty()) {
       row["not_predicted"] = p.reason;
     } else {
       row["predicted_s"] = p.predicted.si();
-      row["deviation_rel"] = p.deviation();
+      if (p.is_measured()) row["deviation_rel"] = p.deviation();
       row["interval_low_s"] = p.predicted.si() * (1 - p.band);
       row["interval_high_s"] = p.predicted.si() * (1 + p.band);
-      row["in_interval"] = p.within_band();
+      if (p.is_measured()) row["in_interval"] = p.within_band();
       row["extrapolated"] = p.extrapolated;
       row["fitted"] = p.fitted;
     }
@@ -95,10 +96,13 @@ std::string csv_of(const std::vector<Prediction>& rows) {
       "group,name,place,expected_s,predicted_s,deviation_rel,interval_low_s,interval_high_s,in_interval,extrapolated,"
       "fitted,not_predicted\n";
   for (const Prediction& p : rows) {
-    text += fmt::format("{},{},{},{:.6g}", p.group, csv_cell(p.name), csv_cell(p.place), p.measured.si());
+    const bool measured = p.is_measured();
+    text += fmt::format("{},{},{},{}", p.group, csv_cell(p.name), csv_cell(p.place),
+                        measured ? fmt::format("{:.6g}", p.measured.si()) : "");
     if (p.reason.empty()) {
-      text += fmt::format(",{:.6g},{:.5f},{:.6g},{:.6g},{},{},{},\n", p.predicted.si(), p.deviation(),
-                          p.predicted.si() * (1 - p.band), p.predicted.si() * (1 + p.band), p.within_band(),
+      text += fmt::format(",{:.6g},{},{:.6g},{:.6g},{},{},{},\n", p.predicted.si(),
+                          measured ? fmt::format("{:.5f}", p.deviation()) : "", p.predicted.si() * (1 - p.band),
+                          p.predicted.si() * (1 + p.band), measured ? fmt::format("{}", p.within_band()) : "",
                           p.extrapolated, p.fitted);
     } else {
       text += fmt::format(",,,,,,,,{}\n", csv_cell(p.reason));
@@ -113,7 +117,7 @@ void plot(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& 
   for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
     data += fmt::format("# {}\n# measured_s predicted_s deviation_percent\n", groups[g].group);
     for (const Prediction& p : rows) {
-      if (p.group != groups[g].group || !p.reason.empty() || p.fitted) continue;
+      if (p.group != groups[g].group || !p.reason.empty() || p.fitted || !p.is_measured()) continue;
       data += fmt::format("{:.6g} {:.6g} {:.4g}\n", p.measured.si(), p.predicted.si(), 100 * p.deviation());
     }
     data += "\n\n";
@@ -146,7 +150,7 @@ std::string exceeded(const std::vector<Prediction>& rows, const std::vector<Erro
     }
   }
   for (const Prediction& p : rows) {
-    if (!p.tolerance || !p.reason.empty() || std::abs(p.deviation()) <= *p.tolerance) continue;
+    if (!p.tolerance || !p.reason.empty() || !p.is_measured() || std::abs(p.deviation()) <= *p.tolerance) continue;
     text += fmt::format("{}: {}: error {:+.1f} % (tolerance {:.1f} %)\n", p.place, p.name, 100 * p.deviation(),
                         100 * *p.tolerance);
   }

@@ -212,11 +212,12 @@ std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::stri
   }
   if (!table.has("n_gpu") || !table.has("time_ms") || !table.has("implementation") || !table.has("seq_len")) return all;
   for (std::size_t row = 0; row < table.rows(); ++row) {
-    if (table.has("status") && table.text(row, "status") != "ok") continue;
+    const std::string& status = table.text(row, "status");
+    if (!status.empty() && status != "ok" && status != "planned") continue;
     Prediction p = predict_run(table, row, profile);
     p.place = table.place(row);
     p.group = in_folder(p.group);
-    p.measured = Seconds::from_si(table.number(row, "time_ms") * 1e-3);
+    if (!table.text(row, "time_ms").empty()) p.measured = Seconds::from_si(table.number(row, "time_ms") * 1e-3);
     p.tolerance = table.optional_number(row, "tolerance");
     all.push_back(std::move(p));
   }
@@ -227,7 +228,7 @@ std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) 
   std::vector<ErrorSummary> groups;
   std::map<std::string, std::vector<const Prediction*>> rows;
   for (const Prediction& p : predictions) {
-    if (p.fitted || !p.reason.empty()) continue;
+    if (p.fitted || !p.reason.empty() || !p.is_measured()) continue;
     if (!rows.contains(p.group)) groups.push_back({.group = p.group});
     rows[p.group].push_back(&p);
     rows["all"].push_back(&p);

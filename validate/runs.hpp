@@ -16,12 +16,12 @@ namespace orrery {
 ///   implementation,backend,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,time_ms
 /// Kernel rows have schedule = kernel and columns n_q, n_k. Further columns are carried along; of these `regime`
 /// (burst or sustained), `transport`, `channels`, `window`, `period`, `physical_gpus`, `tolerance` and `status` are
-/// read.
+/// read. A row without time_ms (status \c planned, if it has one) is only predicted.
 struct Prediction {
-  std::string group;  // of the summary: the folder of the file, and what it is
-  std::string name;   // for people
-  std::string place;  // file:line
-  Seconds measured;
+  std::string group;          // of the summary: the folder of the file, and what it is
+  std::string name;           // for people
+  std::string place;          // file:line
+  Seconds measured;           // 0: not yet, the row is only predicted
   Seconds predicted;          // 0: not predicted, see `reason`
   double band = 0;            // half width of the 90 % interval, as a fraction of the prediction
   bool extrapolated = false;  // beyond the measured range of the profile
@@ -29,6 +29,7 @@ struct Prediction {
   std::optional<double> tolerance;
   std::string reason;
 
+  bool is_measured() const { return measured > Seconds(); }
   double deviation() const { return predicted / measured - 1; }
   bool within_band() const { return std::abs(measured / predicted - 1) <= band; }
 };

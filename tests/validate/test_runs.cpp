@@ -91,6 +91,18 @@ TEST_CASE("a run is predicted by the preset its library and schedule name, and a
   CHECK_THROWS_WITH(run("pytorch_context_paralel"), ContainsSubstring("runs.csv:2") && ContainsSubstring("no preset"));
 }
 
+TEST_CASE("a row without a time is predicted as one with a time is, and counts in no summary") {
+  const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,4,16384,32,32,128,true,zigzag,ring,forward,";
+  const auto predictions = [&](const std::string& time) {
+    return predict_runs(MeasuredTable::parse(columns + row + time + "\n", "runs.csv"), "peak");
+  };
+  const std::vector<Prediction> planned = predictions(""), measured = predictions("1");
+  CHECK_FALSE(planned.front().is_measured());
+  CHECK(planned.front().predicted == measured.front().predicted);
+  CHECK(over_all(planned).rows == 0);
+  CHECK(over_all(measured).rows == 1);
+}
+
 TEST_CASE("a run of GPUs that are one GPU, or of limited channels, is listed but not predicted") {
   const std::vector<Prediction> rows = predict("h200_sxm/ring.csv");
   REQUIRE_FALSE(rows.empty());

@@ -111,10 +111,11 @@ def measure(once, cap_s):
     for _ in range(3):
         once()
     torch.cuda.synchronize()
-    begin = time.time()
-    while time.time() - begin < 0.2:  # the clock settles
+    begin, warm = time.time(), torch.zeros(1, device="cuda")
+    while not warm.item():  # the clock settles; rank 0 says how long, since every rank must call `once` as often
         once()
-        torch.cuda.synchronize()
+        warm.fill_(time.time() - begin > 0.2)
+        dist.broadcast(warm, 0)
     samples, begin = [], time.time()
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     while True:
