@@ -27,13 +27,22 @@ H100_TFLOPS = [  # mask, pass, head_dim, heads, n, cuDNN, FA3
     ("full", "backward", 128, 16, 16384, 516, 561), ("full", "forward", 64, 32, 16384, 413, 497),
     ("causal", "forward", 64, 32, 16384, 388, 473), ("window", "forward", 128, 64, 32768, 393, 523),
     ("window", "backward", 128, 64, 32768, 281, 332)]
-# aiconfigurator's collected nccl-tests rows of H200 (NCCL 2.29.2, us, two GPUs), by MiB as nccl-tests count them:
+MIB = (1, 4, 16, 64, 128, 256, 512)
+# aiconfigurator's collected nccl-tests rows of H200 (NCCL 2.29.2, us), by number of GPUs and MiB as nccl-tests count them:
 # github.com/ai-dynamo/aiconfigurator, systems/data/h200_sxm/comm/nccl/2.29.2.
 NCCL_H200_US = {
-    "all_gather": {1: 11.3, 4: 26.4, 16: 54.1, 64: 155.8, 128: 288.5, 256: 544.8, 512: 1041.9},
-    "reduce_scatter": {1: 10.4, 4: 23.4, 16: 50.6, 64: 163.9, 128: 305.0, 256: 581.7, 512: 1083.5},
-    "all_to_all": {1: 13.5, 4: 19.8, 16: 51.8, 64: 137.2, 128: 251.5, 256: 470.3, 512: 901.7},
-    "all_reduce": {1: 14.3, 4: 32.4, 16: 76.2, 64: 248.3, 128: 463.0, 256: 885.8, 512: 1703.9},
+    2: {
+        "all_gather": (11.3, 26.4, 54.1, 155.8, 288.5, 544.8, 1041.9),
+        "reduce_scatter": (10.4, 23.4, 50.6, 163.9, 305.0, 581.7, 1083.5),
+        "all_to_all": (13.5, 19.8, 51.8, 137.2, 251.5, 470.3, 901.7),
+        "all_reduce": (14.3, 32.4, 76.2, 248.3, 463.0, 885.8, 1703.9),
+    },
+    4: {
+        "all_gather": (13.5, 35.9, 63.9, 188.4, 344.5, 660.3, 1271.7),
+        "reduce_scatter": (11.7, 32.8, 58.0, 188.7, 348.8, 668.7, 1294.1),
+        "all_to_all": (14.5, 23.0, 64.8, 185.2, 341.9, 652.5, 1262.4),
+        "all_reduce": (18.1, 39.8, 98.8, 323.3, 612.2, 1180, 2311),
+    },
 }
 
 
@@ -79,25 +88,43 @@ def h100_runs(rows):
         yield f"| d {head_dim} {mask} {which} | {cudnn} | {fa3} | {here[0]:.0f} | {here[1]:.0f} |"
 
 
-def collectives(rows):
-    sizes = list(NCCL_H200_US["all_gather"])
-    yield "| us, by MiB | " + " | ".join(map(str, sizes)) + " |"
-    yield "|---|" + "---|" * len(sizes)
+def collectives(rows, gpus):
+    yield f"| us on {gpus} GPUs, by MiB | " + " | ".join(map(str, MIB)) + " |"
+    yield "|---|" + "---|" * len(MIB)
     def step(size):  # sizes are sqrt(2) apart, and written with six digits
         return round(2 * math.log2(size))
 
     times = {(row["op"], step(float(row["bytes"]))): float(row["time_us"]) for row in rows if row["channels"] == "auto"}
-    for op, public in NCCL_H200_US.items():
-        yield f"| {op}, public | " + " | ".join(f"{us:.1f}" for us in public.values()) + " |"
-        share = 2 if op in ("all_gather", "reduce_scatter") else 1  # ours count a rank's shard
-        here = {mib: times[op, step((mib << 20) / share)] for mib in sizes}
-        yield f"| {op}, here | " + " | ".join(f"{here[m]:.1f} ({here[m] / public[m] - 1:+.1%})" for m in sizes) + " |"
+    for op, public in NCCL_H200_US[gpus].items():
+        yield f"| {op}, public | " + " | ".join(f"{us:.1f}" for us in public) + " |"
+        share = gpus if op in ("all_gather", "reduce_scatter") else 1  # ours count a rank's shard
+        here = [times[op, step((mib << 20) / share)] for mib in MIB]
+        yield f"| {op}, here | " + " | ".join(f"{us:.1f} ({us / p - 1:+.1%})" for us, p in zip(here, public)) + " |"
+
+
+RING_TOKENS = (1024, 2048, 4096, 8192, 16384)
+
+
+def rings(files):
+    """Exact rings of 32 heads of 128 by layout and transport, forward and backward together."""
+    yield "| ms, tokens per GPU | " + " | ".join(f"{n // 1024}K" for n in RING_TOKENS) + " |"
+    yield "|---|" + "---|" * len(RING_TOKENS)
+    for gpus, rows in files.items():
+        times = {(r["layout"] if r["causal"] == "true" else "full", r["transport"], int(r["tokens_per_gpu"])): r["time_ms"]
+                 for r in rows if r["implementation"] == "orrery_ring" and r["pass"] == "forward_backward"
+                 and (r["heads"], r["kv_heads"], r["head_dim"]) == ("32", "32", "128") and r["channels"] in ("", "auto")}
+        for mask in ("full", "contiguous", "striped", "zigzag"):
+            for transport in ("copy_engine", "nccl"):
+                cells = " | ".join(f"{float(times[mask, transport, n]):.3g}" for n in RING_TOKENS)
+                yield f"| {gpus} GPUs, {mask if mask == 'full' else mask + ' causal'}, {transport} | {cells} |"
 
 
 def main():
     attention_rows = read("h200_sxm/attention.csv")
     tables = [list(published_runs(attention_rows)), list(h100_runs(attention_rows)),
-              list(collectives(read("h200_sxm_x2/collectives.csv")))]
+              list(collectives(read("h200_sxm_x2/collectives.csv"), 2)),
+              list(collectives(read("h100_sxm_x4/collectives.csv"), 4)),
+              list(rings({2: read("h100_sxm_x2/ring.csv"), 4: read("h100_sxm_x4/ring.csv")}))]
     if sys.argv[1:] == ["--check"]:
         text = (HERE / "README.md").read_text()
         stale = [table[0] for table in tables if "\n".join(table) not in text]
