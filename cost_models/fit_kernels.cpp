@@ -342,11 +342,13 @@ class Fitter {
       table.mechanism = rows.front()->mechanism;
       table.op = rows.front()->op;
       table.source = files_of(rows);
-      for (const MeasuredKernel* row : rows) {
-        // Noise must not make a longer message faster.
+      for (std::size_t first = 0, last = 0; first < rows.size(); first = last) {
+        // A size that several files have counts once, with the mean. Noise must not make a longer message faster.
+        double sum = 0;
+        for (; last < rows.size() && rows[last]->bytes == rows[first]->bytes; ++last) sum += rows[last]->time.si();
         const double least = table.seconds.empty() ? 0 : table.seconds.back();
-        table.bytes.push_back(row->bytes.si());
-        table.seconds.push_back(std::max(row->time.si(), least));
+        table.bytes.push_back(rows[first]->bytes.si());
+        table.seconds.push_back(std::max(sum / static_cast<double>(last - first), least));
       }
     }
   }

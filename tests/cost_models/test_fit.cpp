@@ -125,6 +125,24 @@ TEST_CASE("without masked rows the cost of a masked tile is undetermined, and th
                     ContainsSubstring("masked_tile") && ContainsSubstring("causal blocks or windows"));
 }
 
+TEST_CASE("a message size that two files have is one knot of its table, with the mean of their times") {
+  std::string text = "gpu,link,mechanism,op,pattern,channels,bytes,time_us,status\n";
+  for (const int file : {1, 2}) {
+    for (int i = 1; i <= 27; ++i) {
+      text += fmt::format("h,host,copy_engine,peer_copy,one,,{},{},ok\n", i * 4096, i * 3 + file);
+    }
+  }
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  add_rows(MeasuredTable::parse(text, "links.csv"), rows);
+  const KernelFit fit = fit_kernels(rows, facts(), measured_profile());
+  const LinkTable& table = fit.profile.kernels->links.back();
+  REQUIRE(table.bytes.size() >= 9);  // the third that is fitted on
+  for (std::size_t i = 0; i < table.bytes.size(); ++i) {
+    if (i > 0) CHECK(table.bytes[i] > table.bytes[i - 1]);
+    CHECK_THAT(table.seconds[i], WithinRel((table.bytes[i] / 4096 * 3 + 1.5) * 1e-6, 1e-9));
+  }
+}
+
 TEST_CASE("rows that no constants explain contradict each other") {
   std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i].time = rows[i].time * (i % 4 < 2 ? 1 : 4);
