@@ -56,6 +56,8 @@ class ClusterReader {
       return torus(resources_, parameters);
     }
     FatTree parameters;
+    // Asked for before either is missed, or it would be taken for the other one mistyped.
+    for (const char* key : {"nodes", "node"}) table.has(key);
     parameters.nodes = rank_count(table, "nodes");
     parameters.network = link(table, "network");
     parameters.nodes_per_pod = rank_count(table, "nodes_per_pod");

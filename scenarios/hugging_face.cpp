@@ -6,6 +6,8 @@
 #include <initializer_list>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "scenarios/data_files.hpp"
@@ -40,8 +42,18 @@ constexpr ConfigClass config_classes[] = {
 };
 
 json parse(const std::string& text, const std::filesystem::path& file) {
+  std::vector<std::set<std::string>> seen;  // the keys so far of each object around
+  const auto refuse_twice = [&](int, json::parse_event_t event, const json& parsed) {
+    if (event == json::parse_event_t::object_start) seen.emplace_back();
+    if (event == json::parse_event_t::object_end) seen.pop_back();
+    if (event == json::parse_event_t::key && !seen.back().insert(parsed.get<std::string>()).second) {
+      throw InputError(fmt::format("{}: {} is given twice, remove one of the two", file.string(),
+                                   in_one_line(parsed.get<std::string>().substr(0, 40))));
+    }
+    return true;
+  };
   try {
-    return json::parse(text);
+    return json::parse(text, refuse_twice);
   } catch (const json::parse_error& error) {
     // nlohmann counts bytes, from 1, and points behind what it did not expect.
     const std::size_t offset = std::min(error.byte == 0 ? 0 : error.byte - 1, text.size());
@@ -116,6 +128,24 @@ class Config {
     return to_count(*names.begin(), *value, most);
   }
 
+  /// The first field that `is_it(name, value)` holds for and what it holds, or nothing; fields of nested objects too.
+  template <class IsIt>
+  const json* find_if(IsIt is_it, std::string& found) const {
+    for (const json* object : {text_, &root_}) {
+      if (object == nullptr) continue;
+      for (const auto& [name, value] : object->items()) {
+        found = name;
+        if (is_it(found, value)) return &value;
+        if (!value.is_object()) continue;
+        for (const auto& [inner_name, inner] : value.items()) {
+          found = inner_name;
+          if (is_it(found, inner)) return &inner;
+        }
+      }
+    }
+    return nullptr;
+  }
+
   std::int64_t count_or(std::initializer_list<const char*> names, std::int64_t otherwise, std::int64_t most) const {
     const json* value = find(names);
     return value == nullptr ? otherwise : to_count(*names.begin(), *value, most);
@@ -162,17 +192,44 @@ class Config {
   std::vector<std::string> missing_;
 };
 
+/// Fields that only models have whose layers are not all alike: state-space, recurrent or linear layers between those
+/// of attention (Jamba, Bamba, Falcon-H1, Nemotron-H, RecurrentGemma, MiniMax-01, LFM2, Qwen3-Next, Kimi Linear),
+/// cross-attention (Llama 3.2 Vision), a shape for each layer (Nemotron-NAS).
+constexpr std::string_view unequal_layers[] = {
+    "mamba_",       "ssm_",           "linear_",        "attn_layer_",       "hybrid_",       "block_types",
+    "_block_types", "attn_type_list", "full_attn_idxs", "layers_block_type", "block_configs", "cross_attention_layers"};
+
+bool says_unequal_layers(std::string_view name, const json& value) {
+  if (value.is_null() || value.empty()) return false;
+  if (name == "layer_types" && value.is_array()) {
+    return std::any_of(value.begin(), value.end(), [](const json& type) {
+      return type != "attention" && type != "full_attention" && type != "sliding_attention" &&
+             type != "chunked_attention";
+    });
+  }
+  return std::any_of(std::begin(unequal_layers), std::end(unequal_layers),
+                     [&](std::string_view begin) { return name.starts_with(begin); });
+}
+
+/// "num_local_experts", "n_routed_experts", "moe_num_experts", ... by family.
+bool says_experts(std::string_view name, const json& value) {
+  const bool counts_experts = name.find("experts") != name.npos && name.find("per_tok") == name.npos;
+  return (counts_experts || name.starts_with("moe_")) && value.is_number() && value.get<double>() > 1;
+}
+
 /// Models whose layers are not what ModelShape can say; taking them for dense ones would give a wrong number quietly.
 void refuse_other_kinds(const Config& config) {
-  const auto more_than_one = [&](const char* name) {
-    const json* value = config.find({name});
-    return value != nullptr && value->is_number() && value->get<double>() > 1;
-  };
-  for (const char* name : {"num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts"}) {
-    if (!more_than_one(name)) continue;
+  std::string field;
+  if (const json* value = config.find_if(says_experts, field)) {
     throw config.error(
-        fmt::format("this is a mixture of experts ({} = {}; only dense models are handled), use a dense model", name,
-                    config.find({name})->dump()));
+        fmt::format("this is a mixture of experts ({} = {}; only dense models are handled), use a dense model", field,
+                    value->dump()));
+  }
+  if (config.find_if(says_unequal_layers, field) != nullptr) {
+    throw config.error(fmt::format(
+        "the layers of this model are not all alike (it has {}; only models whose layers all attend to their "
+        "own keys are handled), use another model",
+        field));
   }
   if (const json* rank = config.find({"kv_lora_rank"})) {
     throw config.error(
@@ -187,6 +244,11 @@ void refuse_other_kinds(const Config& config) {
       multi != nullptr && *multi == true && config.find({"num_key_value_heads"}) == nullptr) {
     throw config.error(
         "multi_query is true but num_key_value_heads is missing (it would be 1 or not, by model), add it");
+  }
+  for (const char* name : {"num_kv_heads", "n_head_kv", "multi_query_group_num", "num_query_groups"}) {
+    if (config.find({name}) == nullptr || config.find({"num_key_value_heads"}) != nullptr) continue;
+    throw config.error(fmt::format(
+        "{} is there but num_key_value_heads is missing (what counts depends on the family), add it", name));
   }
 }
 

@@ -6,6 +6,17 @@
 #include <vector>
 
 namespace orrery {
+namespace {
+
+std::string in_lower_case(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return lower;
+}
+
+}  // namespace
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   // Names are short; a longer text is not a typing error, and the table below is quadratic.
@@ -33,7 +44,7 @@ std::optional<std::string> nearest(std::string_view typed, std::span<const std::
   const std::string* best = nullptr;
   std::size_t least = 0;
   for (const std::string& name : names) {
-    const std::size_t distance = edit_distance(typed, name);
+    const std::size_t distance = edit_distance(in_lower_case(typed), in_lower_case(name));
     if (distance > std::max(typed.size(), name.size()) / 3) continue;
     if (best != nullptr && distance >= least) continue;
     best = &name;

@@ -114,6 +114,7 @@ double Table::number(std::string_view key) const {
 std::int64_t Table::count(std::string_view key) const {
   const toml::node& value = node_->get(key);
   if (!is_count(value)) throw node_->wrong_type(key, value, count_expected);
+  if (value.is_string()) string(key);  // an empty one has its own message
   try {
     return to_count(value);
   } catch (const UnitError& error) {

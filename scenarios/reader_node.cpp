@@ -129,7 +129,7 @@ const toml::node& Table::Node::get(std::string_view key) {
   if (const toml::node* value = find(key)) return *value;
   // A mistyped key is the likely reason: say so where it stands. Short names (tp, dp) are too alike for that.
   for (const KeyPlace& present : keys()) {
-    const bool alike = key.size() >= 5 && edit_distance(key, present.name) <= std::min<std::size_t>(2, key.size() / 3);
+    const bool alike = key.size() >= 4 && edit_distance(key, present.name) <= std::min<std::size_t>(2, key.size() / 3);
     if (!has_asked(present.name) && alike) {
       throw error(present.where,
                   fmt::format("unknown key {} in {}; did you mean \"{}\"?", in_quotes(present.name), name, key));

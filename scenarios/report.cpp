@@ -36,6 +36,12 @@ std::vector<LinkReport> links_of(const SimulationResult& result, const Cluster& 
   return links;
 }
 
+/// Without switches every link joins two GPUs, and all GPUs have as many.
+std::int64_t links_of_a_gpu(const Scenario& s) {
+  const bool direct = s.ranks() > 1 && s.cluster.route(0, 1).links.size() == 1;
+  return direct ? static_cast<std::int64_t>(s.cluster.links().size()) / s.ranks() : 1;
+}
+
 class ConstantList {
  public:
   explicit ConstantList(const Scenario& s) {
@@ -48,6 +54,11 @@ class ConstantList {
       add(link.role + ".bandwidth", format(link.type.bandwidth), "datasheet", link.type.source);
       add(link.role + ".latency", format(link.type.latency), link.type.latency_provenance,
           "scenarios/hardware/" + link.type.name + ".toml");
+      const std::int64_t taken = links_of_a_gpu(s);
+      if (taken <= link.type.links_per_gpu) continue;
+      add(link.role + ".links_per_gpu", fmt::format("{}", taken), std::string(name_of(Provenance::assumed)),
+          fmt::format("{} {}s from each GPU to its neighbours in the {}; its file gives a GPU {}", taken,
+                      link.type.name, s.topology, link.type.links_per_gpu));
     }
     for (const Constant* constant : s.profile.constants()) add_constant(s.profile.name, *constant);
     for (const Constant* constant : s.implementation.constants()) add_constant(s.implementation.name, *constant);
@@ -77,7 +88,10 @@ std::vector<std::string> left_out_of(const Scenario& s) {
   } else {
     list.emplace_back("everything but attention: projections, MLP, embeddings, optimizer");
   }
-  list.emplace_back("the softmax's own arithmetic, gates of pi-attention, clock changes under load");
+  // Measured kernels have their softmax in the cycles of a tile, and their clock.
+  list.emplace_back(s.profile.kernels
+                        ? "gates of pi-attention, what one kernel does to the clock of the next"
+                        : "the softmax's own arithmetic, gates of pi-attention, clock changes under load");
   return list;
 }
 

@@ -162,6 +162,17 @@ TEST_CASE("a cluster whose GPUs cannot all reach each other is an error that say
   CHECK(message("topology = \"nvswitch\"", two_sockets + "\ninter_socket = \"pcie5_x16\"") == "no error");
 }
 
+TEST_CASE("of a fat tree without nodes the missing key is named, not the one that is like it") {
+  std::string tree = "topology = \"fat_tree\"\nnodes = 2\nnetwork = \"infiniband_ndr\"\nnodes_per_pod = 2\n";
+  tree +=
+      "oversubscription = 1\nuplink_latency = \"0 s\"\nnode = {topology = \"nvswitch\", gpus = 4, link = \"nvlink4\"}";
+  const std::string text = replaced(good, "topology = \"nvswitch\"\nlink = \"nvlink4\"", tree);
+  CHECK(message(text) == "no error");
+  CHECK_THAT(message(replaced(text, "nodes = 2\n", "")), ContainsSubstring("missing key \"nodes\" in [cluster]"));
+  CHECK_THAT(message(replaced(text, "node = {", "nod = {")), ContainsSubstring("did you mean \"node\"?"));
+  CHECK_THAT(message(replaced(text, "gpus = 4", "gpu = 4")), ContainsSubstring("did you mean \"gpus\"?"));
+}
+
 TEST_CASE("an unknown name lists the nearest known one, at its place") {
   CHECK_THAT(message("\"h200_sxm\"", "\"h200\""),
              ContainsSubstring("scenario.toml:18:") && ContainsSubstring("h200_sxm"));

@@ -1,10 +1,13 @@
 // The program as a whole: formats, exit codes, where output goes.
 #include <nlohmann/json.hpp>
+#include <sstream>
 
+#include "cli/report_writers.hpp"
 #include "tests/catch.hpp"
 #include "tests/cli/run_program.hpp"
 
 using namespace orrery;
+using Catch::Matchers::StartsWith;
 
 namespace {
 const std::string example = std::string(ORRERY_SOURCE_DIR) + "/scenarios/examples/llama3_8b_128k_ring_h200.toml";
@@ -43,6 +46,93 @@ TEST_CASE("the text report says the step time, the critical path and what it res
   for (const char* part : {"step time", "critical path", "this rests on", "measured", "left out", "c >= F/B"}) {
     CHECK_THAT(run.output, ContainsSubstring(part));
   }
+}
+
+namespace {
+
+/// The words of the first line of `page` that begins with `name`.
+std::string line_of(const std::string& page, const std::string& name) {
+  std::istringstream lines(page);
+  for (std::string line; std::getline(lines, line);) {
+    line.erase(0, line.find_first_not_of(' '));
+    if (!line.starts_with(name)) continue;
+    std::istringstream words(line.substr(name.size()));
+    std::string all;
+    for (std::string word; words >> word;) all += (all.empty() ? "" : " ") + word;
+    return all;
+  }
+  return "no such line";
+}
+
+}  // namespace
+
+TEST_CASE("every number of the text report stands on its line") {
+  const Scenario scenario = load_scenario(example);
+  Report r;
+  r.step_time = Seconds::from_si(10);
+  r.compute = Seconds::from_si(5);
+  r.exposed_comm = Seconds::from_si(3);
+  r.idle = Seconds::from_si(2);
+  r.comm = Seconds::from_si(4);
+  r.overlap_fraction = 0.25;
+  r.useful = Flops::from_si(8e12);
+  r.executed = Flops::from_si(10e12);
+  r.mfu = 0.125;
+  r.imbalance = 1.5;
+  r.sent_by_busiest_rank = Bytes::from_si(6e9);
+  r.sent_in_all = Bytes::from_si(7e9);
+  r.phases = {{"forward", Seconds(), Seconds::from_si(4), Seconds::from_si(1), Seconds::from_si(2)},
+              {"backward", Seconds::from_si(4), Seconds::from_si(10), Seconds::from_si(3), Seconds::from_si(0.5)}};
+  r.critical_path = {{"attention", Seconds::from_si(9), 0.9}, {"contention", Seconds::from_si(1), 0.1}};
+  for (int i = 0; i < 9; ++i) {  // one more than are shown
+    r.ranks.push_back({Seconds::from_si(i),
+                       Seconds(),
+                       Seconds::from_si(10 + i),
+                       Seconds::from_si(20 + i),
+                       Bytes::from_si(1e9 * i),
+                       Bytes(),
+                       Flops(),
+                       Flops(),
+                       {}});
+  }
+  r.links = {{"slow", Bytes::from_si(1e9), Seconds::from_si(1), 0.05},
+             {"busy", Bytes::from_si(2e9), Seconds::from_si(8), 0.7}};
+  Intensity hop;
+  hop.tokens = 1000;
+  hop.bytes = Bytes::from_si(1e9);
+  hop.link_rate = BytesPerSecond::from_si(1e9);
+  hop.flops = Flops::from_si(2e12);
+  hop.compute_rate = FlopsPerSecond::from_si(1e12);
+  r.intensity.hops = {hop};
+  const std::string page = text_report(scenario, r);
+  CHECK(line_of(page, "step time") == "10 s");
+  CHECK(line_of(page, "forward  ") == "4 s compute 1 s and transfers 2 s per rank");
+  CHECK(line_of(page, "backward ") == "6 s compute 3 s and transfers 500 ms per rank");
+  CHECK(line_of(page, "compute ") == "5 s 50.0 %");
+  CHECK_THAT(line_of(page, "exposed comm "), StartsWith("3 s 30.0 %"));
+  CHECK_THAT(line_of(page, "idle "), StartsWith("2 s 20.0 %"));
+  CHECK_THAT(line_of(page, "comm "), StartsWith("4 s 40.0 %"));
+  CHECK_THAT(line_of(page, "overlap "), StartsWith("25.0 %"));
+  CHECK(line_of(page, "useful FLOPs") == "8 TFLOP executed 10 TFLOP (25.0 % more)");
+  CHECK_THAT(line_of(page, "MFU"), StartsWith("12.5 %"));
+  CHECK_THAT(line_of(page, "imbalance"), StartsWith("1.500"));
+  CHECK(line_of(page, "sent per rank") == "6 GB at most; 7 GB in all");
+  CHECK(line_of(page, "c >= F/B") ==
+        "yes forward: a hop takes 1 s (B = 1 GB/s), the attention beside it 2 s (F = 1 TFLOP/s)");
+  CHECK(line_of(page, "c = ") == "1000 tokens per block, 500 needed");
+  CHECK(line_of(page, "attention   ") == "9 s 90.0 %");
+  CHECK(line_of(page, "contention") == "1 s 10.0 %");
+  for (const int shown : {1, 2, 3, 5, 6, 7, 8}) {
+    CHECK(line_of(page, std::to_string(shown) + "   ") == std::to_string(shown) + " s " + std::to_string(10 + shown) +
+                                                              " s " + std::to_string(20 + shown) + " s " +
+                                                              std::to_string(shown) + " GB");
+  }
+  CHECK(line_of(page, "4   ") == "no such line");
+  CHECK(line_of(page, "busy ") == "2 GB 80.0 % 70.0 %");
+  CHECK(page.find("busy  ") < page.find("slow  "));
+  // The same hop with attention half as long as it.
+  r.intensity.hops[0].flops = Flops::from_si(0.5e12);
+  CHECK_THAT(line_of(text_report(scenario, r), "c >= F/B"), StartsWith("no forward"));
 }
 
 TEST_CASE("list prints every table, and one when asked") {

@@ -238,10 +238,48 @@ TEST_CASE("models that are not dense decoders with plain heads are refused with 
   CHECK_THAT(with("\"num_local_experts\": 8"),
              ContainsSubstring("m.json: this is a mixture of experts (num_local_experts = 8;"));
   CHECK_THAT(with("\"n_routed_experts\": 256"), ContainsSubstring("mixture of experts"));
+  CHECK_THAT(with("\"ffn_config\": {\"moe_num_experts\": 16}"),
+             ContainsSubstring("mixture of experts (moe_num_experts = 16;"));
+  CHECK(with("\"num_experts\": 1") == "no error");
   CHECK_THAT(with("\"kv_lora_rank\": 512"), ContainsSubstring("multi-head latent attention (kv_lora_rank = 512;"));
   CHECK_THAT(with("\"is_encoder_decoder\": true"), ContainsSubstring("encoder-decoder"));
   CHECK(with("\"is_encoder_decoder\": false") == "no error");
   CHECK(with("\"num_local_experts\": null") == "no error");
+}
+
+TEST_CASE("models with layers of several kinds are refused, not taken for as many attention layers") {
+  const auto with = [](const std::string& field) {
+    return json_complaint(replaced(good_config, "{", fmt::format("{{{},", field)));
+  };
+  // Jamba, Falcon-H1, Qwen3-Next, Nemotron-H, RecurrentGemma, MiniMax-01, LFM2, Bamba, Nemotron-NAS, Llama 3.2 Vision.
+  for (const std::string field :
+       {"\"mamba_d_state\": 16", "\"ssm_state_size\": 128", "\"linear_num_key_heads\": 16",
+        "\"hybrid_override_pattern\": \"M-M*\"", "\"block_types\": [\"recurrent\", \"attention\"]",
+        "\"attn_type_list\": [0, 1]", "\"full_attn_idxs\": [2]", "\"attn_layer_indices\": [9]",
+        "\"block_configs\": [{}]", "\"cross_attention_layers\": [3]",
+        "\"layer_types\": [\"full_attention\", \"mamba\"]"}) {
+    INFO(field);
+    const std::string name = field.substr(1, field.find('"', 1) - 1);
+    CHECK_THAT(with(field), ContainsSubstring("not all alike (it has " + name + ";"));
+  }
+  CHECK(with("\"layer_types\": [\"full_attention\", \"sliding_attention\"]") == "no error");
+  CHECK(with("\"cross_attention_layers\": []") == "no error");
+}
+
+TEST_CASE("KV heads under the name of another family are not ignored") {
+  const std::string without = replaced(good_config, "\"num_key_value_heads\": 8,", "");
+  for (const char* name : {"num_kv_heads", "n_head_kv", "multi_query_group_num", "num_query_groups"}) {
+    CHECK_THAT(json_complaint(replaced(without, "{", fmt::format("{{\"{}\": 8,", name))),
+               ContainsSubstring(fmt::format("{} is there but num_key_value_heads is missing", name)));
+    CHECK(json_complaint(replaced(good_config, "{", fmt::format("{{\"{}\": 8,", name))) == "no error");
+  }
+}
+
+TEST_CASE("a field that a config gives twice is an error, in nested objects too") {
+  CHECK(json_complaint(replaced(good_config, "{", "{\"hidden_size\": 2048,")) ==
+        "m.json: hidden_size is given twice, remove one of the two");
+  CHECK_THAT(json_complaint("{\"text_config\": {\"a\": 1, \"b\": {\"a\": 2}, \"a\": 3}}"),
+             ContainsSubstring("a is given twice"));
 }
 
 TEST_CASE("malformed JSON reports line and column") {

@@ -132,6 +132,9 @@ TEST_CASE("an unknown key is an error that names the nearest known one") {
 TEST_CASE("a mistyped required key is reported where it stands, not as missing") {
   CHECK(complaint("[workload]\ntokns = 3\n", [](const Table& t) { t.table("workload").count("tokens"); }) ==
         "f.toml:2:1: unknown key \"tokns\" in [workload]; did you mean \"tokens\"?");
+  CHECK(complaint("[node]\ngpu = 3\n", [](const Table& t) { t.table("node").count("gpus"); }) ==
+        "f.toml:2:1: unknown key \"gpu\" in [node]; did you mean \"gpus\"?");
+  CHECK_THAT(complaint("tp = 3\n", [](const Table& t) { t.count("dp"); }), ContainsSubstring("missing key \"dp\""));
 }
 
 TEST_CASE("of several unknown keys the first in the file is reported") {
@@ -200,12 +203,18 @@ TEST_CASE("a string with a NUL character is not a value") {
 
 TEST_CASE("an empty string is not a value") {
   CHECK(complaint("x = \"\"", [](const Table& t) { t.string("x"); }) == "f.toml:1:5: x is an empty string, fill it in");
+  CHECK(complaint("x = \"\"", [](const Table& t) { t.count("x"); }) == "f.toml:1:5: x is an empty string, fill it in");
 }
 
 TEST_CASE("a choice that is none names the nearest and all") {
   CHECK(complaint("x = \"al_gather\"", [](const Table& t) {
           t.choice("x", {"ring", "all_gather"});
         }) == "f.toml:1:5: x = \"al_gather\" is not a choice, did you mean \"all_gather\"? (known: ring, all_gather)");
+  CHECK_THAT(complaint("x = \"BF16\"",
+                       [](const Table& t) {
+                         t.choice("x", {"fp32", "bf16"});
+                       }),
+             ContainsSubstring("did you mean \"bf16\"?"));
 }
 
 TEST_CASE("callers report their own findings at the position of a key") {

@@ -3,6 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <string>
+
+#include "scenarios/report.hpp"
 #include "tests/catch.hpp"
 #include "tests/scenarios/messages.hpp"
 
@@ -80,6 +84,24 @@ TEST_CASE(
     CHECK(program.input().dense.bytes.si() == bytes);
     CHECK(program.input().dense.outputs == outputs);
   }
+}
+
+TEST_CASE("a topology that takes more links of a GPU than it has is simulated, and the report calls them assumed") {
+  const ScratchFolder folder;
+  const auto assumed = [&](const std::string& topology, const std::string& link) {
+    std::string text = file_of("{kind = \"full\"}", 512);
+    text.replace(text.find("topology = "), std::string::npos, topology + "\nlink = \"" + link + "\"\n");
+    const Scenario scenario = load_scenario(written(folder, text, true));
+    const Report report = predict(scenario);
+    const auto found = std::find_if(report.constants.begin(), report.constants.end(),
+                                    [](const ConstantReport& c) { return c.name == "link.links_per_gpu"; });
+    return found == report.constants.end() ? "" : found->value + " " + found->provenance;
+  };
+  CHECK(assumed("topology = \"nvswitch\"", "nvlink4") == "");
+  CHECK(assumed("topology = \"full_mesh\"", "nvlink4") == "3 assumed");  // one NVLink 4 is all links of a GPU
+  CHECK(assumed("topology = \"torus\"\nshape = [4]", "nvlink4") == "2 assumed");
+  CHECK(assumed("topology = \"full_mesh\"", "ici_v4") == "");  // has 6
+  CHECK(assumed("topology = \"torus\"\nshape = [2, 2]", "ici_v5e") == "");
 }
 
 TEST_CASE("skips that cannot be counted are an error at the pattern") {

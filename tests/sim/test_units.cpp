@@ -1,5 +1,6 @@
 // Text to quantities and back.
 #include <limits>
+#include <string>
 #include <type_traits>
 
 #include "sim/units.hpp"
@@ -17,6 +18,27 @@ TEST_CASE("Decimal prefixes are powers of ten and binary ones powers of two") {
   CHECK(parse_flop_rate("989.4 TFLOP/s").si() == 989.4e12);
   CHECK(parse_power("700 W").si() == 700);
   CHECK(parse_power("1.2 kW").si() == 1200);
+}
+
+TEST_CASE("Every unit of size, bandwidth, FLOP rate and power is its prefix times the unit") {
+  double decimal = 1e3, binary = 1024;
+  for (const std::string prefix : {"k", "M", "G", "T"}) {
+    const std::string upper = prefix == "k" ? "K" : prefix;
+    INFO(prefix);
+    CHECK(parse_bytes("1 " + prefix + "B").si() == decimal);
+    CHECK(parse_bytes("1 " + upper + "iB").si() == binary);
+    CHECK(parse_bandwidth("1 " + prefix + "B/s").si() == decimal);
+    CHECK(parse_bandwidth("1 " + upper + "iB/s").si() == binary);
+    if (prefix != "k") CHECK(parse_bandwidth("8 " + prefix + "bit/s").si() == decimal);
+    if (prefix == "G" || prefix == "T") CHECK(parse_flop_rate("1 " + prefix + "FLOP/s").si() == decimal);
+    if (prefix == "k" || prefix == "M") CHECK(parse_power("1 " + prefix + "W").si() == decimal);
+    decimal *= 1e3, binary *= 1024;
+  }
+  CHECK(parse_bytes("1 B").si() == 1);
+  CHECK(parse_bandwidth("1 B/s").si() == 1);
+  CHECK(parse_flop_rate("1 FLOP/s").si() == 1);
+  CHECK(parse_flop_rate("1 PFLOP/s").si() == 1e15);
+  CHECK(parse_flop_rate("1 EFLOP/s").si() == 1e18);
 }
 
 TEST_CASE("Every unit of time is known, with and without a blank, and surrounding blanks do not matter") {

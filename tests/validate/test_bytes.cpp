@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "scenarios/preset_files.hpp"
 #include "tests/catch.hpp"
 #include "tests/validate/ideal_runs.hpp"
 #include "validate/closed_form.hpp"
@@ -47,6 +48,15 @@ IdealCase library_case(int ranks) {
   return c;
 }
 
+/// As the preset that comes with the program says, with its first schedule and layout.
+IdealCase preset_case(const std::string& name, int ranks) {
+  IdealCase c = library_case(ranks);
+  c.implementation = load_implementation(name);
+  c.schedule = c.implementation.schedules.front();
+  c.layout = c.implementation.layouts.front();
+  return c;
+}
+
 /// 4 c g: one block of K and V in bf16.
 double block_bytes(const IdealCase& c) {
   return 4.0 * static_cast<double>(c.block()) * c.kv_heads * c.head_dim;
@@ -59,9 +69,7 @@ constexpr int sizes[] = {2, 3, 4, 8, 16};
 TEST_CASE("JAX ringattention sends P blocks forward and P blocks with fp32 gradients backward") {
   // haoliuhl/ringattention: ppermute in a scan over axis_size, dk and dv in float32.
   for (const int ranks : sizes) {
-    IdealCase c = library_case(ranks);
-    c.implementation.extra_ring_hop = true;
-    c.implementation.gradients_in_fp32 = true;
+    const IdealCase c = preset_case("jax_ringattention", ranks);
     const Sent sent = sent_by_each_rank(c);
     CHECK(sent.forward == ranks * block_bytes(c));
     CHECK(sent.backward == ranks * (block_bytes(c) + 2 * block_bytes(c)));
@@ -70,15 +78,10 @@ TEST_CASE("JAX ringattention sends P blocks forward and P blocks with fp32 gradi
 
 TEST_CASE("ring-flash-attention sends P - 1 blocks, and fp32 gradients one hop further") {
   // zhuzilin/ring-flash-attention@8996282, ring, zigzag and stripe; K and V as two messages.
-  for (const std::string layout : {"contiguous", "zigzag", "striped"}) {
+  for (const std::string variant : {"ring", "zigzag", "stripe"}) {
     for (const int ranks : sizes) {
-      IdealCase c = library_case(ranks);
-      c.layout = layout;
-      c.implementation.transport = Transport::nccl;
-      c.implementation.transfer_order = TransferOrder::previous_compute;
-      c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
-      c.implementation.kv_messages = 2;
-      c.implementation.gradients_in_fp32 = true;
+      const IdealCase c = preset_case("ring_flash_attention_" + variant, ranks);
+      CHECK(c.implementation.kv_messages == 2);
       const Sent sent = sent_by_each_rank(c);
       CHECK(sent.forward == (ranks - 1) * block_bytes(c));
       CHECK(sent.backward == (ranks - 1) * block_bytes(c) + ranks * 2 * block_bytes(c));
@@ -89,11 +92,8 @@ TEST_CASE("ring-flash-attention sends P - 1 blocks, and fp32 gradients one hop f
 TEST_CASE("TransformerEngine p2p sends P - 1 blocks and P - 1 gradients in the dtype of KV") {
   // NVIDIA/TransformerEngine@d0067d0, context_parallel.py, cp_comm_type "p2p".
   for (const int ranks : sizes) {
-    IdealCase c = library_case(ranks);
-    c.layout = "zigzag";
-    c.implementation.transport = Transport::nccl;
-    c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
-    c.implementation.ring_backward = RingBackward::last_received;
+    const IdealCase c = preset_case("transformer_engine_p2p", ranks);
+    CHECK(c.layout == "zigzag");
     const Sent sent = sent_by_each_rank(c);
     CHECK(sent.forward == (ranks - 1) * block_bytes(c));
     CHECK(sent.backward == (ranks - 1) * block_bytes(c) + (ranks - 1) * block_bytes(c));
@@ -102,12 +102,10 @@ TEST_CASE("TransformerEngine p2p sends P - 1 blocks and P - 1 gradients in the d
 
 TEST_CASE("all-gather libraries send P - 1 blocks, and P - 1 gradients of a reduce-scatter") {
   // zhuzilin/ring-flash-attention@8996282 llama3 (heads_k_stride heads at a time); TransformerEngine "all_gather".
-  for (const int heads_at_a_time : {0, 1, 4}) {
+  for (const std::string name : {"ring_flash_attention_llama3", "transformer_engine_all_gather"}) {
     for (const int ranks : sizes) {
-      IdealCase c = library_case(ranks);
-      c.schedule = "all_gather";
-      c.implementation.transport = Transport::nccl;
-      c.implementation.gather_kv_heads = heads_at_a_time;
+      const IdealCase c = preset_case(name, ranks);
+      CHECK(c.implementation.gather_kv_heads == (name == "ring_flash_attention_llama3" ? 4 : 0));
       const Sent sent = sent_by_each_rank(c);
       CHECK(sent.forward == (ranks - 1) * block_bytes(c));
       CHECK(sent.backward == (ranks - 1) * block_bytes(c) + (ranks - 1) * block_bytes(c));
@@ -117,16 +115,10 @@ TEST_CASE("all-gather libraries send P - 1 blocks, and P - 1 gradients of a redu
 
 TEST_CASE("PyTorch context_parallel sends gradients round a ring in fp32, with both ways to rotate KV") {
   // torch/distributed/tensor/experimental/_attention.py: _AllGatherRotater, _AllToAllRotater, convert_to_f32.
-  for (const bool gather : {true, false}) {
+  for (const std::string rotation : {"allgather", "alltoall"}) {
     for (const int ranks : sizes) {
-      IdealCase c = library_case(ranks);
-      c.schedule = gather ? "all_gather" : "ring";
-      c.layout = "zigzag";
-      c.implementation.transport = Transport::nccl;
-      c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
-      c.implementation.gather_attention = GatherAttention::per_rank;
-      c.implementation.gather_gradients = GatherGradients::ring;
-      c.implementation.gradients_in_fp32 = true;
+      const IdealCase c = preset_case("pytorch_context_parallel_" + rotation, ranks);
+      CHECK(c.schedule == (rotation == "allgather" ? "all_gather" : "ring"));
       const Sent sent = sent_by_each_rank(c);
       CHECK(sent.forward == (ranks - 1) * block_bytes(c));
       CHECK(sent.backward == (ranks - 1) * block_bytes(c) + ranks * 2 * block_bytes(c));
@@ -138,8 +130,7 @@ TEST_CASE("Ulysses sends its share of Q and O, and KV heads as often as they are
   // DeepSpeed-Ulysses, arXiv 2309.14509.
   for (const int ranks : {2, 4, 8, 16}) {
     for (const int kv_heads : {16, 8, 2, 1}) {
-      IdealCase c = library_case(ranks);
-      c.schedule = "ulysses";
+      IdealCase c = preset_case("deepspeed_ulysses", ranks);
       c.groups = 1;
       c.members = ranks;
       c.kv_heads = kv_heads;
@@ -165,11 +156,9 @@ TEST_CASE("Ulysses sends its share of Q and O, and KV heads as often as they are
 TEST_CASE("USP sends a head exchange and a ring of its group's blocks") {
   // feifeibear/long-context-attention; arXiv 2405.07719.
   for (const auto& [groups, members] : {std::pair{2, 2}, {2, 4}, {4, 2}, {8, 2}, {2, 8}, {2, 16}}) {
-    IdealCase c = library_case(groups);
-    c.schedule = "usp";
+    IdealCase c = preset_case("long_context_attention", groups);
     c.members = members;
     c.tokens = 32 * groups * members;
-    c.implementation.gradients_in_fp32 = true;
     const double exchange_in = head_exchange_bytes(c.block(), members, c.heads, c.kv_heads, c.head_dim, 2, true).si();
     const double exchange_out = head_exchange_bytes(c.block(), members, c.heads, c.kv_heads, c.head_dim, 2, false).si();
     const double block = kv_bytes(c.tokens / groups, kv_heads_per_member(c.kv_heads, members), c.head_dim, 2).si();
@@ -184,10 +173,8 @@ TEST_CASE("a double ring sends P - 1 blocks, and a gradient hop home more for ev
   // LoongTrain, arXiv 2406.18485.
   for (const int ranks : {2, 4, 8, 16}) {
     for (int inner = 1; inner <= ranks; inner *= 2) {
-      IdealCase c = library_case(ranks);
-      c.schedule = "double_ring";
+      IdealCase c = preset_case("loongtrain", ranks);
       c.inner_ring = inner;
-      c.implementation.gradients_in_fp32 = true;
       const int outer = ranks / inner;
       const int inner_hops = inner > 1 ? ranks : 0;  // each of `outer` rings goes full circle
       const int outer_hops = outer > 1 ? outer : 0;  // the sums of the rings too
