@@ -38,6 +38,10 @@ TEST_CASE("CSV: --format csv prints a header and one row of as many cells") {
   const std::string header = run.output.substr(0, end), row = run.output.substr(end + 1);
   CHECK(std::count(header.begin(), header.end(), ',') == std::count(row.begin(), row.end(), ','));
   CHECK_THAT(header, ContainsSubstring("step_time_s,compute_s"));
+  // A cell with a comma in it is quoted.
+  const std::string skips = std::string(ORRERY_SOURCE_DIR) + "/scenarios/examples/llama2_7b_1m_pi_count1.toml";
+  CHECK_THAT(run_program("simulate --format csv " + skips).output,
+             ContainsSubstring(",\"window(left 1024) + stride(16384, count 1)\","));
 }
 
 TEST_CASE("the text report says the step time, the critical path and what it rests on") {

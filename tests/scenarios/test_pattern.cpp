@@ -58,6 +58,7 @@ TEST_CASE("a sink attends the first tokens of the document, none of them later i
   CHECK(keys_of({sink(3)}, 20, true, 1) == Keys{0, 1});
   CHECK(keys_of({sink(3)}, 20, false, 1) == Keys{0, 1, 2});
   CHECK(keys_of({sink(2), sink(4)}, 20, true, 10) == Keys{0, 1, 2, 3});
+  CHECK(keys_of({sink(4), sink(2)}, 20, true, 10) == Keys{0, 1, 2, 3});
 }
 
 TEST_CASE("a union attends each key once") {

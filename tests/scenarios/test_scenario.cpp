@@ -104,6 +104,68 @@ TEST_CASE("a topology that takes more links of a GPU than it has is simulated, a
   CHECK(assumed("topology = \"torus\"\nshape = [2, 2]", "ici_v5e") == "");
 }
 
+TEST_CASE("a batch is computed and sent as often as it has sequences") {
+  const ScratchFolder folder;
+  std::string text = file_of("{kind = \"full\"}", 512);
+  const Report three = predict(load_scenario(written(folder, text, true)));
+  text.replace(text.find("batch = 3"), 9, "batch = 1");
+  const Report one = predict(load_scenario(written(folder, text, true)));
+  CHECK(three.useful.si() == 3 * one.useful.si());
+  CHECK(three.executed.si() == 3 * one.executed.si());
+  CHECK(three.sent_in_all.si() == 3 * one.sent_in_all.si());
+}
+
+TEST_CASE("in a burst kernels run at the clock of a cool GPU") {
+  const ScratchFolder folder;
+  std::string text = file_of("{kind = \"full\"}", 65536);
+  text.replace(text.find("\"peak\""), 6, "\"h200_sxm\"");
+  const Report sustained = predict(load_scenario(written(folder, text, true)));
+  text.replace(text.find("pass = "), 0, "regime = \"sustained\"\n");
+  CHECK(predict(load_scenario(written(folder, text, true))).step_time == sustained.step_time);
+  text.replace(text.find("\"sustained\""), 11, "\"burst\"");
+  CHECK(predict(load_scenario(written(folder, text, true))).step_time < sustained.step_time);
+}
+
+TEST_CASE("every key of a topology is in the cluster it builds") {
+  const ScratchFolder folder;
+  const auto cluster_of = [&](const std::string& topology) {
+    std::string text = file_of("{kind = \"full\"}", 512);
+    text.replace(text.find("topology = "), std::string::npos, topology);
+    return load_scenario(written(folder, text, true)).cluster;
+  };
+  const auto link = [](const Cluster& cluster, const std::string& name) {
+    const auto found =
+        std::find_if(cluster.links().begin(), cluster.links().end(), [&](const Link& l) { return l.name == name; });
+    return found == cluster.links().end()
+               ? "no such link"
+               : fmt::format("{} GB/s, {} us", found->bandwidth.si() / 1e9, found->latency.si() * 1e6);
+  };
+  const Cluster tree = cluster_of(
+      "topology = \"pcie_tree\"\ngpus_per_switch = 1\nsockets = 2\nlink = \"pcie4_x16\"\n"
+      "uplink = \"pcie5_x16\"\ninter_socket = \"infiniband_hdr\"\n");
+  CHECK(link(tree, "gpu0 -> pcie0") == "31.5 GB/s, 0.5 us");
+  CHECK(link(tree, "pcie0 -> root0") == "63 GB/s, 0.5 us");
+  CHECK(link(tree, "pcie3 -> root1") == "63 GB/s, 0.5 us");
+  CHECK(link(tree, "root0 -> root1") == "25 GB/s, 1 us");
+  const std::string fabric =
+      "topology = \"fat_tree\"\nnodes = 2\nnetwork = \"infiniband_hdr\"\nnodes_per_pod = 1\n"
+      "oversubscription = 2\nuplink_latency = \"3 us\"\n";
+  const Cluster fat = cluster_of(fabric + "node = {topology = \"nvswitch\", gpus = 2, link = \"nvlink4\"}\n");
+  CHECK(link(fat, "gpu0 -> node0 nvswitch") == "450 GB/s, 0.5 us");
+  CHECK(link(fat, "gpu2 -> pod1 rail0") == "25 GB/s, 1 us");
+  CHECK(link(fat, "pod1 rail1 -> spine") == "12.5 GB/s, 3 us");
+  const Cluster boxes = cluster_of(fabric +
+                                   "node = {topology = \"pcie_tree\", gpus = 2, gpus_per_switch = 1, sockets = 1, "
+                                   "link = \"pcie4_x16\", uplink = \"pcie5_x16\"}\n");
+  CHECK(link(boxes, "gpu1 -> node0 pcie1") == "31.5 GB/s, 0.5 us");
+  CHECK(link(boxes, "nic1 -> node0 pcie1") == "31.5 GB/s, 0.5 us");
+  CHECK(link(boxes, "node1 pcie1 -> node1 root0") == "63 GB/s, 0.5 us");
+  CHECK(link(boxes, "nic3 -> pod1 rail1") == "25 GB/s, 1 us");
+  const Cluster grid = cluster_of("topology = \"torus\"\nshape = [2, 2]\nlink = \"ici_v3\"\n");
+  CHECK(link(grid, "gpu1 -> gpu3") == "70 GB/s, 0.5 us");
+  CHECK(link(cluster_of("topology = \"full_mesh\"\nlink = \"ici_v3\"\n"), "gpu1 -> gpu2") == "70 GB/s, 0.5 us");
+}
+
 TEST_CASE("skips that cannot be counted are an error at the pattern") {
   std::string skips;
   for (const int period : {2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71}) {
