@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "scenarios/step_scenario.hpp"
+#include "scenarios/used_constants.hpp"
 
 namespace orrery {
 namespace {
@@ -60,7 +61,8 @@ class ConstantList {
           fmt::format("{} {}s from each GPU to its neighbours in the {}; its file gives a GPU {}", taken,
                       link.type.name, s.topology, link.type.links_per_gpu));
     }
-    for (const Constant* constant : s.profile.constants()) add_constant(s.profile.name, *constant);
+    for (const Constant* constant : used_constants(s)) add_constant(s.profile.name, *constant);
+    for (const Extrapolation& e : extrapolations(s)) add(e.name, e.value, "extrapolated", e.source);
     for (const Constant* constant : s.implementation.constants()) add_constant(s.implementation.name, *constant);
   }
 
@@ -71,8 +73,9 @@ class ConstantList {
     list_.push_back({std::move(name), std::move(value), std::move(provenance), std::move(source)});
   }
   void add_constant(const std::string& owner, const Constant& c) {
-    add(owner + "." + c.name, c.unit == "s" ? format(Seconds::from_si(c.value)) : fmt::format("{:.4g}", c.value),
-        std::string(name_of(c.provenance)), c.source);
+    std::string value = c.unit == "s" ? format(Seconds::from_si(c.value)) : fmt::format("{:.4g}", c.value);
+    if (c.unit != "s" && c.unit != "1") value += " " + c.unit;
+    add(owner + "." + c.name, std::move(value), std::string(name_of(c.provenance)), c.source);
   }
   std::vector<ConstantReport> list_;
 };

@@ -126,6 +126,50 @@ TEST_CASE("in a burst kernels run at the clock of a cool GPU") {
   CHECK(predict(load_scenario(written(folder, text, true))).step_time < sustained.step_time);
 }
 
+TEST_CASE("the report lists the constants that its prediction rests on, and no others") {
+  const ScratchFolder folder;
+  const auto constants = [&](std::initializer_list<std::pair<const char*, const char*>> changes) {
+    std::string text = file_of("{kind = \"full\"}", 512);
+    for (const auto& [what, with] : changes) text.replace(text.find(what), std::string_view(what).size(), with);
+    return predict(load_scenario(written(folder, text, true))).constants;
+  };
+  const auto count = [](const std::vector<ConstantReport>& list, std::string_view part) {
+    return std::count_if(list.begin(), list.end(),
+                         [&](const ConstantReport& c) { return c.name.find(part) != std::string::npos; });
+  };
+  const auto peak = constants({{"\"layers\"", "\"attention\""}});
+  CHECK(count(peak, "attention_forward_efficiency") == 1);
+  CHECK(count(peak, "attention_backward_efficiency") == 0);
+  CHECK(count(peak, "dense_efficiency") == 0);
+  CHECK(count(peak, "hbm_efficiency") == 1);
+  CHECK(count(constants({}), "dense_efficiency") == 1);
+  CHECK(count(constants({{"\"forward\"", "\"training_step\""}}), "attention_backward_efficiency") == 1);
+
+  const auto measured = constants({{"\"peak\"", "\"h200_sxm\""}, {"\"model.toml\"", "\"llama3_8b\""}});
+  CHECK(count(measured, "attention.forward.d128.full_tile") == 1);
+  CHECK(count(measured, ".d64.") == 0);
+  CHECK(count(measured, ".backward.") == 0);
+  CHECK(count(measured, ".gemm.efficiency") == 1);
+  CHECK(count(measured, "dense_efficiency") == 0);
+  CHECK(count(measured, "hbm_efficiency") == 0);
+  CHECK(count(measured, "stream.rms_norm") == 0);
+  CHECK(count(measured, "attention.head_dim") == 0);
+
+  const auto extrapolated = [](const std::vector<ConstantReport>& list) {
+    std::string text;
+    for (const ConstantReport& c : list) {
+      if (c.provenance == "extrapolated") text += c.name + " = " + c.value;
+    }
+    return text;
+  };
+  CHECK(extrapolated(measured) == "");
+  CHECK(extrapolated(constants({{"\"peak\"", "\"h200_sxm\""}})) == "h200_sxm.attention.head_dim = 20");
+  const auto fp32 = constants({{"\"peak\"", "\"h200_sxm\""}, {"\"bf16\"", "\"fp32\""}});
+  CHECK(extrapolated(fp32) == "h200_sxm.dtype = fp32");
+  CHECK(count(fp32, "dense_efficiency") == 1);
+  CHECK(count(fp32, ".gemm.") == 0);
+}
+
 TEST_CASE("every key of a topology is in the cluster it builds") {
   const ScratchFolder folder;
   const auto cluster_of = [&](const std::string& topology) {
