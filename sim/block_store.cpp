@@ -81,6 +81,7 @@ std::unique_ptr<CompiledBlock> BlockStore::compile(std::int64_t block) {
         "schedule",
         block, ops, partition_.size(), most_ops_of_block));
   }
+  link(*compiled);
   if (partition_.size() > sets_to_search) {
     compiled->set_of_rank.resize(static_cast<std::size_t>(ranks_));
     for (std::size_t i = 0; i < partition_.size(); ++i) {
@@ -116,10 +117,8 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
   set.ranks = ranks;
   set.first_op = static_cast<std::int32_t>(compiled.ops.size());
   set.op_count = static_cast<std::int32_t>(buffer_.ops().size());
-  std::array<std::int32_t, streams_per_rank> last{-1, -1, -1, -1, -1};
   for (const Op& op : buffer_.ops()) {
     check(rank, op);
-    const auto place = static_cast<std::int32_t>(compiled.ops.size());
     CompiledOp& out = compiled.ops.emplace_back();
     if (op.launch > std::numeric_limits<Ticks>::max() - set.host_time) {
       throw std::overflow_error(
@@ -133,11 +132,16 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
         op.duration == 0 ? 0 : std::min(op.hbm_traffic / to_seconds(op.duration), cluster_.gpu().hbm_bandwidth).si();
     out.sms = op.sms;
     out.index = op.index;
+    out.account = account(op);
     out.stream = op.stream;
     out.category = op.category;
     out.phase = op.phase;
     out.started = relative(rank, op, op.started);
-    for (int i = 0; i < Op::max_signals; ++i) out.finished[i] = relative(rank, op, op.finished[i]);
+    out.started_place = place(out.started);
+    for (int i = 0; i < Op::max_signals; ++i) {
+      out.finished[i] = relative(rank, op, op.finished[i]);
+      out.finished_places[i] = place(out.finished[i]);
+    }
     std::uint8_t waits = 0;
     for (int stage = 0; stage < 3; ++stage) {
       for (int i = 0; i < op.wait_count; ++i) {
@@ -145,7 +149,7 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
         if (static_cast<int>(wait.stage) != stage || wait.signal.rank == -1) continue;
         const RelativeSignal signal = relative(rank, op, wait.signal);
         const std::int64_t base = before.empty() ? 0 : before[static_cast<std::size_t>(signal.signal)];
-        out.waits[waits++] = CompiledWait{wait.count - base, signal};
+        out.waits[waits++] = CompiledWait{wait.count - base, signal, place(signal)};
       }
       out.waits_until[stage] = waits;
     }
@@ -155,15 +159,36 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
       check(rank, op, message);
       compiled.messages.push_back(relative(rank, op, message));
     }
-    const auto stream = static_cast<std::size_t>(op.stream);
-    if (last[stream] < 0) {
-      set.first_on_stream[stream] = place;
-    } else {
-      compiled.ops[static_cast<std::size_t>(last[stream])].next_on_stream = place;
-    }
-    last[stream] = place;
+    const std::span messages(compiled.messages.data() + out.first_message, static_cast<std::size_t>(op.message_count));
+    const auto travels = [](const CompiledMessage& message) { return message.route >= 0; };
+    const auto is_own = [](const CompiledMessage& message) { return message.source == 0 || message.destination == 0; };
+    out.sends_at_once = op.stream != Stream::compute && out.waits_until[0] == out.waits_until[1] && !messages.empty() &&
+                        std::all_of(messages.begin(), messages.end(), travels) &&
+                        std::any_of(messages.begin(), messages.end(), is_own);
   }
   compiled.sets.push_back(set);
+}
+
+/// Now that nothing moves any more.
+void BlockStore::link(CompiledBlock& compiled) const {
+  for (CompiledSet& set : compiled.sets) {
+    std::array<CompiledOp*, streams_per_rank> last{};
+    for (std::int32_t i = 0; i < set.op_count; ++i) {
+      CompiledOp& op = compiled.ops[static_cast<std::size_t>(set.first_op + i)];
+      op.messages = compiled.messages.data() + op.first_message;
+      CompiledOp*& before = last[static_cast<std::size_t>(op.stream)];
+      (before == nullptr ? set.first_on_stream[static_cast<std::size_t>(op.stream)] : before->next) = &op;
+      before = &op;
+    }
+  }
+}
+
+std::uint16_t BlockStore::account(const Op& op) {
+  const Account account{op.stream, op.category, op.phase};
+  const auto known = std::find(accounts_.begin(), accounts_.end(), account);
+  const auto place = static_cast<std::uint16_t>(known - accounts_.begin());
+  if (known == accounts_.end()) accounts_.push_back(account);
+  return place;
 }
 
 void BlockStore::check(Rank rank, const Op& op) const {
@@ -204,8 +229,12 @@ RelativeSignal BlockStore::relative(Rank rank, const Op& op, SignalRef signal) c
 
 CompiledMessage BlockStore::relative(Rank rank, const Op& op, const Message& message) {
   const bool travels = message.source != message.destination && message.size.si() > 0;
-  return {message.size.si(), distance(rank, message.source), distance(rank, message.destination),
-          relative(rank, op, message.delivered),
+  const RelativeSignal delivered = relative(rank, op, message.delivered);
+  return {message.size.si(),
+          distance(rank, message.source),
+          distance(rank, message.destination),
+          delivered,
+          place(delivered),
           travels ? routes_.column(distance(message.source, message.destination)) : -1};
 }
 

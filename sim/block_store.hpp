@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,10 +20,16 @@ struct RelativeSignal {
   std::int32_t signal = -1;  // -1: none
 };
 
+/// The same as one number, in a table of all signals of rank 0, of rank 1, ...: from the first signal of the rank that
+/// runs the op to this one, modulo the size of the table.
+using SignalPlace = std::uint32_t;
+inline constexpr SignalPlace no_signal = ~SignalPlace{0};
+
 /// Sorted by stage; the count is above Program::counts_before of the block.
 struct CompiledWait {
   std::int64_t count = 0;
   RelativeSignal signal;
+  SignalPlace place = no_signal;
 };
 
 struct CompiledMessage {
@@ -30,25 +37,35 @@ struct CompiledMessage {
   std::int32_t source = 0;  // distances
   std::int32_t destination = 0;
   RelativeSignal delivered;
+  SignalPlace delivered_place = no_signal;
   RouteTable::Column route = -1;  // -1: nothing to carry, or not to another rank; delivered at once
 };
 
-struct CompiledOp {
-  Ticks issue = 0;  // host time from the start of the block to the op
+/// What every op needs comes first, on one cache line, then its waits.
+struct alignas(64) CompiledOp {
   Ticks duration = 0;
+  const CompiledOp* next = nullptr;  // on the same stream in this block
+  const CompiledMessage* messages = nullptr;
+  std::int32_t message_count = 0;
+  std::int32_t index = 0;  // as Program::describe wants it
+  SignalPlace started_place = no_signal;
+  std::array<SignalPlace, Op::max_signals> finished_places{no_signal, no_signal};
+  std::uint16_t account = 0;  // of BlockStore::accounts()
+  Stream stream = Stream::compute;
+  std::array<std::uint8_t, 3> waits_until{};  // by WaitStage: index after the last wait of that stage
+  /// A transfer whose messages all travel, to or from the rank itself, and wait for nothing but the start-up: when they
+  /// leave is known when it begins.
+  bool sends_at_once = false;
+
+  std::array<CompiledWait, Op::max_waits> waits;
+  RelativeSignal started;
+  std::array<RelativeSignal, Op::max_signals> finished;
+  Ticks issue = 0;        // host time from the start of the block to the op
   double hbm_demand = 0;  // bytes per second at full speed
   double sms = 0;
   std::int32_t first_message = 0;  // index into CompiledBlock::messages
-  std::int32_t message_count = 0;
-  std::int32_t next_on_stream = -1;  // index into CompiledBlock::ops
-  std::int32_t index = 0;            // as Program::describe wants it
-  Stream stream = Stream::compute;
   std::uint8_t category = 0;
   std::uint8_t phase = 0;
-  std::array<std::uint8_t, 3> waits_until{};  // by WaitStage: index after the last wait of that stage
-  RelativeSignal started;
-  std::array<RelativeSignal, Op::max_signals> finished;
-  std::array<CompiledWait, Op::max_waits> waits;
 };
 
 struct CompiledSet {
@@ -56,7 +73,15 @@ struct CompiledSet {
   Ticks host_time = 0;  // sum of the launches
   std::int32_t first_op = 0;
   std::int32_t op_count = 0;
-  std::array<std::int32_t, streams_per_rank> first_on_stream{-1, -1, -1, -1, -1};
+  std::array<const CompiledOp*, streams_per_rank> first_on_stream{};  // null: none
+};
+
+/// What the time of an op counts under.
+struct Account {
+  Stream stream = Stream::compute;
+  std::uint8_t category = 0;
+  std::uint8_t phase = 0;
+  bool operator==(const Account&) const = default;
 };
 
 struct CompiledBlock {
@@ -96,6 +121,8 @@ class BlockStore {
   std::int32_t signals_per_rank() const { return signals_per_rank_; }
   const Program& program() const { return program_; }
   RouteTable& routes() { return routes_; }
+  /// Of the ops compiled so far.
+  std::span<const Account> accounts() const { return accounts_; }
 
   Rank wrap(Rank rank, std::int32_t distance) const {
     const Rank sum = rank + distance;
@@ -111,8 +138,15 @@ class BlockStore {
   void check_partition(std::int64_t block, const std::vector<RankSet>& sets) const;
   void check(Rank rank, const Op& op) const;
   void check(Rank rank, const Op& op, const Message& message) const;
+  void link(CompiledBlock& compiled) const;
+  std::uint16_t account(const Op& op);
   CompiledMessage relative(Rank rank, const Op& op, const Message& message);
   RelativeSignal relative(Rank rank, const Op& op, SignalRef signal) const;
+  SignalPlace place(RelativeSignal signal) const {
+    return signal.signal < 0 ? no_signal
+                             : static_cast<SignalPlace>(signal.distance) * static_cast<SignalPlace>(signals_per_rank_) +
+                                   static_cast<SignalPlace>(signal.signal);
+  }
   std::int32_t distance(Rank from, Rank to) const { return to >= from ? to - from : to - from + ranks_; }
 
   const Program& program_;
@@ -123,6 +157,7 @@ class BlockStore {
   const std::size_t categories_;
   const std::size_t phases_;
   RouteTable routes_;
+  std::vector<Account> accounts_;
   OpBuffer buffer_;
   std::vector<RankSet> partition_;
   struct Kept {

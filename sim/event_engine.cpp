@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <stdexcept>
+
+// One function for the life of an op: most of these have one caller, and calls would cost more than what they do.
+#define ORRERY_HOT [[gnu::always_inline]] inline
 
 namespace orrery {
 
@@ -17,54 +19,227 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       perturbation_(perturbation),
       sink_(sink),
       network_(cluster.links()),
-      signals_per_rank_(blocks.signals_per_rank()),
+      ranks_(blocks.ranks()),
+      signals_per_rank_(static_cast<std::uint32_t>(blocks.signals_per_rank())),
+      signal_count_(signals_per_rank_ * static_cast<std::uint32_t>(ranks_)),
       is_private_link_(survey.is_private_link),
+      holds_sms_(survey.holds_sms),
       fixed_durations_(!survey.holds_sms && !survey.hbm_matters),
       hbm_matters_(survey.hbm_matters),
-      direct_routes_(blocks.routes().columns(), std::vector<DirectRoute>(static_cast<std::size_t>(blocks.ranks()))),
-      path_size_(program_.categories().size() + 2),
-      message_path_(path_size_),
-      accounts_(blocks.ranks(), program_.categories().size(), program_.phases().size()),
+      has_launches_(survey.has_launches),
+      no_counts_(signals_per_rank_),
+      accounts_(blocks.ranks(), blocks.accounts()),
       spans_(sink),
       link_tracer_(sink, cluster.links().size()) {
   const auto ranks = static_cast<std::size_t>(blocks.ranks());
-  streams_.resize(ranks * streams_per_rank);
-  signals_.resize(ranks * static_cast<std::size_t>(signals_per_rank_));
-  compute_.resize(ranks);
-  is_dirty_.resize(ranks);
-  paths_.resize(streams_.size() * path_size_);
+  for (std::size_t i = 0; i < streams_per_rank; ++i) {
+    if (survey.uses_stream[i]) streams_in_use_.push_back(static_cast<Stream>(i));
+  }
+  streams_.resize(ranks * streams_in_use_.size());
+  for (std::size_t i = 0; i < streams_.size(); ++i) {
+    streams_[i].rank = static_cast<Rank>(i / streams_in_use_.size());
+    streams_[i].first_signal = static_cast<std::uint32_t>(streams_[i].rank) * signals_per_rank_;
+    streams_[i].kind = streams_in_use_[i % streams_in_use_.size()];
+  }
+  if (has_launches_) host_times_.resize(streams_.size());
+  ready_.resize(streams_.size());
+  signals_.resize(signal_count_);
+  lanes_.resize(ranks * blocks.routes().columns());
+  compute_.resize(fixed_durations_ ? 0 : ranks);
+  is_dirty_.resize(compute_.size());
+  lay_out_paths(survey);
   if (sink != nullptr) network_.watch_links();
 }
 
-SimulationResult EventEngine::run() {
-  for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) make_ready(stream);
-  run_ready();
-  settle();
-  while (!events_.empty()) {
-    now_ = events_.top().time;
-    while (!events_.empty() && events_.top().time == now_) {
-      handle(events_.pop());
-      run_ready();
-    }
-    settle();
+EventEngine::~EventEngine() {
+  for (const OpenBlock& block : open_blocks_) {
+    if (block.holders > 0) blocks_.release(block.compiled);
   }
-  check_all_done();
-  return result();
+}
+
+void EventEngine::lay_out_paths(const Survey& survey) {
+  bool first = true;
+  for (const bool takes_time : survey.takes_time) {
+    row_of_category_.push_back(!takes_time ? takes_no_time : first ? gets_the_rest : static_cast<int>(path_rows_++));
+    first = first && !takes_time;
+  }
+  for (const Account& account : blocks_.accounts()) row_of_account_.push_back(row_of_category_[account.category]);
+  if (!survey.contention.empty()) contention_row_ = static_cast<int>(path_rows_++);
+  if (has_launches_) launch_row_ = static_cast<int>(path_rows_++);
+  paths_.resize(streams_.size() * path_rows_);
+  message_path_.resize(path_rows_);
+}
+
+ORRERY_HOT bool EventEngine::wait_through(StreamId stream, StreamState& self, WaitStage stage) {
+  const CompiledOp& op = *self.op;
+  const std::uint8_t end = op.waits_until[static_cast<std::size_t>(stage)];
+  std::uint8_t i = self.next_wait;
+  if (i == end) return true;
+  const std::int64_t* const before = self.block->counts_before;
+  do {
+    const CompiledWait& wait = op.waits[i];
+    SignalState& signal = this->signal(self, wait.place);
+    const std::int64_t wanted = before[wait.signal.signal] + wait.count;
+    if (signal.count >= wanted) continue;
+    self.wanted = wanted;
+    self.next_waiter = signal.first_waiter;
+    self.next_wait = i;
+    signal.first_waiter = stream;
+    return false;
+  } while (++i < end);
+  self.next_wait = i;
+  return true;
 }
 
 /// Streams set off by others wait for their turn, so that long chains need no recursion.
-void EventEngine::make_ready(StreamId stream) {
-  if (streams_[stream].queued) return;
-  streams_[stream].queued = true;
-  ready_.push_back(stream);
+void EventEngine::wake(SignalState& signal, const Ticks* path_of_raiser) {
+  StreamId* link = &signal.first_waiter;
+  while (*link >= 0) {
+    const StreamId waiter = *link;
+    StreamState& state = streams_[waiter];
+    if (state.wanted > signal.count) {
+      link = &state.next_waiter;
+      continue;
+    }
+    *link = state.next_waiter;
+    if (now_ > state.ready_at) {
+      state.ready_at = now_;
+      copy_path(path_of_raiser, path(waiter));
+    }
+    make_ready(waiter);
+  }
 }
 
-void EventEngine::run_ready() {
-  for (std::size_t next = 0; next < ready_.size(); ++next) {
-    streams_[ready_[next]].queued = false;
-    advance(ready_[next]);
+/// The launch event leads to State::begin. By then the host alone held the op back, since time 0.
+bool EventEngine::issued(StreamId stream, StreamState& self) {
+  const Ticks issue = host_times_[stream] + self.op->issue;
+  if (issue <= now_) return true;
+  self.state = State::begin;
+  self.ready_at = issue;
+  std::fill_n(path(stream), path_rows_, 0);
+  path(stream)[launch_row_] = issue;
+  push(issue, EventKind::launch, stream);
+  return false;
+}
+
+/// True if the op has no duration and goes on at once; so the others.
+ORRERY_HOT bool EventEngine::begin(StreamId stream, StreamState& self) {
+  const CompiledOp& op = *self.op;
+  self.begun = now_;
+  self.ready_at = now_;
+  accounts_.begin(op.account, now_);
+  if (op.started_place != no_signal) raise(stream, self, op.started_place);
+  return op.stream == Stream::compute ? begin_compute(stream, self) : begin_transfer(stream, self);
+}
+
+ORRERY_HOT bool EventEngine::begin_compute(StreamId stream, StreamState& self) {
+  const CompiledOp& op = *self.op;
+  accounts_.clock(self.rank).enter_compute(now_);
+  if (op.duration == 0) return true;
+  self.alone = perturbation_ == nullptr ? op.duration
+                                        : perturbation_->duration(op.duration, self.rank, self.block->number, op.index);
+  self.state = State::working;
+  if (fixed_durations_) {
+    push(later(now_, self.alone, stream), EventKind::compute_end, stream);
+  } else {
+    compute_[self.rank].start(now_, self.alone, op.hbm_demand);
+    mark_dirty(self.rank);
   }
-  ready_.clear();
+  return false;
+}
+
+ORRERY_HOT bool EventEngine::begin_transfer(StreamId stream, StreamState& self) {
+  const CompiledOp& op = *self.op;
+  for (std::int32_t i = 0; i < op.message_count; ++i) {
+    if (op.messages[i].route >= 0) enter_comm(self.rank, op.messages[i]);
+  }
+  if (holds_sms_ && op.sms > 0) {
+    compute_[self.rank].hold_sms(op.sms);
+    mark_dirty(self.rank);
+  }
+  if (op.sends_at_once) {
+    extend_path(path(stream), op, op.duration, op.duration);
+    return send(stream, self, later(now_, op.duration, stream));
+  }
+  if (op.duration == 0) return true;
+  self.state = State::working;
+  accounts_.clock(self.rank).enter_comm(now_);
+  push(later(now_, op.duration, stream), EventKind::startup_end, stream);
+  return false;
+}
+
+/// True if nothing travels and the op goes on at once.
+ORRERY_HOT bool EventEngine::send(StreamId stream, StreamState& self, Ticks departure) {
+  const CompiledOp& op = *self.op;
+  if (op.message_count == 0) return true;
+  self.ready_at = departure;
+  self.state = State::in_flight;
+  return op.message_count == 1 ? send_alone(stream, self, departure) : send_all(stream, self, departure);
+}
+
+bool EventEngine::send_all(StreamId stream, StreamState& self, Ticks departure) {
+  const CompiledOp& op = *self.op;
+  self.under_way = op.message_count;
+  for (std::int32_t i = 0; i < op.message_count; ++i) {
+    const CompiledMessage& message = op.messages[i];
+    if (message.route < 0) {
+      if (message.delivered_place != no_signal) raise(stream, self, message.delivered_place);
+      --self.under_way;
+      continue;
+    }
+    if (op.stream == Stream::compute) enter_comm(self.rank, message);
+    depart(stream, self, message, departure);
+  }
+  return self.under_way == 0;
+}
+
+/// An op's only message. By a direct lane its delivery is the next thing to happen.
+ORRERY_HOT bool EventEngine::send_alone(StreamId stream, StreamState& self, Ticks departure) {
+  const CompiledMessage& message = self.op->messages[0];
+  if (message.route < 0 || hbm_matters_) return send_all(stream, self, departure);
+  Lane& lane = this->lane(message, wrap(self.rank, message.source));
+  if (!lane.is_direct) return send_all(stream, self, departure);
+  if (self.op->stream == Stream::compute) enter_comm(self.rank, message);
+  const Ticks moving = moving_alone(message, lane, stream);
+  lane.bytes += message.size;
+  lane.moving += moving;
+  push(later(later(departure, lane.latency, stream), moving, stream), EventKind::delivery, stream);
+  return false;
+}
+
+ORRERY_HOT void EventEngine::finish(StreamId stream, StreamState& self) {
+  const CompiledOp& op = *self.op;
+  if (op.stream == Stream::compute) {
+    accounts_.clock(self.rank).leave_compute(now_);
+  } else if (holds_sms_ && op.sms > 0) {
+    compute_[self.rank].release_sms(op.sms);
+    mark_dirty(self.rank);
+  }
+  accounts_.end(self.rank, op.account, self.begun, now_);
+  if (sink_ != nullptr) {
+    spans_.add({self.rank, op.stream, op.category, op.phase, op.index, self.block->number, self.begun, now_});
+  }
+  self.ready_at = now_;
+  for (const SignalPlace place : op.finished_places) {
+    if (place != no_signal) raise(stream, self, place);
+  }
+}
+
+/// Moves to the stream's next op. Most often the next block is open already, and the same for all ranks.
+ORRERY_HOT bool EventEngine::fetch(StreamId stream, StreamState& self) {
+  self.op = self.op->next;
+  if (self.op != nullptr) return true;
+  OpenBlock* const block = self.block;
+  OpenBlock* const next = block->next;
+  if (next == nullptr || next->number != block->number + 1 || block->holders == 1 || has_launches_) {
+    return fetch_from_next_block(stream, self);
+  }
+  self.op = next->first_on_stream[static_cast<std::size_t>(self.kind)];
+  if (self.op == nullptr) return fetch_from_next_block(stream, self);
+  --block->holders;
+  ++next->holders;
+  self.block = next;
+  return true;
 }
 
 /// Goes on until the stream has to wait for an event or a signal, or has no more ops.
@@ -72,327 +247,257 @@ void EventEngine::advance(StreamId stream) {
   StreamState& self = streams_[stream];
   while (true) {
     switch (self.state) {
-      case State::fetch:
-        if (!fetch(stream)) return;
-        self.state = State::start_waits;
-        self.next_wait = 0;
-        break;
       case State::start_waits:
-        if (!wait_through(stream, WaitStage::start) || !issued(stream)) return;
-        self.state = State::begin;
-        break;
+        if (!wait_through(stream, self, WaitStage::start)) return;
+        if (has_launches_ && !issued(stream, self)) return;
+        [[fallthrough]];
       case State::begin:
-        if (!begin(stream)) return;
+        if (!begin(stream, self)) return;
+        self.state = State::transfer_waits;
+        [[fallthrough]];
+      case State::transfer_waits:
+        if (!wait_through(stream, self, WaitStage::transfer) || !send(stream, self, now_)) return;
+        self.state = State::finish_waits;
+        [[fallthrough]];
+      case State::finish_waits:
+        if (!wait_through(stream, self, WaitStage::finish)) return;
+        finish(stream, self);
+        self.next_wait = 0;
+        self.state = State::start_waits;
+        if (!fetch(stream, self)) return;
         break;
       case State::working:
       case State::in_flight:
         return;
-      case State::transfer_waits:
-        if (!wait_through(stream, WaitStage::transfer) || !send(stream)) return;
-        break;
-      case State::finish_waits:
-        if (!wait_through(stream, WaitStage::finish)) return;
-        finish(stream);
-        break;
     }
   }
 }
 
-/// Moves to the stream's next op, through as many blocks as it takes.
-bool EventEngine::fetch(StreamId stream) {
-  StreamState& self = streams_[stream];
-  const Rank rank = rank_of(stream);
-  const auto kind = static_cast<std::size_t>(stream % streams_per_rank);
-  if (self.op != nullptr) {
-    const std::int32_t next = self.op->next_on_stream;
-    self.op = next < 0 ? nullptr : &self.block->ops[static_cast<std::size_t>(next)];
-  }
-  while (self.op == nullptr) {
-    if (self.block != nullptr) {
-      self.host_time += self.block->set_of(rank).host_time;
-      blocks_.release(self.block);
-      self.block = nullptr;
-    }
-    if (self.block_number + 1 >= blocks_.blocks()) return false;
-    self.block = blocks_.acquire(++self.block_number);
-    const std::int32_t first = self.block->set_of(rank).first_on_stream[kind];
-    if (first >= 0) self.op = &self.block->ops[static_cast<std::size_t>(first)];
-  }
-  const auto before = program_.counts_before(self.block_number);
-  self.counts_before = before.empty() ? nullptr : before.data();
-  return true;
+void EventEngine::run_ready() {
+  for (std::size_t next = 0; next < ready_count_; ++next) advance(ready_[next]);
+  ready_count_ = 0;
 }
 
-bool EventEngine::wait_through(StreamId stream, WaitStage stage) {
-  StreamState& self = streams_[stream];
-  const Rank rank = rank_of(stream);
-  const std::uint8_t end = self.op->waits_until[static_cast<std::size_t>(stage)];
-  for (; self.next_wait < end; ++self.next_wait) {
-    const CompiledWait& wait = self.op->waits[self.next_wait];
-    SignalState& signal = signals_[blocks_.wrap(rank, wait.signal.distance) * signals_per_rank_ + wait.signal.signal];
-    const std::int64_t before = self.counts_before == nullptr ? 0 : self.counts_before[wait.signal.signal];
-    if (signal.count >= before + wait.count) continue;
-    self.next_waiter = signal.first_waiter;
-    signal.first_waiter = stream;
-    return false;
-  }
-  return true;
-}
-
-/// The launch event leads to State::begin. By then the host alone held the op back, since time 0.
-bool EventEngine::issued(StreamId stream) {
-  StreamState& self = streams_[stream];
-  const Ticks issue = self.host_time + self.op->issue;
-  if (issue <= now_) return true;
-  self.state = State::begin;
-  self.ready_at = issue;
-  std::fill_n(path(stream), path_size_ - 1, 0);
-  path(stream)[path_size_ - 1] = issue;
-  push(issue, EventKind::launch, stream);
-  return false;
-}
-
-/// True if the op has no duration and goes on at once.
-bool EventEngine::begin(StreamId stream) {
-  StreamState& self = streams_[stream];
-  const CompiledOp& op = *self.op;
-  const Rank rank = rank_of(stream);
-  self.begun = now_;
+ORRERY_HOT void EventEngine::end_compute(StreamId stream, StreamState& self) {
+  if (!fixed_durations_) compute_[self.rank].stop();
+  extend_path(path(stream), *self.op, self.alone, now_ - self.begun);
   self.ready_at = now_;
   self.state = State::transfer_waits;
-  accounts_.start(op.phase, now_);
-  raise(rank, op.started, path(stream));
-  if (kind_of(stream) == Stream::compute) {
-    accounts_.clock(rank).enter_compute(now_);
-    if (op.duration == 0) return true;
-    self.alone = perturbation_ == nullptr ? op.duration
-                                          : perturbation_->duration(op.duration, rank, self.block_number, op.index);
-    if (fixed_durations_) {
-      push(after(self.alone, stream), EventKind::compute_end, rank, compute_[rank].generation());
-    } else {
-      compute_[rank].start(now_, self.alone, op.hbm_demand);
-      mark_dirty(rank);
-    }
-  } else {
-    for (std::int32_t i = 0; i < op.message_count; ++i) {
-      const CompiledMessage& message = self.block->messages[static_cast<std::size_t>(op.first_message + i)];
-      if (message.route < 0) continue;
-      accounts_.clock(blocks_.wrap(rank, message.source)).enter_comm(now_);
-      accounts_.clock(blocks_.wrap(rank, message.destination)).enter_comm(now_);
-    }
-    if (op.sms > 0) {
-      compute_[rank].hold_sms(op.sms);
-      mark_dirty(rank);
-    }
-    if (op.duration == 0) return true;
-    accounts_.clock(rank).enter_comm(now_);
-    push(after(op.duration, stream), EventKind::startup_end, stream);
-  }
-  self.state = State::working;
-  return false;
 }
 
-/// True if nothing travels and the op goes on at once.
-bool EventEngine::send(StreamId stream) {
-  StreamState& self = streams_[stream];
-  const CompiledOp& op = *self.op;
-  const Rank rank = rank_of(stream);
-  self.departed = now_;
-  self.state = State::in_flight;
-  self.under_way = op.message_count + 1;  // one more, so that deliveries on the spot do not end the op
-  for (std::int32_t i = 0; i < op.message_count; ++i) {
-    const CompiledMessage& message = self.block->messages[static_cast<std::size_t>(op.first_message + i)];
-    if (message.route < 0) {
-      raise(rank, message.delivered, path(stream));
-      --self.under_way;
-      continue;
-    }
-    MessageId id = free_message_;
-    if (id < 0) {
-      id = static_cast<MessageId>(messages_.size());
-      messages_.emplace_back();
-    } else {
-      free_message_ = messages_[id].next_free;
-    }
-    MessageState& state = messages_[id];
-    state.message = &message;
-    state.source = blocks_.wrap(rank, message.source);
-    state.destination = blocks_.wrap(rank, message.destination);
-    state.stream = stream;
-    state.route = &blocks_.routes().at(message.route, state.source);
-    state.direct = direct_route(message, state.source);
-    if (kind_of(stream) == Stream::compute) {
-      accounts_.clock(state.source).enter_comm(now_);
-      accounts_.clock(state.destination).enter_comm(now_);
-    }
-    if (state.direct != nullptr && !hbm_matters_) {
-      push(later(after(state.route->latency, stream), moving_alone(state), stream), EventKind::arrival, id);
-    } else if (state.route->latency == 0) {
-      end_latency(id);
-    } else {
-      push(after(state.route->latency, stream), EventKind::latency_end, id);
-    }
-  }
-  if (--self.under_way > 0) return false;
+/// The only message of an op, by a direct lane.
+ORRERY_HOT void EventEngine::deliver_only(StreamId stream, StreamState& self) {
+  const CompiledMessage& message = self.op->messages[0];
+  leave_comm(self.rank, message);
+  extend_path(path(stream), *self.op, now_ - self.ready_at, now_ - self.ready_at);
+  if (message.delivered_place != no_signal) raise(stream, self, message.delivered_place);
+  self.ready_at = now_;
   self.state = State::finish_waits;
-  return true;
 }
 
-void EventEngine::finish(StreamId stream) {
-  StreamState& self = streams_[stream];
-  const CompiledOp& op = *self.op;
-  const Rank rank = rank_of(stream);
-  if (kind_of(stream) == Stream::compute) {
-    accounts_.clock(rank).leave_compute(now_);
-  } else if (op.sms > 0) {
-    compute_[rank].release_sms(op.sms);
-    mark_dirty(rank);
-  }
-  accounts_.end(static_cast<std::size_t>(stream), op.category, op.phase, self.begun, now_);
-  if (sink_ != nullptr) {
-    spans_.add({rank, op.stream, op.category, op.phase, op.index, self.block_number, self.begun, now_});
-  }
-  for (const RelativeSignal& signal : op.finished) raise(rank, signal, path(stream));
-  self.ready_at = now_;
-  self.state = State::fetch;
-}
-
-void EventEngine::raise(Rank rank, RelativeSignal relative, const Ticks* path_of_raiser) {
-  if (relative.signal < 0) return;
-  SignalState& signal = signals_[blocks_.wrap(rank, relative.distance) * signals_per_rank_ + relative.signal];
-  const std::int64_t count = ++signal.count;
-  StreamId* link = &signal.first_waiter;
-  while (*link >= 0) {
-    const StreamId waiter = *link;
-    StreamState& state = streams_[waiter];
-    const std::int64_t before = state.counts_before == nullptr ? 0 : state.counts_before[relative.signal];
-    if (before + state.op->waits[state.next_wait].count > count) {
-      link = &state.next_waiter;
-      continue;
-    }
-    *link = state.next_waiter;
-    if (now_ > state.ready_at) {
-      state.ready_at = now_;
-      std::copy_n(path_of_raiser, path_size_, path(waiter));
-    }
-    make_ready(waiter);
-  }
-}
-
-void EventEngine::handle(const Event& event) {
+ORRERY_HOT void EventEngine::handle(const Event& event) {
   const auto target = static_cast<std::int32_t>(event.target);
-  switch (static_cast<EventKind>(event.kind())) {
-    case EventKind::launch:
-      make_ready(target);
-      break;
-    case EventKind::startup_end:
-      end_startup(target);
-      break;
-    case EventKind::compute_end:
-      if (event.generation() != (compute_[target].generation() & Event::generation_mask)) return;
-      end_compute(target);
-      break;
-    case EventKind::latency_end:
-      end_latency(target);
-      break;
-    case EventKind::arrival:
-      arrive(target);
-      break;
-    case EventKind::flow_end:
-      if (event.generation() != (flows_[target].generation & Event::generation_mask)) return;
-      end_flow(target);
-      break;
-  }
   ++handled_;
+  switch (static_cast<EventKind>(event.kind())) {
+    case EventKind::compute_end: {
+      StreamState& self = streams_[target];
+      if (!fixed_durations_ && event.generation() != (compute_[self.rank].generation() & Event::generation_mask)) {
+        --handled_;
+        return;
+      }
+      end_compute(target, self);
+      return advance(target);
+    }
+    case EventKind::delivery:
+      deliver_only(target, streams_[target]);
+      return advance(target);
+    case EventKind::startup_end:
+      accounts_.clock(streams_[target].rank).leave_comm(now_);
+      extend_path(path(target), *streams_[target].op, streams_[target].op->duration, streams_[target].op->duration);
+      streams_[target].ready_at = now_;
+      streams_[target].state = State::transfer_waits;
+      return advance(target);
+    case EventKind::launch:
+      return advance(target);
+    case EventKind::latency_end:
+      return end_latency(target);
+    case EventKind::arrival:
+      return arrive(target);
+    case EventKind::flow_end:
+      if (event.generation() != (flows_[target].generation & Event::generation_mask)) {
+        --handled_;
+        return;
+      }
+      return end_flow(target);
+  }
 }
 
-void EventEngine::end_startup(StreamId stream) {
-  StreamState& self = streams_[stream];
-  accounts_.clock(rank_of(stream)).leave_comm(now_);
-  extend_path(path(stream), self.op->category, self.op->duration, self.op->duration);
-  self.ready_at = now_;
-  self.state = State::transfer_waits;
-  make_ready(stream);
+SimulationResult EventEngine::run() {
+  for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) {
+    if (fetch_from_next_block(stream, streams_[stream])) make_ready(stream);
+  }
+  run_ready();
+  settle();
+  while (const Event* first = events_.first()) {
+    now_ = first->time;
+    do {
+      const Event event = events_.pop();
+      if (const Event* soon = events_.peek(2)) __builtin_prefetch(streams_.data() + soon->target);
+      handle(event);
+      if (ready_count_ > 0) run_ready();
+      first = events_.first();
+    } while (first != nullptr && first->time == now_);
+    if (is_unsettled_) settle();
+  }
+  check_all_done();
+  return result();
 }
 
-void EventEngine::end_compute(Rank rank) {
-  const StreamId stream = rank * streams_per_rank + static_cast<StreamId>(Stream::compute);
-  StreamState& self = streams_[stream];
-  compute_[rank].stop();
-  extend_path(path(stream), self.op->category, self.alone, now_ - self.begun);
-  self.ready_at = now_;
-  self.state = State::transfer_waits;
-  make_ready(stream);
+/// Through as many blocks as it takes.
+bool EventEngine::fetch_from_next_block(StreamId stream, StreamState& self) {
+  std::int64_t number = 0;
+  while (true) {
+    OpenBlock* const before = self.block;
+    if (self.block != nullptr) {
+      number = self.block->number + 1;
+      if (has_launches_) host_times_[stream] += self.block->compiled->set_of(self.rank).host_time;
+      leave(self.block);
+    }
+    if (number == blocks_.blocks()) break;
+    self.block = open(number);
+    if (before != nullptr) before->next = self.block;
+    self.op = self.block->compiled->set_of(self.rank).first_on_stream[static_cast<std::size_t>(self.kind)];
+    if (self.op != nullptr) return true;
+  }
+  self.block = nullptr;
+  return false;
+}
+
+EventEngine::OpenBlock* EventEngine::open(std::int64_t number) {
+  OpenBlock*& recent = recent_blocks_[static_cast<std::size_t>(number) % recent_blocks_.size()];
+  if (recent == nullptr || recent->number != number) {
+    if (recent != nullptr) leave(recent);
+    if (free_blocks_.empty()) free_blocks_.push_back(&open_blocks_.emplace_back());
+    recent = free_blocks_.back();
+    free_blocks_.pop_back();
+    recent->compiled = blocks_.acquire(number);
+    const auto before = program_.counts_before(number);
+    recent->counts_before = before.empty() ? no_counts_.data() : before.data();
+    recent->number = number;
+    recent->next = nullptr;
+    recent->holders = 1;
+    recent->first_on_stream = {};
+    if (recent->compiled->sets.size() == 1) recent->first_on_stream = recent->compiled->sets[0].first_on_stream;
+  }
+  ++recent->holders;
+  return recent;
+}
+
+void EventEngine::leave(OpenBlock* block) {
+  if (--block->holders > 0) return;
+  blocks_.release(block->compiled);
+  block->number = -1;
+  free_blocks_.push_back(block);
+}
+
+void EventEngine::depart(StreamId stream, StreamState& self, const CompiledMessage& message, Ticks departure) {
+  const Rank source = wrap(self.rank, message.source);
+  Lane& lane = this->lane(message, source);
+  lane.bytes += message.size;
+  const Ticks first_byte = later(departure, lane.latency, stream);
+  const MessageId id = new_message(stream, message, lane, source);
+  if (lane.is_direct) {
+    const Ticks moving = moving_alone(message, lane, stream);
+    lane.moving += moving;
+    if (!hbm_matters_) return push(later(first_byte, moving, stream), EventKind::arrival, id);
+  }
+  if (first_byte == now_) {
+    end_latency(id);
+  } else {
+    push(first_byte, EventKind::latency_end, id);
+  }
+}
+
+EventEngine::MessageId EventEngine::new_message(StreamId stream, const CompiledMessage& message, Lane& lane,
+                                                Rank source) {
+  MessageId id = free_message_;
+  if (id < 0) {
+    id = static_cast<MessageId>(messages_.size());
+    messages_.emplace_back();
+  } else {
+    free_message_ = messages_[id].next_free;
+  }
+  messages_[id] = {&message, &lane, source, wrap(streams_[stream].rank, message.destination), stream, -1};
+  return id;
+}
+
+/// A lane is direct if all its links are private and nobody watches them.
+void EventEngine::open_lane(Lane& lane, const CompiledMessage& message, Rank source) {
+  const CachedRoute& route = blocks_.routes().at(message.route, source);
+  lane.route = route.route;
+  lane.latency = route.latency;
+  lane.bandwidth = route.bandwidth;
+  const std::vector<LinkId>& links = route.route->links;
+  lane.is_direct = sink_ == nullptr && std::all_of(links.begin(), links.end(), [&](LinkId link) {
+                     return is_private_link_[static_cast<std::size_t>(link)];
+                   });
 }
 
 void EventEngine::end_latency(MessageId id) {
   const MessageState& message = messages_[id];
-  if (message.direct != nullptr) {
-    change_traffic(message, 0, message.route->bandwidth);
-    push(after(moving_alone(message), message.stream), EventKind::arrival, id);
+  if (message.lane->is_direct) {
+    change_traffic(message, 0, message.lane->bandwidth);
+    push(later(now_, moving_alone(*message.message, *message.lane, message.stream), message.stream), EventKind::arrival,
+         id);
     return;
   }
-  const FlowId flow = network_.add(*message.route->route, Bytes::from_si(message.message->size), now_);
+  const FlowId flow = network_.add(*message.lane->route, Bytes::from_si(message.message->size), now_);
   if (flow >= static_cast<FlowId>(flows_.size())) flows_.resize(static_cast<std::size_t>(flow) + 1);
   flows_[flow].message = id;
+  is_unsettled_ = true;
 }
 
 void EventEngine::end_flow(FlowId flow) {
   const MessageId id = flows_[flow].message;
-  const MessageState& message = messages_[id];
   ++flows_[flow].generation;
-  change_traffic(message, network_.rate(flow), 0);
+  change_traffic(messages_[id], network_.rate(flow), 0);
   network_.remove(flow, now_);
+  is_unsettled_ = true;
   deliver(id);
 }
 
 void EventEngine::arrive(MessageId id) {
-  const MessageState& message = messages_[id];
-  if (hbm_matters_) change_traffic(message, message.route->bandwidth, 0);
-  message.direct->bytes += message.message->size;
-  message.direct->moving += moving_alone(message);
+  change_traffic(messages_[id], messages_[id].lane->bandwidth, 0);
   deliver(id);
 }
 
 void EventEngine::change_traffic(const MessageState& message, double old_rate, double new_rate) {
+  if (!hbm_matters_) return;
   for (const Rank rank : {message.source, message.destination}) {
     compute_[rank].change_traffic(old_rate, new_rate);
     mark_dirty(rank);
   }
 }
 
-/// Null if the message shares links, or if links are watched.
-EventEngine::DirectRoute* EventEngine::direct_route(const CompiledMessage& message, Rank source) {
-  if (sink_ != nullptr) return nullptr;
-  DirectRoute& entry = direct_routes_[static_cast<std::size_t>(message.route)][static_cast<std::size_t>(source)];
-  if (entry.known == DirectRoute::Known::nothing) {
-    const std::vector<LinkId>& links = blocks_.routes().at(message.route, source).route->links;
-    const bool is_direct = std::all_of(links.begin(), links.end(),
-                                       [&](LinkId link) { return is_private_link_[static_cast<std::size_t>(link)]; });
-    entry.known = is_direct ? DirectRoute::Known::direct : DirectRoute::Known::shares;
-  }
-  return entry.known == DirectRoute::Known::direct ? &entry : nullptr;
-}
-
 void EventEngine::deliver(MessageId id) {
   MessageState& state = messages_[id];
-  const CompiledMessage& message = *state.message;
-  StreamState& sender = streams_[state.stream];
-  accounts_.moved(state.source, state.destination, message.size);
+  const StreamId stream = state.stream;
+  StreamState& sender = streams_[stream];
   accounts_.clock(state.source).leave_comm(now_);
   accounts_.clock(state.destination).leave_comm(now_);
 
-  const Ticks alone = state.route->latency + moving_alone(state);
-  std::copy_n(path(state.stream), path_size_, message_path_.begin());
-  extend_path(message_path_.data(), sender.op->category, alone, now_ - sender.departed);
-  raise(rank_of(state.stream), message.delivered, message_path_.data());
+  const bool is_last = --sender.under_way == 0;
+  const Path path = is_last ? this->path(stream) : message_path_.data();
+  if (!is_last) copy_path(this->path(stream), path);
+  const Ticks alone = state.lane->latency + moving_alone(*state.message, *state.lane, stream);
+  extend_path(path, *sender.op, alone, now_ - sender.ready_at);
+  if (state.message->delivered_place != no_signal) raise(sender, state.message->delivered_place, path);
   state.next_free = free_message_;
   free_message_ = id;
-  if (--sender.under_way > 0) return;
-  std::copy_n(message_path_.begin(), path_size_, path(state.stream));
+  if (!is_last) return;
   sender.ready_at = now_;
   sender.state = State::finish_waits;
-  make_ready(state.stream);
+  advance(stream);
 }
 
 void EventEngine::settle() {
@@ -401,36 +506,27 @@ void EventEngine::settle() {
     const MessageState& message = messages_[flow.message];
     ++flow.generation;
     const double left = network_.seconds_left(change.flow) * ticks_per_second;
-    push(after(rounded(left, message.stream), message.stream), EventKind::flow_end, change.flow, flow.generation);
+    push(later(now_, rounded(left, message.stream), message.stream), EventKind::flow_end, change.flow, flow.generation);
     change_traffic(message, change.old_rate, network_.rate(change.flow));
   }
   for (const Rank rank : dirty_) {
     is_dirty_[rank] = 0;
     ComputeRate& compute = compute_[rank];
     if (!compute.running() || !compute.update(cluster_.gpu(), now_)) continue;
-    const StreamId stream = rank * streams_per_rank + static_cast<StreamId>(Stream::compute);
-    const Ticks end = compute.exact() ? after(compute.exact_ticks_left(), stream)
-                                      : after(rounded(compute.ticks_left(), stream), stream);
-    push(end, EventKind::compute_end, rank, compute.generation());
+    const auto stream = static_cast<StreamId>(static_cast<std::size_t>(rank) * streams_in_use_.size());
+    const Ticks left = compute.exact() ? compute.exact_ticks_left() : rounded(compute.ticks_left(), stream);
+    push(later(now_, left, stream), EventKind::compute_end, stream, compute.generation());
   }
   dirty_.clear();
+  is_unsettled_ = sink_ != nullptr;
   if (sink_ != nullptr) link_tracer_.update(network_, now_);
 }
 
 void EventEngine::mark_dirty(Rank rank) {
   if (is_dirty_[rank] != 0 || !compute_[rank].running()) return;
   is_dirty_[rank] = 1;
+  is_unsettled_ = true;
   dirty_.push_back(rank);
-}
-
-Ticks EventEngine::later(Ticks time, Ticks delay, StreamId stream) const {
-  if (delay > std::numeric_limits<Ticks>::max() - time) refuse_overflow(stream);
-  return time + delay;
-}
-
-Ticks EventEngine::rounded(double delay, StreamId stream) const {
-  if (!(delay < 9223372036854775807.0)) refuse_overflow(stream);
-  return std::llround(delay);
 }
 
 void EventEngine::refuse_overflow(StreamId stream) const {
@@ -438,11 +534,6 @@ void EventEngine::refuse_overflow(StreamId stream) const {
       fmt::format("{} would end beyond 2^63 ps (106 days) of simulated time; check its duration, its size and the "
                   "bandwidths on its way",
                   name(stream)));
-}
-
-void EventEngine::extend_path(Path path, std::uint8_t category, Ticks alone, Ticks elapsed) const {
-  path[category] += std::min(alone, elapsed);
-  path[path_size_ - 2] += std::max<Ticks>(elapsed - alone, 0);
 }
 
 }  // namespace orrery

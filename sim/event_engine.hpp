@@ -1,7 +1,12 @@
 // The event tier: every start and end is an event, so rates may change while ops run. Internal to sim/.
+//
+// What is known in advance costs one event: an op of fixed duration, and a transfer alone on its links, from its start
+// to its delivery. Only what others can slow down has events in between.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -17,8 +22,7 @@
 
 namespace orrery {
 
-using StreamId = std::int32_t;  // rank * streams_per_rank + stream
-using SignalId = std::int32_t;  // rank * signals per rank + signal
+using StreamId = std::int32_t;  // rank * streams in use + which of them
 
 /// Every stream is a small state machine that works through its ops. At one tick, first all events and everything they
 /// set off without time passing, then one new sharing of links, SMs and HBM, then the next tick.
@@ -26,107 +30,179 @@ class EventEngine {
  public:
   EventEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey, const Perturbation* perturbation,
               SpanSink* sink);
+  ~EventEngine();
+  EventEngine(const EventEngine&) = delete;
+  EventEngine& operator=(const EventEngine&) = delete;
   SimulationResult run();
 
  private:
-  enum class EventKind : std::uint8_t { launch, startup_end, compute_end, latency_end, flow_end, arrival };
+  enum class EventKind : std::uint8_t { compute_end, delivery, launch, startup_end, latency_end, flow_end, arrival };
 
-  /// What a stream does next when it is advanced.
-  enum class State : std::uint8_t { fetch, start_waits, begin, working, transfer_waits, in_flight, finish_waits };
+  /// What a stream does next when it is woken.
+  enum class State : std::uint8_t { start_waits, begin, working, transfer_waits, in_flight, finish_waits };
 
-  struct StreamState {
-    const CompiledOp* op = nullptr;  // null: none left
-    CompiledBlock* block = nullptr;
+  /// A block that some stream is in.
+  struct OpenBlock {
+    CompiledBlock* compiled = nullptr;
     const std::int64_t* counts_before = nullptr;
-    std::int64_t block_number = -1;
-    Ticks host_time = 0;         // at the start of the block
-    Ticks ready_at = 0;          // when the last thing waited for so far was there
-    Ticks begun = 0;             // of the op
-    Ticks departed = 0;          // of its messages
-    Ticks alone = 0;             // compute: how long the op takes with the whole GPU
+    std::int64_t number = -1;
+    OpenBlock* next = nullptr;  // the block after this one, if its number still says so
+    std::int32_t holders = 0;
+    std::array<const CompiledOp*, streams_per_rank> first_on_stream{};  // of all ranks, if they are one set
+  };
+
+  struct alignas(64) StreamState {
+    const CompiledOp* op = nullptr;  // null: none left
+    OpenBlock* block = nullptr;
+    Ticks ready_at = 0;  // when the last thing waited for so far was there; in flight: when the messages left
+    Ticks begun = 0;     // of the op
+    union {
+      std::int64_t wanted = 0;  // of the signal waited for
+      Ticks alone;              // of compute that is under way: how long the op takes with the whole GPU
+    };
     StreamId next_waiter = -1;   // on the same signal
     std::int32_t under_way = 0;  // messages
-    State state = State::fetch;
+    Rank rank = 0;
+    std::uint32_t first_signal = 0;  // of the rank
+    State state = State::start_waits;
     std::uint8_t next_wait = 0;
-    bool queued = false;  // is in ready_
+    Stream kind = Stream::compute;
   };
+  static_assert(sizeof(StreamState) == 64);
 
   struct SignalState {
     std::int64_t count = 0;
     StreamId first_waiter = -1;
   };
 
-  /// A route whose links are all private: its messages need no sharing of links.
-  struct DirectRoute {
-    enum class Known : std::uint8_t { nothing, direct, shares } known = Known::nothing;
+  /// The way from one rank to another, and what went over it.
+  struct alignas(64) Lane {
+    const Route* route = nullptr;
+    Ticks latency = 0;
+    double bandwidth = 0;  // the smallest on the way
     double bytes = 0;
-    Ticks moving = 0;
+    Ticks moving = 0;        // direct lanes: how long
+    bool is_direct = false;  // all its links are private: its messages need no sharing of links
   };
 
   struct MessageState {
     const CompiledMessage* message = nullptr;
-    const CachedRoute* route = nullptr;
+    Lane* lane = nullptr;
     Rank source = 0;
     Rank destination = 0;
     StreamId stream = 0;
     std::int32_t next_free = -1;
-    DirectRoute* direct = nullptr;  // null: it shares links
   };
   using MessageId = std::int32_t;
 
-  // The breakdown of the time up to now of the chain of ops that led here: one entry per category, then contention,
-  // then launch, so that the parts add up to the time exactly. Every stream has one. Whoever ends a wait hands over its
-  // own; of several things that were there at the same tick the first counts: the op before on the stream, then the
-  // waits in the op's order.
+  // The breakdown of the time up to now of the chain of ops that led here. Every stream has one: a row for each
+  // category but the first (which gets the rest), then contention, then launch, as far as any of these can take time,
+  // so that the parts add up to the time exactly. Whoever ends a wait hands over its own; of several things that were
+  // there at the same tick the first counts: the op before on the stream, then the waits in the op's order.
   using Path = Ticks*;
-  Path path(StreamId stream) { return paths_.data() + static_cast<std::size_t>(stream) * path_size_; }
-  void extend_path(Path path, std::uint8_t category, Ticks alone, Ticks elapsed) const;
+  Path path(StreamId stream) { return paths_.data() + static_cast<std::size_t>(stream) * path_rows_; }
+  void copy_path(const Ticks* from, Path to) const {
+    for (std::size_t i = 0; i < path_rows_; ++i) to[i] = from[i];
+  }
+  void extend_path(Path path, const CompiledOp& op, Ticks alone, Ticks elapsed) const {
+    if (contention_row_ >= 0) {
+      path[contention_row_] += std::max<Ticks>(elapsed - alone, 0);
+      elapsed = std::min(alone, elapsed);
+    }
+    if (const int row = row_of_account_[op.account]; row >= 0) path[row] += elapsed;
+  }
+  void lay_out_paths(const Survey& survey);
 
   // Life of an op.
-  void make_ready(StreamId stream);
+  void make_ready(StreamId stream) { ready_[ready_count_++] = stream; }
   void run_ready();
   void advance(StreamId stream);
-  bool fetch(StreamId stream);
-  bool wait_through(StreamId stream, WaitStage stage);
-  bool issued(StreamId stream);
-  bool begin(StreamId stream);
-  bool send(StreamId stream);
-  void finish(StreamId stream);
-  void raise(Rank rank, RelativeSignal signal, const Ticks* path);
+  bool wait_through(StreamId stream, StreamState& self, WaitStage stage);
+  bool issued(StreamId stream, StreamState& self);
+  bool begin(StreamId stream, StreamState& self);
+  bool begin_compute(StreamId stream, StreamState& self);
+  bool begin_transfer(StreamId stream, StreamState& self);
+  bool send(StreamId stream, StreamState& self, Ticks departure);
+  bool send_alone(StreamId stream, StreamState& self, Ticks departure);
+  bool send_all(StreamId stream, StreamState& self, Ticks departure);
+  void depart(StreamId stream, StreamState& self, const CompiledMessage& message, Ticks departure);
+  MessageId new_message(StreamId stream, const CompiledMessage& message, Lane& lane, Rank source);
+  void finish(StreamId stream, StreamState& self);
+  bool fetch(StreamId stream, StreamState& self);
+  bool fetch_from_next_block(StreamId stream, StreamState& self);
+
+  // Signals.
+  SignalState& signal(const StreamState& self, SignalPlace place) {
+    const std::uint32_t index = self.first_signal + place;
+    return signals_[index >= signal_count_ ? index - signal_count_ : index];
+  }
+  void raise(StreamId stream, const StreamState& self, SignalPlace place) { raise(self, place, path(stream)); }
+  void raise(const StreamState& self, SignalPlace place, const Ticks* path) {
+    SignalState& signal = this->signal(self, place);
+    ++signal.count;
+    if (signal.first_waiter >= 0) wake(signal, path);
+  }
+  void wake(SignalState& signal, const Ticks* path_of_raiser);
+
+  Rank wrap(Rank rank, std::int32_t distance) const {
+    const Rank sum = rank + distance;
+    return sum >= ranks_ ? sum - ranks_ : sum;
+  }
+  void enter_comm(Rank rank, const CompiledMessage& message) {
+    accounts_.clock(wrap(rank, message.source)).enter_comm(now_);
+    accounts_.clock(wrap(rank, message.destination)).enter_comm(now_);
+  }
+  void leave_comm(Rank rank, const CompiledMessage& message) {
+    accounts_.clock(wrap(rank, message.source)).leave_comm(now_);
+    accounts_.clock(wrap(rank, message.destination)).leave_comm(now_);
+  }
+
+  OpenBlock* open(std::int64_t number);
+  void leave(OpenBlock* block);
 
   // Events.
   void handle(const Event& event);
-  void end_startup(StreamId stream);
-  void end_compute(Rank rank);
+  void end_compute(StreamId stream, StreamState& self);
+  void deliver_only(StreamId stream, StreamState& self);
   void end_latency(MessageId message);
   void end_flow(FlowId flow);
   void arrive(MessageId message);
-  void change_traffic(const MessageState& message, double old_rate, double new_rate);
   void deliver(MessageId message);
+  void change_traffic(const MessageState& message, double old_rate, double new_rate);
   void push(Ticks time, EventKind kind, std::int32_t target, std::uint32_t generation = 0) {
     events_.push(Event::make(time, static_cast<std::uint32_t>(kind), static_cast<std::uint32_t>(target), generation));
   }
 
-  DirectRoute* direct_route(const CompiledMessage& message, Rank source);
-  /// From departure to delivery if nothing else is on the way.
-  Ticks moving_alone(const MessageState& message) const {
-    return rounded(message.message->size / message.route->bandwidth * ticks_per_second, message.stream);
+  Lane& lane(const CompiledMessage& message, Rank source) {
+    Lane& lane = lanes_[static_cast<std::size_t>(message.route) * static_cast<std::size_t>(ranks_) +
+                        static_cast<std::size_t>(source)];
+    if (lane.route == nullptr) open_lane(lane, message, source);
+    return lane;
+  }
+  void open_lane(Lane& lane, const CompiledMessage& message, Rank source);
+  /// From departure to delivery, but for the latency, if nothing else is on the way.
+  Ticks moving_alone(const CompiledMessage& message, const Lane& lane, StreamId stream) const {
+    return rounded(message.size / lane.bandwidth * ticks_per_second, stream);
   }
 
   // End of a tick.
   void settle();
   void mark_dirty(Rank rank);
-  Ticks later(Ticks time, Ticks delay, StreamId stream) const;
-  Ticks after(Ticks delay, StreamId stream) const { return later(now_, delay, stream); }
-  Ticks rounded(double delay, StreamId stream) const;
+  Ticks later(Ticks time, Ticks delay, StreamId stream) const {
+    Ticks sum = 0;
+    if (__builtin_add_overflow(time, delay, &sum)) refuse_overflow(stream);
+    return sum;
+  }
+  Ticks rounded(double delay, StreamId stream) const {
+    if (!(delay < 9223372036854775807.0)) refuse_overflow(stream);
+    const auto whole = static_cast<Ticks>(delay);  // as std::llround, which is a call
+    return whole + static_cast<Ticks>(delay - static_cast<double>(whole) >= 0.5);
+  }
   [[noreturn]] void refuse_overflow(StreamId stream) const;
 
   void check_all_done();
-  void add_direct_routes(SimulationResult& result);
   SimulationResult result();
-
-  static Rank rank_of(StreamId stream) { return stream / streams_per_rank; }
-  static Stream kind_of(StreamId stream) { return static_cast<Stream>(stream % streams_per_rank); }
+  void add_lanes(SimulationResult& result) const;
   std::string name(StreamId stream) const;
 
   struct FlowState {
@@ -143,23 +219,38 @@ class EventEngine {
   EventQueue events_;
   Ticks now_ = 0;
   std::uint64_t handled_ = 0;
-  std::int32_t signals_per_rank_;
+  const Rank ranks_;
+  const std::uint32_t signals_per_rank_, signal_count_;
   const std::vector<bool>& is_private_link_;
-  bool fixed_durations_;  // of compute: no communication slows it down
-  bool hbm_matters_;
-  std::vector<std::vector<DirectRoute>> direct_routes_;  // by route and source
+  const bool holds_sms_;
+  const bool fixed_durations_;  // of compute: no communication slows it down
+  const bool hbm_matters_;
+  const bool has_launches_;
 
+  std::vector<Stream> streams_in_use_;
   std::vector<StreamState> streams_;
-  std::vector<StreamId> ready_;
+  std::vector<Ticks> host_times_;  // by stream, at the start of its block; empty without launches
+  std::vector<StreamId> ready_;    // the first ready_count_; a stream waits for one thing at a time
+  std::size_t ready_count_ = 0;
   std::vector<SignalState> signals_;
+  std::vector<Lane> lanes_;  // by column of the table of routes, and source
   std::vector<MessageState> messages_;
   MessageId free_message_ = -1;
   std::vector<FlowState> flows_;
   std::vector<ComputeRate> compute_;
   std::vector<Rank> dirty_;
   std::vector<std::uint8_t> is_dirty_;
+  bool is_unsettled_ = true;
 
-  std::size_t path_size_;
+  std::deque<OpenBlock> open_blocks_;
+  std::vector<OpenBlock*> free_blocks_;
+  std::array<OpenBlock*, 256> recent_blocks_{};  // by number modulo their number; held
+  std::vector<std::int64_t> no_counts_;          // zeros
+
+  static constexpr int takes_no_time = -2, gets_the_rest = -1;
+  std::vector<int> row_of_category_, row_of_account_;  // of paths; or one of these two
+  int contention_row_ = -1, launch_row_ = -1;
+  std::size_t path_rows_ = 0;
   std::vector<Ticks> paths_;
   std::vector<Ticks> message_path_;
 

@@ -51,6 +51,14 @@ class EventQueue {
     }
   }
 
+  /// What pop() would give; null if there is nothing.
+  const Event* first() {
+    if (next_ == run_.size()) {
+      if (size_ == 0) return nullptr;
+      refill();
+    }
+    return run_.data() + next_;
+  }
   /// Precondition of both: not empty.
   const Event& top() {
     if (next_ == run_.size()) refill();

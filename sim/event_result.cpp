@@ -9,7 +9,7 @@ namespace orrery {
 
 std::string EventEngine::name(StreamId stream) const {
   const StreamState& self = streams_[stream];
-  return blocks_.name(rank_of(stream), self.block_number, *self.op);
+  return blocks_.name(self.rank, self.block->number, *self.op);
 }
 
 /// No event is left, so whatever still waits waits forever.
@@ -21,11 +21,13 @@ void EventEngine::check_all_done() {
     const StreamState& self = streams_[stream];
     if (self.op == nullptr || ++waiting > most_named) continue;
     const CompiledWait& wait = self.op->waits[self.next_wait];
-    const Rank rank = blocks_.wrap(rank_of(stream), wait.signal.distance);
-    const std::int64_t before = self.counts_before == nullptr ? 0 : self.counts_before[wait.signal.signal];
-    lines += fmt::format("\n  {} waits for signal {} of rank {}: it has been raised {} times, wanted are {}",
-                         name(stream), program_.signals()[wait.signal.signal], rank,
-                         signals_[rank * signals_per_rank_ + wait.signal.signal].count, before + wait.count);
+    const Rank rank = wrap(self.rank, wait.signal.distance);
+    lines += fmt::format(
+        "\n  {} waits for signal {} of rank {}: it has been raised {} times, wanted are {}", name(stream),
+        program_.signals()[static_cast<std::size_t>(wait.signal.signal)], rank,
+        signals_[static_cast<std::size_t>(rank) * signals_per_rank_ + static_cast<std::size_t>(wait.signal.signal)]
+            .count,
+        self.wanted);
   }
   if (waiting == 0) return;
   if (waiting > most_named) lines += fmt::format("\n  and {} more", waiting - most_named);
@@ -33,40 +35,57 @@ void EventEngine::check_all_done() {
                                   waiting, waiting == 1 ? "" : "s", lines));
 }
 
-void EventEngine::add_direct_routes(SimulationResult& result) {
-  for (std::size_t column = 0; column < direct_routes_.size(); ++column) {
-    for (Rank rank = 0; rank < blocks_.ranks(); ++rank) {
-      const DirectRoute& direct = direct_routes_[column][static_cast<std::size_t>(rank)];
-      if (!(direct.bytes > 0)) continue;
-      for (const LinkId link : blocks_.routes().at(static_cast<RouteTable::Column>(column), rank).route->links) {
-        result.links[static_cast<std::size_t>(link)].bytes += Bytes::from_si(direct.bytes);
-        result.links[static_cast<std::size_t>(link)].busy += direct.moving;
-      }
-    }
-  }
-}
-
 SimulationResult EventEngine::result() {
   SimulationResult result;
   CriticalPath& critical = result.critical_path;
-  critical.by_category.resize(path_size_ - 2);
-  if (const std::int64_t last = accounts_.last_stream(); last >= 0) {
-    const Path longest = path(static_cast<StreamId>(last));
-    std::copy_n(longest, path_size_ - 2, critical.by_category.begin());
-    critical.contention = longest[path_size_ - 2];
-    critical.launch = longest[path_size_ - 1];
+  critical.by_category.resize(program_.categories().size());
+  // Of several streams that end last, the first.
+  const auto last = std::max_element(streams_.begin(), streams_.end(), [](const StreamState& a, const StreamState& b) {
+    return a.ready_at < b.ready_at;
+  });
+  if (last != streams_.end()) {
+    result.end = last->ready_at;
+    const Path longest = path(static_cast<StreamId>(last - streams_.begin()));
+    if (contention_row_ >= 0) critical.contention = longest[contention_row_];
+    if (launch_row_ >= 0) critical.launch = longest[launch_row_];
+    Ticks rest = result.end - critical.contention - critical.launch;
+    Ticks* remainder = nullptr;
+    for (std::size_t c = 0; c < row_of_category_.size(); ++c) {
+      Ticks& share = critical.by_category[c];
+      if (row_of_category_[c] == gets_the_rest) remainder = &share;
+      if (row_of_category_[c] >= 0) share = longest[row_of_category_[c]];
+      rest -= share;
+    }
+    if (remainder != nullptr) *remainder = rest;
   }
-  accounts_.close(result);
+  accounts_.close(program_.categories().size(), program_.phases().size(), result);
   for (LinkId link = 0; link < static_cast<LinkId>(cluster_.links().size()); ++link) {
-    result.links.push_back(LinkTotals{Bytes::from_si(network_.bytes_over(link)), network_.busy(link)});
+    result.links.push_back(LinkTotals{{}, network_.busy(link)});
   }
-  add_direct_routes(result);
+  add_lanes(result);
   result.events = handled_;
   if (sink_ != nullptr) {
     spans_.flush();
     link_tracer_.flush();
   }
   return result;
+}
+
+void EventEngine::add_lanes(SimulationResult& result) const {
+  const auto ranks = static_cast<std::size_t>(blocks_.ranks());
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    const Lane& lane = lanes_[i];
+    if (!(lane.bytes > 0)) continue;
+    const Bytes bytes = Bytes::from_si(lane.bytes);
+    const auto source = static_cast<Rank>(i % ranks);
+    const Rank destination = wrap(source, blocks_.routes().distance(static_cast<RouteTable::Column>(i / ranks)));
+    result.ranks[static_cast<std::size_t>(source)].sent += bytes;
+    result.ranks[static_cast<std::size_t>(destination)].received += bytes;
+    for (const LinkId link : lane.route->links) {
+      result.links[static_cast<std::size_t>(link)].bytes += bytes;
+      result.links[static_cast<std::size_t>(link)].busy += lane.moving;
+    }
+  }
 }
 
 }  // namespace orrery

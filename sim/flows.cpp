@@ -39,7 +39,6 @@ FlowId FlowNetwork::add(const Route& route, Bytes size, Ticks now) {
     const LinkId link = route.links[position];
     auto& hops = on_link_[link];
     if (hops.empty()) usage_[link].since = now;
-    usage_[link].bytes += size.si();
     flow.slots[position] = static_cast<std::int32_t>(hops.size());
     hops.push_back(Hop{id, static_cast<std::int32_t>(position)});
     if (hops.size() > 1) {

@@ -39,7 +39,6 @@ class FlowNetwork {
 
   std::int32_t flows_on(LinkId link) const { return static_cast<std::int32_t>(on_link_[link].size()); }
   double rate_on(LinkId link) const;
-  double bytes_over(LinkId link) const { return usage_[link].bytes; }
   Ticks busy(LinkId link) const { return usage_[link].busy; }
 
   /// Remembers the links whose flows or rates change; touched_links() are those since the last forget_touched().
@@ -73,7 +72,6 @@ class FlowNetwork {
     bool touched = false;
   };
   struct Usage {
-    double bytes = 0;
     Ticks busy = 0;
     Ticks since = 0;
   };

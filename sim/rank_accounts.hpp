@@ -1,107 +1,84 @@
-// Who did what for how long: the time accounts behind RankTotals and PhaseTotals.
+// Who did what for how long: the time accounts behind RankTotals and PhaseTotals, kept while the simulation runs.
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <span>
 #include <vector>
 
+#include "sim/block_store.hpp"
 #include "sim/simulate.hpp"
 
 namespace orrery {
 
-/// Splits a rank's time by whether compute, communication, both or neither are under way.
-class RankClock {
+/// How long communication of a rank is under way, and how much of that while its compute stream stands still. A stretch
+/// counts its end minus its begin, each as it comes.
+class alignas(32) RankClock {
  public:
-  void enter_compute(Ticks now) { change(computing_, +1, now); }
-  void leave_compute(Ticks now) { change(computing_, -1, now); }
-  void enter_comm(Ticks now) { change(communicating_, +1, now); }
-  void leave_comm(Ticks now) { change(communicating_, -1, now); }
-
-  /// Fills in the four times that add up to `end`.
-  void close(Ticks end, RankTotals& totals) {
-    book(end);
-    totals.compute = compute_;
-    totals.comm = comm_;
-    totals.exposed_comm = exposed_comm_;
-    totals.idle = end - compute_ - exposed_comm_;
+  void enter_compute(Ticks now) {
+    exposed_comm_ += communicating_ > 0 ? now : 0;
+    computing_ = true;
   }
+  void leave_compute(Ticks now) {
+    exposed_comm_ -= communicating_ > 0 ? now : 0;
+    computing_ = false;
+  }
+  void enter_comm(Ticks now) {
+    const Ticks begin = communicating_++ == 0 ? now : 0;
+    comm_ -= begin;
+    exposed_comm_ -= computing_ ? 0 : begin;
+  }
+  void leave_comm(Ticks now) {
+    const Ticks end = --communicating_ == 0 ? now : 0;
+    comm_ += end;
+    exposed_comm_ += computing_ ? 0 : end;
+  }
+
+  /// Once nothing is under way any more.
+  Ticks comm() const { return comm_; }
+  Ticks exposed_comm() const { return exposed_comm_; }
 
  private:
-  void change(std::int32_t& running, std::int32_t by, Ticks now) {
-    const bool was_running = running > 0;
-    running += by;
-    if (was_running == (running > 0)) return;
-    running -= by;
-    book(now);
-    running += by;
-  }
-
-  void book(Ticks now) {
-    const Ticks elapsed = now - since_;
-    since_ = now;
-    if (computing_ > 0) compute_ += elapsed;
-    if (communicating_ > 0) comm_ += elapsed;
-    if (communicating_ > 0 && computing_ == 0) exposed_comm_ += elapsed;
-  }
-
-  std::int32_t computing_ = 0;
-  std::int32_t communicating_ = 0;
-  Ticks since_ = 0;
-  Ticks compute_ = 0;
   Ticks comm_ = 0;
   Ticks exposed_comm_ = 0;
+  std::int32_t communicating_ = 0;  // messages
+  bool computing_ = false;
 };
 
-/// All sums of a simulation but those of links.
+/// Times of all ranks by account. Ops are booked as they happen, so times only grow.
 class Accounts {
  public:
-  Accounts(Rank ranks, std::size_t categories, std::size_t phases)
-      : categories_(categories),
+  Accounts(Rank ranks, std::span<const Account> accounts)
+      : accounts_(accounts.begin(), accounts.end()),
         clocks_(static_cast<std::size_t>(ranks)),
-        sent_(clocks_.size()),
-        received_(clocks_.size()),
-        category_busy_(clocks_.size() * categories),
-        stream_busy_(clocks_.size() * streams_per_rank),
-        last_end_(stream_busy_.size()),
-        phase_busy_(clocks_.size() * phases * 2),
-        phases_(phases) {}
+        busy_(clocks_.size() * accounts.size()),
+        bounds_(accounts.size()) {}
 
   RankClock& clock(Rank rank) { return clocks_[static_cast<std::size_t>(rank)]; }
 
-  /// Ops are booked as they happen, so times only grow.
-  void start(std::uint8_t phase, Ticks now) {
-    Phase& bounds = phases_[phase];
-    if (!bounds.seen) bounds = {now, now, true};
+  void begin(std::uint16_t account, Ticks now) {
+    Bounds& bounds = bounds_[account];
+    bounds.first_begin = std::min(bounds.first_begin, now);
   }
-  void end(std::size_t stream, std::uint8_t category, std::uint8_t phase, Ticks begin, Ticks now) {
-    const std::size_t rank = stream / streams_per_rank;
-    const std::size_t is_transfer = stream % streams_per_rank == static_cast<std::size_t>(Stream::compute) ? 0 : 1;
-    category_busy_[rank * categories_ + category] += now - begin;
-    stream_busy_[stream] += now - begin;
-    phase_busy_[(rank * phases_.size() + phase) * 2 + is_transfer] += now - begin;
-    last_end_[stream] = now;
-    phases_[phase].end = now;
-  }
-  void moved(Rank source, Rank destination, double bytes) {
-    sent_[static_cast<std::size_t>(source)] += bytes;
-    received_[static_cast<std::size_t>(destination)] += bytes;
+  void end(Rank rank, std::uint16_t account, Ticks begin, Ticks now) {
+    busy_[static_cast<std::size_t>(rank) * accounts_.size() + account] += now - begin;
+    bounds_[account].last_end = now;
   }
 
-  /// The stream (rank * streams_per_rank + stream) whose last op ends last, of several the first; -1 without ranks.
-  std::int64_t last_stream() const;
-  /// Fills in end, ranks and phases.
-  void close(SimulationResult& result);
+  /// Fills in the times of ranks, whose end is that of the result, and phases.
+  void close(std::size_t categories, std::size_t phases, SimulationResult& result) const;
 
  private:
-  std::size_t categories_;
-  std::vector<RankClock> clocks_;
-  std::vector<double> sent_, received_;  // bytes
-  std::vector<Ticks> category_busy_, stream_busy_, last_end_;
-  std::vector<Ticks> phase_busy_;  // by rank and phase: compute, transfers
-  struct Phase {
-    Ticks start = 0, end = 0;
-    bool seen = false;
+  struct Bounds {
+    Ticks first_begin = std::numeric_limits<Ticks>::max();
+    Ticks last_end = 0;
   };
-  std::vector<Phase> phases_;
+
+  std::vector<Account> accounts_;
+  std::vector<RankClock> clocks_;
+  std::vector<Ticks> busy_;  // by rank and account
+  std::vector<Bounds> bounds_;
 };
 
 }  // namespace orrery

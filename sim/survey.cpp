@@ -126,6 +126,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
       ops[shape] += static_cast<std::uint64_t>(set.ranks.count) * static_cast<std::uint64_t>(set.op_count);
       for (std::int32_t i = 0; i < set.op_count; ++i) {
         const CompiledOp& op = block->ops[static_cast<std::size_t>(set.first_op + i)];
+        result.uses_stream[static_cast<std::size_t>(op.stream)] = true;
         add(op.started);
         for (const RelativeSignal& signal : op.finished) add(signal);
         for (int w = 0; w < op.waits_until[2]; ++w) add(op.waits[static_cast<std::size_t>(w)].signal);

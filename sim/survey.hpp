@@ -2,6 +2,7 @@
 // is active at the time.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -20,6 +21,7 @@ struct Survey {
   std::vector<bool> takes_time;  // by category: any op that does not end when it begins
   std::vector<bool> one_raiser;  // by signal: raised by ops of one stream, the same number of ranks away, one by one
   bool has_launches = false;
+  std::array<bool, streams_per_rank> uses_stream{};
   std::uint64_t ops = 0;              // of the whole program
   bool holds_sms = false;             // any transfer
   bool hbm_matters = false;           // there are transfers, and compute that they slow down
