@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <stdexcept>
 
@@ -18,6 +19,8 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       cluster_(cluster),
       perturbation_(perturbation),
       sink_(sink),
+      trunks_(survey.trunks),
+      trunk_states_(trunks_.trunks.size()),
       network_(cluster.links()),
       ranks_(blocks.ranks()),
       signals_per_rank_(static_cast<std::uint32_t>(blocks.signals_per_rank())),
@@ -27,6 +30,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       fixed_durations_(!survey.holds_sms && !survey.hbm_matters),
       hbm_matters_(survey.hbm_matters),
       has_launches_(survey.has_launches),
+      rates_matter_(survey.hbm_matters || sink != nullptr),
       no_counts_(signals_per_rank_),
       accounts_(blocks.ranks(), blocks.accounts()),
       spans_(sink),
@@ -42,13 +46,14 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
     streams_[i].kind = streams_in_use_[i % streams_in_use_.size()];
   }
   if (has_launches_) host_times_.resize(streams_.size());
-  ready_.resize(streams_.size());
+  ready_.resize(std::bit_ceil(streams_.size()));
+  ready_mask_ = static_cast<std::uint32_t>(ready_.size() - 1);
   signals_.resize(signal_count_);
+  messages_.resize(streams_.size());
   lanes_.resize(ranks * blocks.routes().columns());
   compute_.resize(fixed_durations_ ? 0 : ranks);
   is_dirty_.resize(compute_.size());
   lay_out_paths(survey);
-  if (sink != nullptr) network_.watch_links();
 }
 
 EventEngine::~EventEngine() {
@@ -196,7 +201,7 @@ bool EventEngine::send_all(StreamId stream, StreamState& self, Ticks departure) 
 /// An op's only message. By a direct lane its delivery is the next thing to happen.
 ORRERY_HOT bool EventEngine::send_alone(StreamId stream, StreamState& self, Ticks departure) {
   const CompiledMessage& message = self.op->messages[0];
-  if (message.route < 0 || hbm_matters_) return send_all(stream, self, departure);
+  if (message.route < 0 || rates_matter_) return send_all(stream, self, departure);
   Lane& lane = this->lane(message, wrap(self.rank, message.source));
   if (!lane.is_direct) return send_all(stream, self, departure);
   if (self.op->stream == Stream::compute) enter_comm(self.rank, message);
@@ -273,9 +278,8 @@ void EventEngine::advance(StreamId stream) {
   }
 }
 
-void EventEngine::run_ready() {
-  for (std::size_t next = 0; next < ready_count_; ++next) advance(ready_[next]);
-  ready_count_ = 0;
+ORRERY_HOT void EventEngine::run_ready() {
+  while (ready_begin_ != ready_end_) advance(ready_[ready_begin_++ & ready_mask_]);
 }
 
 ORRERY_HOT void EventEngine::end_compute(StreamId stream, StreamState& self) {
@@ -329,6 +333,9 @@ ORRERY_HOT void EventEngine::handle(const Event& event) {
         return;
       }
       return end_flow(target);
+    case EventKind::trunk_end:
+      if (!end_trunk_flows(target, event.generation())) --handled_;
+      return;
   }
 }
 
@@ -344,7 +351,7 @@ SimulationResult EventEngine::run() {
       const Event event = events_.pop();
       if (const Event* soon = events_.peek(2)) __builtin_prefetch(streams_.data() + soon->target);
       handle(event);
-      if (ready_count_ > 0) run_ready();
+      run_ready();
       first = events_.first();
     } while (first != nullptr && first->time == now_);
     if (is_unsettled_) settle();
@@ -405,11 +412,12 @@ void EventEngine::depart(StreamId stream, StreamState& self, const CompiledMessa
   Lane& lane = this->lane(message, source);
   lane.bytes += message.size;
   const Ticks first_byte = later(departure, lane.latency, stream);
-  const MessageId id = new_message(stream, message, lane, source);
+  const MessageId id = self.op->message_count == 1 ? stream : new_message();
+  messages_[id] = {&message, &lane, source, wrap(self.rank, message.destination), stream, -1};
   if (lane.is_direct) {
     const Ticks moving = moving_alone(message, lane, stream);
     lane.moving += moving;
-    if (!hbm_matters_) return push(later(first_byte, moving, stream), EventKind::arrival, id);
+    if (!rates_matter_) return push(later(first_byte, moving, stream), EventKind::arrival, id);
   }
   if (first_byte == now_) {
     end_latency(id);
@@ -418,60 +426,91 @@ void EventEngine::depart(StreamId stream, StreamState& self, const CompiledMessa
   }
 }
 
-EventEngine::MessageId EventEngine::new_message(StreamId stream, const CompiledMessage& message, Lane& lane,
-                                                Rank source) {
-  MessageId id = free_message_;
+EventEngine::MessageId EventEngine::new_message() {
+  const MessageId id = free_message_;
   if (id < 0) {
-    id = static_cast<MessageId>(messages_.size());
     messages_.emplace_back();
-  } else {
-    free_message_ = messages_[id].next_free;
+    return static_cast<MessageId>(messages_.size()) - 1;
   }
-  messages_[id] = {&message, &lane, source, wrap(streams_[stream].rank, message.destination), stream, -1};
+  free_message_ = messages_[id].next_free;
   return id;
 }
 
-/// A lane is direct if all its links are private and nobody watches them.
 void EventEngine::open_lane(Lane& lane, const CompiledMessage& message, Rank source) {
   const CachedRoute& route = blocks_.routes().at(message.route, source);
   lane.route = route.route;
   lane.latency = route.latency;
   lane.bandwidth = route.bandwidth;
+  lane.trunk = trunks_.of(*route.route);
   const std::vector<LinkId>& links = route.route->links;
-  lane.is_direct = sink_ == nullptr && std::all_of(links.begin(), links.end(), [&](LinkId link) {
-                     return is_private_link_[static_cast<std::size_t>(link)];
-                   });
+  lane.is_direct = std::all_of(links.begin(), links.end(),
+                               [&](LinkId link) { return is_private_link_[static_cast<std::size_t>(link)]; });
 }
 
 void EventEngine::end_latency(MessageId id) {
   const MessageState& message = messages_[id];
-  if (message.lane->is_direct) {
-    change_traffic(message, 0, message.lane->bandwidth);
-    push(later(now_, moving_alone(*message.message, *message.lane, message.stream), message.stream), EventKind::arrival,
-         id);
-    return;
+  const Lane& lane = *message.lane;
+  if (lane.is_direct) {
+    change_rate(message, 0, lane.bandwidth);
+    return push(later(now_, moving_alone(*message.message, lane, message.stream), message.stream), EventKind::arrival,
+                id);
   }
-  const FlowId flow = network_.add(*message.lane->route, Bytes::from_si(message.message->size), now_);
+  is_unsettled_ = true;
+  if (lane.trunk >= 0) {
+    Trunk& trunk = trunks_.trunks[static_cast<std::size_t>(lane.trunk)];
+    trunk.add(id, message.message->size, now_);
+    if (rates_matter_) change_rate(message, 0, trunk.rate());
+    return mark_trunk_dirty(lane.trunk);
+  }
+  const FlowId flow = network_.add(*lane.route, Bytes::from_si(message.message->size), now_);
   if (flow >= static_cast<FlowId>(flows_.size())) flows_.resize(static_cast<std::size_t>(flow) + 1);
   flows_[flow].message = id;
-  is_unsettled_ = true;
+}
+
+void EventEngine::arrive(MessageId id) {
+  change_rate(messages_[id], messages_[id].lane->bandwidth, 0);
+  deliver(id);
 }
 
 void EventEngine::end_flow(FlowId flow) {
   const MessageId id = flows_[flow].message;
   ++flows_[flow].generation;
-  change_traffic(messages_[id], network_.rate(flow), 0);
+  change_rate(messages_[id], network_.rate(flow), 0);
   network_.remove(flow, now_);
   is_unsettled_ = true;
   deliver(id);
 }
 
-void EventEngine::arrive(MessageId id) {
-  change_traffic(messages_[id], messages_[id].lane->bandwidth, 0);
-  deliver(id);
+/// False if there is nothing to it: the event is stale, or flows have come that let the first end later.
+bool EventEngine::end_trunk_flows(TrunkId id, std::uint32_t generation) {
+  TrunkState& state = trunk_states_[id];
+  if (generation != (state.generation & Event::generation_mask)) return false;
+  if (state.end > now_) {
+    state.scheduled = state.end;
+    push(state.end, EventKind::trunk_end, id, state.generation);
+    return false;
+  }
+  state.is_pending = false;
+  Trunk& trunk = trunks_.trunks[id];
+  ended_.clear();
+  trunk.remove_first(now_, ended_);
+  is_unsettled_ = true;
+  mark_trunk_dirty(id);
+  for (const MessageId message : ended_) {
+    if (rates_matter_) change_rate(messages_[message], trunk.rate(), 0);
+    deliver(message);
+  }
+  return true;
 }
 
-void EventEngine::change_traffic(const MessageState& message, double old_rate, double new_rate) {
+void EventEngine::mark_trunk_dirty(TrunkId trunk) {
+  if (trunk_states_[trunk].is_dirty) return;
+  trunk_states_[trunk].is_dirty = true;
+  dirty_trunks_.push_back(trunk);
+}
+
+void EventEngine::change_rate(const MessageState& message, double old_rate, double new_rate) {
+  if (sink_ != nullptr) link_tracer_.change(*message.lane->route, old_rate, new_rate);
   if (!hbm_matters_) return;
   for (const Rank rank : {message.source, message.destination}) {
     compute_[rank].change_traffic(old_rate, new_rate);
@@ -492,22 +531,45 @@ void EventEngine::deliver(MessageId id) {
   const Ticks alone = state.lane->latency + moving_alone(*state.message, *state.lane, stream);
   extend_path(path, *sender.op, alone, now_ - sender.ready_at);
   if (state.message->delivered_place != no_signal) raise(sender, state.message->delivered_place, path);
-  state.next_free = free_message_;
-  free_message_ = id;
+  if (id >= static_cast<MessageId>(streams_.size())) {
+    state.next_free = free_message_;
+    free_message_ = id;
+  }
   if (!is_last) return;
   sender.ready_at = now_;
   sender.state = State::finish_waits;
   advance(stream);
 }
 
+/// An event that is too early stays; when it comes, another takes its place. So flows that come cost no event.
+void EventEngine::settle_trunk(TrunkId id) {
+  TrunkState& state = trunk_states_[id];
+  Trunk& trunk = trunks_.trunks[id];
+  state.is_dirty = false;
+  const double old_rate = trunk.rate();
+  trunk.share(now_);
+  if (trunk.empty()) return;
+  if (rates_matter_ && trunk.rate() != old_rate) {
+    trunk.each_member([&](MessageId message) { change_rate(messages_[message], old_rate, trunk.rate()); });
+  }
+  const StreamId stream = messages_[trunk.first()].stream;
+  state.end = later(now_, rounded(trunk.seconds_left() * ticks_per_second, stream), stream);
+  if (state.is_pending && state.scheduled <= state.end) return;
+  state.is_pending = true;
+  state.scheduled = state.end;
+  push(state.end, EventKind::trunk_end, id, ++state.generation);
+}
+
 void EventEngine::settle() {
+  for (const TrunkId trunk : dirty_trunks_) settle_trunk(trunk);
+  dirty_trunks_.clear();
   for (const FlowNetwork::Change& change : network_.solve(now_)) {
     FlowState& flow = flows_[change.flow];
     const MessageState& message = messages_[flow.message];
     ++flow.generation;
     const double left = network_.seconds_left(change.flow) * ticks_per_second;
     push(later(now_, rounded(left, message.stream), message.stream), EventKind::flow_end, change.flow, flow.generation);
-    change_traffic(message, change.old_rate, network_.rate(change.flow));
+    change_rate(message, change.old_rate, network_.rate(change.flow));
   }
   for (const Rank rank : dirty_) {
     is_dirty_[rank] = 0;
@@ -519,7 +581,7 @@ void EventEngine::settle() {
   }
   dirty_.clear();
   is_unsettled_ = sink_ != nullptr;
-  if (sink_ != nullptr) link_tracer_.update(network_, now_);
+  if (sink_ != nullptr) link_tracer_.update(now_);
 }
 
 void EventEngine::mark_dirty(Rank rank) {

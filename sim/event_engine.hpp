@@ -19,6 +19,7 @@
 #include "sim/simulate.hpp"
 #include "sim/span_batch.hpp"
 #include "sim/survey.hpp"
+#include "sim/trunks.hpp"
 
 namespace orrery {
 
@@ -36,7 +37,16 @@ class EventEngine {
   SimulationResult run();
 
  private:
-  enum class EventKind : std::uint8_t { compute_end, delivery, launch, startup_end, latency_end, flow_end, arrival };
+  enum class EventKind : std::uint8_t {
+    compute_end,
+    delivery,
+    launch,
+    startup_end,
+    latency_end,
+    arrival,
+    flow_end,
+    trunk_end
+  };
 
   /// What a stream does next when it is woken.
   enum class State : std::uint8_t { start_waits, begin, working, transfer_waits, in_flight, finish_waits };
@@ -82,7 +92,8 @@ class EventEngine {
     double bandwidth = 0;  // the smallest on the way
     double bytes = 0;
     Ticks moving = 0;        // direct lanes: how long
-    bool is_direct = false;  // all its links are private: its messages need no sharing of links
+    TrunkId trunk = -1;      // its messages share only this with others
+    bool is_direct = false;  // all its links are private: its messages share nothing
   };
 
   struct MessageState {
@@ -93,7 +104,16 @@ class EventEngine {
     StreamId stream = 0;
     std::int32_t next_free = -1;
   };
-  using MessageId = std::int32_t;
+  using MessageId = std::int32_t;  // the first belong to the streams, for ops with one message
+
+  /// When the first of a trunk's flows ends.
+  struct TrunkState {
+    Ticks end = 0;
+    Ticks scheduled = 0;  // for when an event is pending, which may be too early
+    std::uint32_t generation = 0;
+    bool is_pending = false;
+    bool is_dirty = false;
+  };
 
   // The breakdown of the time up to now of the chain of ops that led here. Every stream has one: a row for each
   // category but the first (which gets the rest), then contention, then launch, as far as any of these can take time,
@@ -114,7 +134,7 @@ class EventEngine {
   void lay_out_paths(const Survey& survey);
 
   // Life of an op.
-  void make_ready(StreamId stream) { ready_[ready_count_++] = stream; }
+  void make_ready(StreamId stream) { ready_[ready_end_++ & ready_mask_] = stream; }
   void run_ready();
   void advance(StreamId stream);
   bool wait_through(StreamId stream, StreamState& self, WaitStage stage);
@@ -126,7 +146,7 @@ class EventEngine {
   bool send_alone(StreamId stream, StreamState& self, Ticks departure);
   bool send_all(StreamId stream, StreamState& self, Ticks departure);
   void depart(StreamId stream, StreamState& self, const CompiledMessage& message, Ticks departure);
-  MessageId new_message(StreamId stream, const CompiledMessage& message, Lane& lane, Rank source);
+  MessageId new_message();
   void finish(StreamId stream, StreamState& self);
   bool fetch(StreamId stream, StreamState& self);
   bool fetch_from_next_block(StreamId stream, StreamState& self);
@@ -166,9 +186,10 @@ class EventEngine {
   void deliver_only(StreamId stream, StreamState& self);
   void end_latency(MessageId message);
   void end_flow(FlowId flow);
+  bool end_trunk_flows(TrunkId trunk, std::uint32_t generation);
   void arrive(MessageId message);
   void deliver(MessageId message);
-  void change_traffic(const MessageState& message, double old_rate, double new_rate);
+  void change_rate(const MessageState& message, double old_rate, double new_rate);
   void push(Ticks time, EventKind kind, std::int32_t target, std::uint32_t generation = 0) {
     events_.push(Event::make(time, static_cast<std::uint32_t>(kind), static_cast<std::uint32_t>(target), generation));
   }
@@ -187,7 +208,9 @@ class EventEngine {
 
   // End of a tick.
   void settle();
+  void settle_trunk(TrunkId trunk);
   void mark_dirty(Rank rank);
+  void mark_trunk_dirty(TrunkId trunk);
   Ticks later(Ticks time, Ticks delay, StreamId stream) const {
     Ticks sum = 0;
     if (__builtin_add_overflow(time, delay, &sum)) refuse_overflow(stream);
@@ -215,6 +238,10 @@ class EventEngine {
   const Cluster& cluster_;
   const Perturbation* perturbation_;
   SpanSink* sink_;
+  Trunks trunks_;
+  std::vector<TrunkState> trunk_states_;
+  std::vector<TrunkId> dirty_trunks_;
+  std::vector<Trunk::Member> ended_;  // flows of a trunk
   FlowNetwork network_;
   EventQueue events_;
   Ticks now_ = 0;
@@ -226,12 +253,13 @@ class EventEngine {
   const bool fixed_durations_;  // of compute: no communication slows it down
   const bool hbm_matters_;
   const bool has_launches_;
+  const bool rates_matter_;  // of flows: to compute, or to who watches links
 
   std::vector<Stream> streams_in_use_;
   std::vector<StreamState> streams_;
   std::vector<Ticks> host_times_;  // by stream, at the start of its block; empty without launches
-  std::vector<StreamId> ready_;    // the first ready_count_; a stream waits for one thing at a time
-  std::size_t ready_count_ = 0;
+  std::vector<StreamId> ready_;    // a ring, with room for all: a stream waits for one thing at a time
+  std::uint32_t ready_begin_ = 0, ready_end_ = 0, ready_mask_ = 0;
   std::vector<SignalState> signals_;
   std::vector<Lane> lanes_;  // by column of the table of routes, and source
   std::vector<MessageState> messages_;

@@ -3,16 +3,18 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <span>
 
 namespace orrery {
 namespace {
 
-// Enough that moving on to the next bucket costs nothing per event, few enough that a bucket is sorted inside the
-// first-level cache. A factor 4 around it makes no difference.
-constexpr std::size_t events_per_bucket = 256;
-constexpr std::size_t overfull = 32 * events_per_bucket;
-constexpr int sort_bits = 9;
+// Events in a bucket: enough that moving on to the next costs nothing per event, few enough that it is sorted inside
+// the first-level cache and that most new events belong to a later one.
+constexpr std::size_t fewest_per_bucket = 32, most_per_bucket = 256, buckets_in_use = 32;
+constexpr std::size_t overfull = 32 * most_per_bucket;
+constexpr int most_sort_bits = 9;
 constexpr std::size_t few = 48;  // not worth buckets
+constexpr std::size_t near_front = 24;
 
 bool earlier(const Event& a, const Event& b) {
   return a.time < b.time;
@@ -57,16 +59,21 @@ void EventQueue::push_into_run(const Event& event) {
     run_.push_back(event);
     return;
   }
-  const auto place = std::upper_bound(run_.begin() + static_cast<std::ptrdiff_t>(next_), run_.end(), event, earlier);
-  if (next_ > 0 && place - run_.begin() < static_cast<std::ptrdiff_t>(next_ + run_.size()) / 2) {
-    // Nearer to the front, where the popped ones have left room.
-    std::move(run_.begin() + static_cast<std::ptrdiff_t>(next_), place,
-              run_.begin() + static_cast<std::ptrdiff_t>(next_ - 1));
+  // Most of what comes into the run is nearly due: those before it move into the room that the popped ones have left.
+  if (next_ > 0) {
+    const std::size_t end = std::min(next_ + near_front, run_.size());
+    std::size_t place = next_;
+    for (; place < end && !earlier(event, run_[place]); ++place) run_[place - 1] = run_[place];
+    run_[place - 1] = event;
     --next_;
-    *(place - 1) = event;
-  } else {
-    run_.insert(place, event);
+    if (place < end) return;
+    // Further back after all: the event itself goes on from there.
+    const auto here = run_.begin() + static_cast<std::ptrdiff_t>(place);
+    const auto there = std::upper_bound(here, run_.end(), event, earlier);
+    std::rotate(here - 1, here, there);
+    return;
   }
+  run_.insert(std::upper_bound(run_.begin(), run_.end(), event, earlier), event);
 }
 
 /// The run is used up: sorts the next bucket that holds something.
@@ -106,9 +113,12 @@ void EventQueue::take(Bucket& bucket, std::vector<Event>& out) {
 /// By counting on the leading bits of the time within the bucket, then by insertion: stable.
 void EventQueue::sort_run() {
   if (run_.size() > few) {
+    const int sort_bits = std::min(static_cast<int>(std::bit_width(run_.size())), most_sort_bits);
     const int digit = std::max(shift_ - sort_bits, 0);
     const auto mask = (std::size_t{1} << sort_bits) - 1;
-    std::array<std::uint32_t, (std::size_t{1} << sort_bits) + 1> starts{};
+    std::array<std::uint32_t, (std::size_t{1} << most_sort_bits) + 1> all_starts;
+    const std::span starts(all_starts.data(), mask + 2);
+    std::fill(starts.begin(), starts.end(), 0U);
     for (const Event& event : run_)
       ++starts[((static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask) + 1];
     const std::uint32_t most = *std::max_element(starts.begin(), starts.end());
@@ -166,8 +176,8 @@ void EventQueue::start_epoch() {
   far_.swap(scratch_);
 }
 
-/// log2 of the bucket width that gives events_per_bucket, from the rate of the last epoch, or else from how far ahead
-/// the pending events lie.
+/// log2 of the bucket width that gives the wanted number of events, from the rate of the last epoch, or else from how
+/// far ahead the pending events lie.
 int EventQueue::fitting_shift() const {
   double ticks_per_event = 0;
   if (epoch_events_ >= bucket_count) {
@@ -178,7 +188,8 @@ int EventQueue::fitting_shift() const {
     for (const Event& event : far_) ahead += static_cast<double>(event.time - earliest);
     ticks_per_event = ahead / static_cast<double>(far_.size()) / static_cast<double>(far_.size());
   }
-  const double width = ticks_per_event * static_cast<double>(events_per_bucket);
+  const std::size_t wanted = std::clamp(size_ / buckets_in_use, fewest_per_bucket, most_per_bucket);
+  const double width = ticks_per_event * static_cast<double>(wanted);
   int shift = 0;
   while (shift < widest_shift && static_cast<double>(Ticks{2} << shift) <= width) ++shift;
   return shift;

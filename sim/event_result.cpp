@@ -62,6 +62,9 @@ SimulationResult EventEngine::result() {
   for (LinkId link = 0; link < static_cast<LinkId>(cluster_.links().size()); ++link) {
     result.links.push_back(LinkTotals{{}, network_.busy(link)});
   }
+  for (const Trunk& trunk : trunks_.trunks) {
+    for (const LinkId link : trunk.links()) result.links[static_cast<std::size_t>(link)].busy = trunk.busy();
+  }
   add_lanes(result);
   result.events = handled_;
   if (sink_ != nullptr) {

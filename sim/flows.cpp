@@ -52,7 +52,6 @@ FlowId FlowNetwork::add(const Route& route, Bytes size, Ticks now) {
 
 void FlowNetwork::remove(FlowId id, Ticks now) {
   Flow& flow = flows_[id];
-  if (watching_) touch_route(flow);
   for (std::size_t position = 0; position < flow.route->links.size(); ++position) {
     const LinkId link = flow.route->links[position];
     auto& hops = on_link_[link];
@@ -227,7 +226,6 @@ void FlowNetwork::set_rate(FlowId id, double rate, Ticks now) {
   }
   flow.since = now;
   flow.rate = rate;
-  if (watching_) touch_route(flow);
 }
 
 double FlowNetwork::rate_on(LinkId link) const {
@@ -240,21 +238,6 @@ void FlowNetwork::mark_dirty(LinkId link) {
   if (filling_[link].dirty) return;
   filling_[link].dirty = true;
   dirty_.push_back(link);
-}
-
-void FlowNetwork::touch(LinkId link) {
-  if (filling_[link].touched) return;
-  filling_[link].touched = true;
-  touched_.push_back(link);
-}
-
-void FlowNetwork::touch_route(const Flow& flow) {
-  for (const LinkId link : flow.route->links) touch(link);
-}
-
-void FlowNetwork::forget_touched() {
-  for (const LinkId link : touched_) filling_[link].touched = false;
-  touched_.clear();
 }
 
 }  // namespace orrery

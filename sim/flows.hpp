@@ -41,11 +41,6 @@ class FlowNetwork {
   double rate_on(LinkId link) const;
   Ticks busy(LinkId link) const { return usage_[link].busy; }
 
-  /// Remembers the links whose flows or rates change; touched_links() are those since the last forget_touched().
-  void watch_links() { watching_ = true; }
-  std::span<const LinkId> touched_links() const { return touched_; }
-  void forget_touched();
-
  private:
   struct Hop {
     FlowId flow;
@@ -69,7 +64,6 @@ class FlowNetwork {
     std::int32_t flows = 0;  // released and without a new rate
     std::uint32_t seen = 0;  // number of the last visit
     bool dirty = false;
-    bool touched = false;
   };
   struct Usage {
     Ticks busy = 0;
@@ -78,8 +72,6 @@ class FlowNetwork {
   using Level = std::pair<double, LinkId>;  // fair share, link
 
   void mark_dirty(LinkId link);
-  void touch(LinkId link);
-  void touch_route(const Flow& flow);
   void release(FlowId id);
   void release_at_dirty_links();
   void release_connected();
@@ -101,9 +93,7 @@ class FlowNetwork {
   std::vector<LinkId> filling_links_;  // of the released flows
   std::vector<Level> levels_;
   std::vector<Change> changes_;
-  std::vector<LinkId> touched_;
   std::uint32_t solve_ = 0, visit_ = 0;
-  bool watching_ = false;
 };
 
 }  // namespace orrery

@@ -41,6 +41,16 @@ class RouteTable {
     return entry;
   }
 
+  /// All that have been looked up.
+  template <class Visit>
+  void each(Visit visit) const {
+    for (const std::vector<CachedRoute>& column : columns_) {
+      for (const CachedRoute& entry : column) {
+        if (entry.route != nullptr) visit(*entry.route);
+      }
+    }
+  }
+
  private:
   CachedRoute look_up(Rank source, std::int32_t distance) const {
     const Rank sum = source + distance;

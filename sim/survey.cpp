@@ -152,6 +152,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
   result.hbm_matters = traffic && !wants_hbm.empty();
   result.is_private_link = owners.is_private();
   result.one_raiser = raisers.one();
+  result.trunks = find_trunks(blocks.routes(), cluster.links(), result.is_private_link);
   if (!holds_sms.empty()) {
     result.contention = fmt::format("{} holds SMs that compute would use", holds_sms);
   } else if (result.hbm_matters) {

@@ -10,6 +10,7 @@
 
 #include "sim/block_store.hpp"
 #include "sim/cluster.hpp"
+#include "sim/trunks.hpp"
 
 namespace orrery {
 
@@ -26,6 +27,7 @@ struct Survey {
   bool holds_sms = false;             // any transfer
   bool hbm_matters = false;           // there are transfers, and compute that they slow down
   std::vector<bool> is_private_link;  // all flows over it come one after the other, from one stream of one rank
+  Trunks trunks;
 };
 
 /// Throws what BlockStore::acquire throws.

@@ -1,0 +1,86 @@
+#include "sim/trunks.hpp"
+
+#include <map>
+
+namespace orrery {
+namespace {
+
+struct Candidate {
+  double capacity = std::numeric_limits<double>::infinity();
+  double fastest = 0;
+  bool is_even = true;  // all routes equally fast
+};
+
+}  // namespace
+
+void Trunk::remove_first(Ticks now, std::vector<Member>& ended) {
+  serve_until(now);
+  const double next_tick = served_ + rate_ * (0.5 / ticks_per_second);
+  do {
+    ended.push_back(flows_.front().member);
+    std::pop_heap(flows_.begin(), flows_.end(), std::greater<Flow>());
+    flows_.pop_back();
+  } while (!flows_.empty() && flows_.front().end < next_tick);
+  if (!flows_.empty()) return;
+  served_ = 0;
+  next_sequence_ = 0;
+  busy_ += now - busy_since_;
+}
+
+void Trunk::start_over() {
+  for (Flow& flow : flows_) flow.end -= served_;
+  served_ = 0;
+  std::make_heap(flows_.begin(), flows_.end(), std::greater<Flow>());
+}
+
+TrunkId Trunks::of(const Route& route) const {
+  for (const LinkId link : route.links) {
+    if (of_link[static_cast<std::size_t>(link)] >= 0) return of_link[static_cast<std::size_t>(link)];
+  }
+  return -1;
+}
+
+Trunks find_trunks(const RouteTable& routes, std::span<const Link> links, const std::vector<bool>& is_private) {
+  using Shared = std::vector<LinkId>;
+  std::map<Shared, Candidate> candidates;
+  std::vector<const Shared*> only(links.size(), nullptr);  // what all routes over a link share
+  std::vector<bool> is_mixed(links.size());
+  routes.each([&](const Route& route) {
+    Shared shared;
+    Candidate one;
+    double own = std::numeric_limits<double>::infinity();
+    for (const LinkId link : route.links) {
+      const double bandwidth = links[static_cast<std::size_t>(link)].bandwidth.si();
+      if (is_private[static_cast<std::size_t>(link)]) {
+        own = std::min(own, bandwidth);
+      } else {
+        shared.push_back(link);
+        one.capacity = std::min(one.capacity, bandwidth);
+      }
+    }
+    if (shared.empty()) return;
+    std::sort(shared.begin(), shared.end());
+    one.fastest = std::min(own, one.capacity);
+    const auto [entry, is_new] = candidates.try_emplace(std::move(shared), one);
+    entry->second.is_even = entry->second.is_even && entry->second.fastest == one.fastest;
+    for (const LinkId link : entry->first) {
+      const Shared*& known = only[static_cast<std::size_t>(link)];
+      if (known != nullptr && known != &entry->first) is_mixed[static_cast<std::size_t>(link)] = true;
+      known = &entry->first;
+    }
+  });
+  Trunks result{{}, std::vector<TrunkId>(links.size(), -1)};
+  for (const auto& [shared, candidate] : candidates) {
+    const bool is_trunk = candidate.is_even && std::none_of(shared.begin(), shared.end(), [&](LinkId link) {
+                            return is_mixed[static_cast<std::size_t>(link)];
+                          });
+    if (!is_trunk) continue;
+    for (const LinkId link : shared)
+      result.of_link[static_cast<std::size_t>(link)] = static_cast<TrunkId>(result.trunks.size());
+    result.trunks.emplace_back(shared, BytesPerSecond::from_si(candidate.capacity),
+                               BytesPerSecond::from_si(candidate.fastest));
+  }
+  return result;
+}
+
+}  // namespace orrery
