@@ -143,7 +143,6 @@ ORRERY_HOT bool EventEngine::begin_compute(StreamId stream, StreamState& self) {
   if (op.duration == 0) return true;
   self.alone = perturbation_ == nullptr ? op.duration
                                         : perturbation_->duration(op.duration, self.rank, self.block->number, op.index);
-  self.state = State::working;
   if (fixed_durations_) {
     push(later(now_, self.alone, stream), EventKind::compute_end, stream);
   } else {
@@ -167,7 +166,6 @@ ORRERY_HOT bool EventEngine::begin_transfer(StreamId stream, StreamState& self) 
     return send(stream, self, later(now_, op.duration, stream));
   }
   if (op.duration == 0) return true;
-  self.state = State::working;
   accounts_.clock(self.rank).enter_comm(now_);
   push(later(now_, op.duration, stream), EventKind::startup_end, stream);
   return false;
@@ -178,7 +176,6 @@ ORRERY_HOT bool EventEngine::send(StreamId stream, StreamState& self, Ticks depa
   const CompiledOp& op = *self.op;
   if (op.message_count == 0) return true;
   self.ready_at = departure;
-  self.state = State::in_flight;
   return op.message_count == 1 ? send_alone(stream, self, departure) : send_all(stream, self, departure);
 }
 
@@ -248,42 +245,34 @@ ORRERY_HOT bool EventEngine::fetch(StreamId stream, StreamState& self) {
 }
 
 /// Goes on until the stream has to wait for an event or a signal, or has no more ops.
-void EventEngine::advance(StreamId stream) {
+ORRERY_HOT void EventEngine::advance(StreamId stream) {
   StreamState& self = streams_[stream];
+  State at = self.state;
   while (true) {
-    switch (self.state) {
-      case State::start_waits:
-        if (!wait_through(stream, self, WaitStage::start)) return;
-        if (has_launches_ && !issued(stream, self)) return;
-        [[fallthrough]];
-      case State::begin:
-        if (!begin(stream, self)) return;
-        self.state = State::transfer_waits;
-        [[fallthrough]];
-      case State::transfer_waits:
-        if (!wait_through(stream, self, WaitStage::transfer) || !send(stream, self, now_)) return;
-        self.state = State::finish_waits;
-        [[fallthrough]];
-      case State::finish_waits:
-        if (!wait_through(stream, self, WaitStage::finish)) return;
-        finish(stream, self);
-        self.next_wait = 0;
-        self.state = State::start_waits;
-        if (!fetch(stream, self)) return;
-        break;
-      case State::working:
-      case State::in_flight:
-        return;
+    if (at == State::start_waits) {
+      self.state = State::start_waits;
+      if (!wait_through(stream, self, WaitStage::start)) return;
+      if (has_launches_ && !issued(stream, self)) return;
+      at = State::begin;
     }
+    if (at == State::begin) {
+      if (!begin(stream, self)) return;
+      at = State::transfer_waits;
+    }
+    if (at == State::transfer_waits) {
+      self.state = State::transfer_waits;
+      if (!wait_through(stream, self, WaitStage::transfer) || !send(stream, self, now_)) return;
+    }
+    self.state = State::finish_waits;
+    if (!wait_through(stream, self, WaitStage::finish)) return;
+    finish(stream, self);
+    if (!fetch(stream, self)) return;
+    self.next_wait = 0;
+    at = State::start_waits;
   }
 }
 
-ORRERY_HOT void EventEngine::run_ready() {
-  while (ready_begin_ != ready_end_) advance(ready_[ready_begin_++ & ready_mask_]);
-}
-
 ORRERY_HOT void EventEngine::end_compute(StreamId stream, StreamState& self) {
-  if (!fixed_durations_) compute_[self.rank].stop();
   extend_path(path(stream), *self.op, self.alone, now_ - self.begun);
   self.ready_at = now_;
   self.state = State::transfer_waits;
@@ -299,63 +288,85 @@ ORRERY_HOT void EventEngine::deliver_only(StreamId stream, StreamState& self) {
   self.state = State::finish_waits;
 }
 
-ORRERY_HOT void EventEngine::handle(const Event& event) {
+ORRERY_HOT void EventEngine::end_startup(StreamId stream, StreamState& self) {
+  accounts_.clock(self.rank).leave_comm(now_);
+  extend_path(path(stream), *self.op, self.op->duration, self.op->duration);
+  self.ready_at = now_;
+  self.state = State::transfer_waits;
+}
+
+/// Returns the stream that goes on. Others may have been made ready.
+ORRERY_HOT StreamId EventEngine::handle(const Event& event) {
   const auto target = static_cast<std::int32_t>(event.target);
-  ++handled_;
+  const auto kind = static_cast<EventKind>(event.kind());
+  if (kind == EventKind::compute_end && fixed_durations_) {
+    end_compute(target, streams_[target]);
+    return target;
+  }
+  if (kind == EventKind::delivery) {
+    deliver_only(target, streams_[target]);
+    return target;
+  }
+  return handle_rare(event);
+}
+
+StreamId EventEngine::handle_rare(const Event& event) {
+  const auto target = static_cast<std::int32_t>(event.target);
+  const auto is_stale = [&](std::uint32_t generation) {
+    return event.generation() != (generation & Event::generation_mask);
+  };
   switch (static_cast<EventKind>(event.kind())) {
     case EventKind::compute_end: {
-      StreamState& self = streams_[target];
-      if (!fixed_durations_ && event.generation() != (compute_[self.rank].generation() & Event::generation_mask)) {
-        --handled_;
-        return;
-      }
-      end_compute(target, self);
-      return advance(target);
+      ComputeRate& compute = compute_[streams_[target].rank];
+      if (is_stale(compute.generation())) break;
+      compute.stop();
+      end_compute(target, streams_[target]);
+      return target;
     }
-    case EventKind::delivery:
-      deliver_only(target, streams_[target]);
-      return advance(target);
-    case EventKind::startup_end:
-      accounts_.clock(streams_[target].rank).leave_comm(now_);
-      extend_path(path(target), *streams_[target].op, streams_[target].op->duration, streams_[target].op->duration);
-      streams_[target].ready_at = now_;
-      streams_[target].state = State::transfer_waits;
-      return advance(target);
     case EventKind::launch:
-      return advance(target);
+      return target;
+    case EventKind::startup_end:
+      end_startup(target, streams_[target]);
+      return target;
     case EventKind::latency_end:
-      return end_latency(target);
+      end_latency(target);
+      return no_stream;
+    case EventKind::delivery:
     case EventKind::arrival:
-      return arrive(target);
+      arrive(target);
+      return no_stream;
     case EventKind::flow_end:
-      if (event.generation() != (flows_[target].generation & Event::generation_mask)) {
-        --handled_;
-        return;
-      }
-      return end_flow(target);
+      if (is_stale(flows_[target].generation)) break;
+      end_flow(target);
+      return no_stream;
     case EventKind::trunk_end:
-      if (!end_trunk_flows(target, event.generation())) --handled_;
-      return;
+      if (is_stale(trunk_states_[target].generation) || !end_trunk_flows(target)) break;
+      return no_stream;
   }
+  --handled_;
+  return no_stream;
 }
 
 SimulationResult EventEngine::run() {
   for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) {
     if (fetch_from_next_block(stream, streams_[stream])) make_ready(stream);
   }
-  run_ready();
-  settle();
-  while (const Event* first = events_.first()) {
-    now_ = first->time;
-    do {
-      const Event event = events_.pop();
-      if (const Event* soon = events_.peek(2)) __builtin_prefetch(streams_.data() + soon->target);
-      handle(event);
-      run_ready();
-      first = events_.first();
-    } while (first != nullptr && first->time == now_);
-    if (is_unsettled_) settle();
-  }
+  const Event* event = nullptr;
+  do {
+    StreamId stream = no_stream;
+    if (event != nullptr) {
+      ++handled_;
+      stream = handle(events_.pop());
+    }
+    if (stream == no_stream) stream = next_ready();
+    for (; stream != no_stream; stream = next_ready()) advance(stream);
+    event = events_.first();
+    if (is_unsettled_ && (event == nullptr || event->time != now_)) {
+      settle();
+      event = events_.first();
+    }
+    if (event != nullptr) now_ = event->time;
+  } while (event != nullptr);
   check_all_done();
   return result();
 }
@@ -481,10 +492,9 @@ void EventEngine::end_flow(FlowId flow) {
   deliver(id);
 }
 
-/// False if there is nothing to it: the event is stale, or flows have come that let the first end later.
-bool EventEngine::end_trunk_flows(TrunkId id, std::uint32_t generation) {
+/// False if it is too early: flows have come, and the first ends later.
+bool EventEngine::end_trunk_flows(TrunkId id) {
   TrunkState& state = trunk_states_[id];
-  if (generation != (state.generation & Event::generation_mask)) return false;
   if (state.end > now_) {
     state.scheduled = state.end;
     push(state.end, EventKind::trunk_end, id, state.generation);
@@ -538,7 +548,7 @@ void EventEngine::deliver(MessageId id) {
   if (!is_last) return;
   sender.ready_at = now_;
   sender.state = State::finish_waits;
-  advance(stream);
+  make_ready(stream);
 }
 
 /// An event that is too early stays; when it comes, another takes its place. So flows that come cost no event.

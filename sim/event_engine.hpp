@@ -48,8 +48,8 @@ class EventEngine {
     trunk_end
   };
 
-  /// What a stream does next when it is woken.
-  enum class State : std::uint8_t { start_waits, begin, working, transfer_waits, in_flight, finish_waits };
+  /// Where in the life of its op a stream goes on.
+  enum class State : std::uint8_t { start_waits, begin, transfer_waits, finish_waits };
 
   /// A block that some stream is in.
   struct OpenBlock {
@@ -134,8 +134,9 @@ class EventEngine {
   void lay_out_paths(const Survey& survey);
 
   // Life of an op.
+  static constexpr StreamId no_stream = -1;
   void make_ready(StreamId stream) { ready_[ready_end_++ & ready_mask_] = stream; }
-  void run_ready();
+  StreamId next_ready() { return ready_begin_ == ready_end_ ? no_stream : ready_[ready_begin_++ & ready_mask_]; }
   void advance(StreamId stream);
   bool wait_through(StreamId stream, StreamState& self, WaitStage stage);
   bool issued(StreamId stream, StreamState& self);
@@ -181,12 +182,14 @@ class EventEngine {
   void leave(OpenBlock* block);
 
   // Events.
-  void handle(const Event& event);
+  StreamId handle(const Event& event);
+  StreamId handle_rare(const Event& event);
   void end_compute(StreamId stream, StreamState& self);
+  void end_startup(StreamId stream, StreamState& self);
   void deliver_only(StreamId stream, StreamState& self);
   void end_latency(MessageId message);
   void end_flow(FlowId flow);
-  bool end_trunk_flows(TrunkId trunk, std::uint32_t generation);
+  bool end_trunk_flows(TrunkId trunk);
   void arrive(MessageId message);
   void deliver(MessageId message);
   void change_rate(const MessageState& message, double old_rate, double new_rate);

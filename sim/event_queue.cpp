@@ -3,16 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <span>
 
 namespace orrery {
 namespace {
 
 // Events in a bucket: enough that moving on to the next costs nothing per event, few enough that it is sorted inside
 // the first-level cache and that most new events belong to a later one.
-constexpr std::size_t fewest_per_bucket = 32, most_per_bucket = 256, buckets_in_use = 32;
+constexpr std::size_t fewest_per_bucket = 64, most_per_bucket = 256, buckets_in_use = 8;
 constexpr std::size_t overfull = 32 * most_per_bucket;
-constexpr int most_sort_bits = 9;
+constexpr int most_sort_bits = 11;
 constexpr std::size_t few = 48;  // not worth buckets
 constexpr std::size_t near_front = 24;
 
@@ -20,8 +19,9 @@ bool earlier(const Event& a, const Event& b) {
   return a.time < b.time;
 }
 
-/// Stable; linear if the events are nearly in order.
-void insertion_sort(Event* first, Event* last) {
+/// Stable. False if it gave up, because the events are far from being in order.
+bool insertion_sort(Event* first, Event* last) {
+  std::ptrdiff_t moves_left = 4 * (last - first) + static_cast<std::ptrdiff_t>(few * few);
   for (Event* i = first + 1; i < last; ++i) {
     if (!earlier(*i, i[-1])) continue;
     const Event event = *i;
@@ -31,6 +31,15 @@ void insertion_sort(Event* first, Event* last) {
       --hole;
     } while (hole > first && earlier(event, hole[-1]));
     *hole = event;
+    moves_left -= i - hole;
+    if (moves_left < 0) return false;
+  }
+  return true;
+}
+
+void sort(std::vector<Event>& events) {
+  if (!insertion_sort(events.data(), events.data() + events.size())) {
+    std::stable_sort(events.begin(), events.end(), earlier);
   }
 }
 
@@ -110,30 +119,26 @@ void EventQueue::take(Bucket& bucket, std::vector<Event>& out) {
   bucket = {};
 }
 
-/// By counting on the leading bits of the time within the bucket, then by insertion: stable.
+/// By counting on so many leading bits of the time within the bucket that few events share theirs, then by insertion:
+/// stable, and with few branches that go either way.
 void EventQueue::sort_run() {
   if (run_.size() > few) {
-    const int sort_bits = std::min(static_cast<int>(std::bit_width(run_.size())), most_sort_bits);
+    const int sort_bits = std::min(static_cast<int>(std::bit_width(run_.size())) + 2, most_sort_bits);
     const int digit = std::max(shift_ - sort_bits, 0);
     const auto mask = (std::size_t{1} << sort_bits) - 1;
-    std::array<std::uint32_t, (std::size_t{1} << most_sort_bits) + 1> all_starts;
-    const std::span starts(all_starts.data(), mask + 2);
-    std::fill(starts.begin(), starts.end(), 0U);
+    std::array<std::uint32_t, (std::size_t{1} << most_sort_bits) + 1> starts;
+    std::fill_n(starts.begin(), mask + 2, 0U);
     for (const Event& event : run_)
       ++starts[((static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask) + 1];
-    const std::uint32_t most = *std::max_element(starts.begin(), starts.end());
-    for (std::size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
+    std::uint32_t before = 0;
+    for (std::size_t i = 1; i <= mask; ++i) starts[i] = before += starts[i];
     scratch_.resize(run_.size());
     for (const Event& event : run_) {
       scratch_[starts[(static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask]++] = event;
     }
     run_.swap(scratch_);
-    if (most > 4 * few && !std::is_sorted(run_.begin(), run_.end(), earlier)) {
-      std::stable_sort(run_.begin(), run_.end(), earlier);
-      return;
-    }
   }
-  insertion_sort(run_.data(), run_.data() + run_.size());
+  sort(run_);
 }
 
 /// The buckets turned out far too wide: puts what is left in them back before what lies beyond.
@@ -151,7 +156,7 @@ void EventQueue::give_up_epoch() {
 void EventQueue::start_epoch() {
   if (far_.size() <= few) {
     run_.swap(far_);
-    insertion_sort(run_.data(), run_.data() + run_.size());
+    sort(run_);
     run_end_ = epoch_end_ = run_.back().time + 1;
     epoch_start_ = run_.front().time;
     epoch_events_ = 0;

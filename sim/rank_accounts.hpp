@@ -13,26 +13,26 @@
 namespace orrery {
 
 /// How long communication of a rank is under way, and how much of that while its compute stream stands still. A stretch
-/// counts its end minus its begin, each as it comes.
+/// counts its end minus its begin, each as it comes. Without branches, which nobody could predict.
 class alignas(32) RankClock {
  public:
   void enter_compute(Ticks now) {
-    exposed_comm_ += communicating_ > 0 ? now : 0;
-    computing_ = true;
+    exposed_comm_ += now & mask(communicating_ != 0);
+    not_computing_ = 0;
   }
   void leave_compute(Ticks now) {
-    exposed_comm_ -= communicating_ > 0 ? now : 0;
-    computing_ = false;
+    exposed_comm_ -= now & mask(communicating_ != 0);
+    not_computing_ = ~Ticks{0};
   }
   void enter_comm(Ticks now) {
-    const Ticks begin = communicating_++ == 0 ? now : 0;
+    const Ticks begin = now & mask(communicating_++ == 0);
     comm_ -= begin;
-    exposed_comm_ -= computing_ ? 0 : begin;
+    exposed_comm_ -= begin & not_computing_;
   }
   void leave_comm(Ticks now) {
-    const Ticks end = --communicating_ == 0 ? now : 0;
+    const Ticks end = now & mask(--communicating_ == 0);
     comm_ += end;
-    exposed_comm_ += computing_ ? 0 : end;
+    exposed_comm_ += end & not_computing_;
   }
 
   /// Once nothing is under way any more.
@@ -40,10 +40,12 @@ class alignas(32) RankClock {
   Ticks exposed_comm() const { return exposed_comm_; }
 
  private:
+  static Ticks mask(bool condition) { return -static_cast<Ticks>(condition); }
+
   Ticks comm_ = 0;
   Ticks exposed_comm_ = 0;
-  std::int32_t communicating_ = 0;  // messages
-  bool computing_ = false;
+  Ticks not_computing_ = ~Ticks{0};  // all bits or none
+  std::int64_t communicating_ = 0;   // messages
 };
 
 /// Times of all ranks by account. Ops are booked as they happen, so times only grow.
