@@ -138,10 +138,7 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
     out.phase = op.phase;
     out.started = relative(rank, op, op.started);
     out.started_place = place(out.started);
-    for (int i = 0; i < Op::max_signals; ++i) {
-      out.finished[i] = relative(rank, op, op.finished[i]);
-      out.finished_places[i] = place(out.finished[i]);
-    }
+    for (int i = 0; i < Op::max_signals; ++i) out.finished[i] = relative(rank, op, op.finished[i]);
     std::uint8_t waits = 0;
     for (int stage = 0; stage < 3; ++stage) {
       for (int i = 0; i < op.wait_count; ++i) {
@@ -165,6 +162,15 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
     out.sends_at_once = op.stream != Stream::compute && out.waits_until[0] == out.waits_until[1] && !messages.empty() &&
                         std::all_of(messages.begin(), messages.end(), travels) &&
                         std::any_of(messages.begin(), messages.end(), is_own);
+    out.is_simple = out.waits_until[0] == out.waits_until[2] && out.started.signal < 0 && !(op.sms > 0) &&
+                    (out.sends_at_once ? messages.size() == 1
+                                       : op.stream == Stream::compute && op.duration > 0 && messages.empty());
+    const auto add_raise = [&](RelativeSignal signal) {
+      if (signal.signal >= 0) out.raises[out.raise_count++] = place(signal);
+    };
+    if (out.is_simple && !messages.empty()) add_raise(messages[0].delivered);
+    out.first_finished = out.raise_count;
+    for (const RelativeSignal& signal : out.finished) add_raise(signal);
   }
   compiled.sets.push_back(set);
 }
@@ -229,13 +235,14 @@ RelativeSignal BlockStore::relative(Rank rank, const Op& op, SignalRef signal) c
 
 CompiledMessage BlockStore::relative(Rank rank, const Op& op, const Message& message) {
   const bool travels = message.source != message.destination && message.size.si() > 0;
-  const RelativeSignal delivered = relative(rank, op, message.delivered);
-  return {message.size.si(),
-          distance(rank, message.source),
-          distance(rank, message.destination),
-          delivered,
-          place(delivered),
-          travels ? routes_.column(distance(message.source, message.destination)) : -1};
+  CompiledMessage compiled;
+  compiled.size = message.size.si();
+  compiled.source = distance(rank, message.source);
+  compiled.destination = distance(rank, message.destination);
+  compiled.delivered = relative(rank, op, message.delivered);
+  compiled.delivered_place = place(compiled.delivered);
+  if (travels) compiled.route = routes_.column(distance(message.source, message.destination));
+  return compiled;
 }
 
 std::string BlockStore::name(Rank rank, std::int64_t block, const CompiledOp& op) const {

@@ -38,7 +38,9 @@ struct CompiledMessage {
   std::int32_t destination = 0;
   RelativeSignal delivered;
   SignalPlace delivered_place = no_signal;
-  RouteTable::Column route = -1;  // -1: nothing to carry, or not to another rank; delivered at once
+  mutable double timed_bandwidth = 0;  // what the next is for: nearly all that send it go at the same speed
+  mutable Ticks timed = 0;             // size / bandwidth
+  RouteTable::Column route = -1;       // -1: nothing to carry, or not to another rank; delivered at once
 };
 
 /// What every op needs comes first, on one cache line, then its waits.
@@ -48,17 +50,23 @@ struct alignas(64) CompiledOp {
   const CompiledMessage* messages = nullptr;
   std::int32_t message_count = 0;
   std::int32_t index = 0;  // as Program::describe wants it
-  SignalPlace started_place = no_signal;
-  std::array<SignalPlace, Op::max_signals> finished_places{no_signal, no_signal};
+  // What it raises when it ends, from `first_finished` on. A simple op that sends raises that the message was delivered
+  // right before.
+  std::array<SignalPlace, Op::max_signals + 1> raises{no_signal, no_signal, no_signal};
+  std::uint8_t first_finished = 0, raise_count = 0;
   std::uint16_t account = 0;  // of BlockStore::accounts()
   Stream stream = Stream::compute;
   std::array<std::uint8_t, 3> waits_until{};  // by WaitStage: index after the last wait of that stage
   /// A transfer whose messages all travel, to or from the rank itself, and wait for nothing but the start-up: when they
   /// leave is known when it begins.
   bool sends_at_once = false;
+  /// Compute without messages, or a transfer that sends one at once, that waits for nothing once it has begun, raises
+  /// nothing then, and holds no SMs: nothing happens between its begin and its end.
+  bool is_simple = false;
 
   std::array<CompiledWait, Op::max_waits> waits;
   RelativeSignal started;
+  SignalPlace started_place = no_signal;
   std::array<RelativeSignal, Op::max_signals> finished;
   Ticks issue = 0;        // host time from the start of the block to the op
   double hbm_demand = 0;  // bytes per second at full speed

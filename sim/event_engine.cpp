@@ -31,6 +31,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       hbm_matters_(survey.hbm_matters),
       has_launches_(survey.has_launches),
       rates_matter_(survey.hbm_matters || sink != nullptr),
+      has_simple_ops_(fixed_durations_ && !has_launches_ && !rates_matter_),
       no_counts_(signals_per_rank_),
       accounts_(blocks.ranks(), blocks.accounts()),
       spans_(sink),
@@ -68,11 +69,14 @@ void EventEngine::lay_out_paths(const Survey& survey) {
     row_of_category_.push_back(!takes_time ? takes_no_time : first ? gets_the_rest : static_cast<int>(path_rows_++));
     first = first && !takes_time;
   }
-  for (const Account& account : blocks_.accounts()) row_of_account_.push_back(row_of_category_[account.category]);
   if (!survey.contention.empty()) contention_row_ = static_cast<int>(path_rows_++);
   if (has_launches_) launch_row_ = static_cast<int>(path_rows_++);
-  paths_.resize(streams_.size() * path_rows_);
-  message_path_.resize(path_rows_);
+  for (const Account& account : blocks_.accounts()) {
+    const int row = row_of_category_[account.category];
+    row_of_account_.push_back(row < 0 ? path_rows_ : static_cast<std::size_t>(row));
+  }
+  paths_.resize(streams_.size() * (path_rows_ + 1));
+  message_path_.resize(path_rows_ + 1);
 }
 
 ORRERY_HOT bool EventEngine::wait_through(StreamId stream, StreamState& self, WaitStage stage) {
@@ -127,8 +131,47 @@ bool EventEngine::issued(StreamId stream, StreamState& self) {
   return false;
 }
 
+/// False if it shares links, and so is not that simple.
+ORRERY_HOT bool EventEngine::begin_simple(StreamId stream, StreamState& self) {
+  const CompiledOp& op = *self.op;
+  Ticks duration = op.duration;
+  if (op.stream == Stream::compute) {
+    accounts_.clock(self.rank).enter_compute(now_);
+    if (perturbation_ != nullptr) {
+      duration = perturbation_->duration(duration, self.rank, self.block->number, op.index);
+    }
+  } else {
+    const CompiledMessage& message = op.messages[0];
+    Lane& lane = this->lane(message, wrap(self.rank, message.source));
+    if (!lane.is_direct) return false;
+    const Ticks moving = moving_alone(message, lane, stream);
+    lane.bytes += message.size;
+    lane.moving += moving;
+    duration = later(later(duration, lane.latency, stream), moving, stream);
+    enter_comm(self.rank, message);
+  }
+  self.begun = now_;
+  accounts_.begin(op.account, now_);
+  push(later(now_, duration, stream), EventKind::simple_end, stream);
+  return true;
+}
+
+ORRERY_HOT void EventEngine::end_simple(StreamId stream, StreamState& self) {
+  const CompiledOp& op = *self.op;
+  if (op.stream == Stream::compute) {
+    accounts_.clock(self.rank).leave_compute(now_);
+  } else {
+    leave_comm(self.rank, op.messages[0]);
+  }
+  const Path path = this->path(stream);
+  path[row_of_account_[op.account]] += now_ - self.begun;
+  accounts_.end(self.rank, op.account, self.begun, now_);
+  self.ready_at = now_;
+  for (std::uint8_t i = 0; i < op.raise_count; ++i) raise(self, op.raises[i], path);
+}
+
 /// True if the op has no duration and goes on at once; so the others.
-ORRERY_HOT bool EventEngine::begin(StreamId stream, StreamState& self) {
+bool EventEngine::begin(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
   self.begun = now_;
   self.ready_at = now_;
@@ -137,7 +180,7 @@ ORRERY_HOT bool EventEngine::begin(StreamId stream, StreamState& self) {
   return op.stream == Stream::compute ? begin_compute(stream, self) : begin_transfer(stream, self);
 }
 
-ORRERY_HOT bool EventEngine::begin_compute(StreamId stream, StreamState& self) {
+bool EventEngine::begin_compute(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
   accounts_.clock(self.rank).enter_compute(now_);
   if (op.duration == 0) return true;
@@ -152,7 +195,7 @@ ORRERY_HOT bool EventEngine::begin_compute(StreamId stream, StreamState& self) {
   return false;
 }
 
-ORRERY_HOT bool EventEngine::begin_transfer(StreamId stream, StreamState& self) {
+bool EventEngine::begin_transfer(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
   for (std::int32_t i = 0; i < op.message_count; ++i) {
     if (op.messages[i].route >= 0) enter_comm(self.rank, op.messages[i]);
@@ -172,7 +215,7 @@ ORRERY_HOT bool EventEngine::begin_transfer(StreamId stream, StreamState& self) 
 }
 
 /// True if nothing travels and the op goes on at once.
-ORRERY_HOT bool EventEngine::send(StreamId stream, StreamState& self, Ticks departure) {
+bool EventEngine::send(StreamId stream, StreamState& self, Ticks departure) {
   const CompiledOp& op = *self.op;
   if (op.message_count == 0) return true;
   self.ready_at = departure;
@@ -196,7 +239,7 @@ bool EventEngine::send_all(StreamId stream, StreamState& self, Ticks departure) 
 }
 
 /// An op's only message. By a direct lane its delivery is the next thing to happen.
-ORRERY_HOT bool EventEngine::send_alone(StreamId stream, StreamState& self, Ticks departure) {
+bool EventEngine::send_alone(StreamId stream, StreamState& self, Ticks departure) {
   const CompiledMessage& message = self.op->messages[0];
   if (message.route < 0 || rates_matter_) return send_all(stream, self, departure);
   Lane& lane = this->lane(message, wrap(self.rank, message.source));
@@ -209,7 +252,7 @@ ORRERY_HOT bool EventEngine::send_alone(StreamId stream, StreamState& self, Tick
   return false;
 }
 
-ORRERY_HOT void EventEngine::finish(StreamId stream, StreamState& self) {
+void EventEngine::finish(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
   if (op.stream == Stream::compute) {
     accounts_.clock(self.rank).leave_compute(now_);
@@ -222,13 +265,13 @@ ORRERY_HOT void EventEngine::finish(StreamId stream, StreamState& self) {
     spans_.add({self.rank, op.stream, op.category, op.phase, op.index, self.block->number, self.begun, now_});
   }
   self.ready_at = now_;
-  for (const SignalPlace place : op.finished_places) {
-    if (place != no_signal) raise(stream, self, place);
-  }
+  for (std::uint8_t i = op.first_finished; i < op.raise_count; ++i) raise(stream, self, op.raises[i]);
 }
 
 /// Moves to the stream's next op. Most often the next block is open already, and the same for all ranks.
 ORRERY_HOT bool EventEngine::fetch(StreamId stream, StreamState& self) {
+  self.state = State::start_waits;
+  self.next_wait = 0;
   self.op = self.op->next;
   if (self.op != nullptr) return true;
   OpenBlock* const block = self.block;
@@ -250,8 +293,8 @@ ORRERY_HOT void EventEngine::advance(StreamId stream) {
   State at = self.state;
   while (true) {
     if (at == State::start_waits) {
-      self.state = State::start_waits;
       if (!wait_through(stream, self, WaitStage::start)) return;
+      if (has_simple_ops_ && self.op->is_simple && begin_simple(stream, self)) return;
       if (has_launches_ && !issued(stream, self)) return;
       at = State::begin;
     }
@@ -267,19 +310,18 @@ ORRERY_HOT void EventEngine::advance(StreamId stream) {
     if (!wait_through(stream, self, WaitStage::finish)) return;
     finish(stream, self);
     if (!fetch(stream, self)) return;
-    self.next_wait = 0;
     at = State::start_waits;
   }
 }
 
-ORRERY_HOT void EventEngine::end_compute(StreamId stream, StreamState& self) {
+void EventEngine::end_compute(StreamId stream, StreamState& self) {
   extend_path(path(stream), *self.op, self.alone, now_ - self.begun);
   self.ready_at = now_;
   self.state = State::transfer_waits;
 }
 
 /// The only message of an op, by a direct lane.
-ORRERY_HOT void EventEngine::deliver_only(StreamId stream, StreamState& self) {
+void EventEngine::deliver_only(StreamId stream, StreamState& self) {
   const CompiledMessage& message = self.op->messages[0];
   leave_comm(self.rank, message);
   extend_path(path(stream), *self.op, now_ - self.ready_at, now_ - self.ready_at);
@@ -288,7 +330,7 @@ ORRERY_HOT void EventEngine::deliver_only(StreamId stream, StreamState& self) {
   self.state = State::finish_waits;
 }
 
-ORRERY_HOT void EventEngine::end_startup(StreamId stream, StreamState& self) {
+void EventEngine::end_startup(StreamId stream, StreamState& self) {
   accounts_.clock(self.rank).leave_comm(now_);
   extend_path(path(stream), *self.op, self.op->duration, self.op->duration);
   self.ready_at = now_;
@@ -299,13 +341,10 @@ ORRERY_HOT void EventEngine::end_startup(StreamId stream, StreamState& self) {
 ORRERY_HOT StreamId EventEngine::handle(const Event& event) {
   const auto target = static_cast<std::int32_t>(event.target);
   const auto kind = static_cast<EventKind>(event.kind());
-  if (kind == EventKind::compute_end && fixed_durations_) {
-    end_compute(target, streams_[target]);
-    return target;
-  }
-  if (kind == EventKind::delivery) {
-    deliver_only(target, streams_[target]);
-    return target;
+  if (kind == EventKind::simple_end) {
+    StreamState& self = streams_[target];
+    end_simple(target, self);
+    return fetch(target, self) ? target : no_stream;
   }
   return handle_rare(event);
 }
@@ -317,12 +356,15 @@ StreamId EventEngine::handle_rare(const Event& event) {
   };
   switch (static_cast<EventKind>(event.kind())) {
     case EventKind::compute_end: {
-      ComputeRate& compute = compute_[streams_[target].rank];
-      if (is_stale(compute.generation())) break;
-      compute.stop();
+      if (!fixed_durations_) {
+        ComputeRate& compute = compute_[streams_[target].rank];
+        if (is_stale(compute.generation())) break;
+        compute.stop();
+      }
       end_compute(target, streams_[target]);
       return target;
     }
+    case EventKind::simple_end:
     case EventKind::launch:
       return target;
     case EventKind::startup_end:
@@ -332,6 +374,8 @@ StreamId EventEngine::handle_rare(const Event& event) {
       end_latency(target);
       return no_stream;
     case EventKind::delivery:
+      deliver_only(target, streams_[target]);
+      return target;
     case EventKind::arrival:
       arrive(target);
       return no_stream;
@@ -563,7 +607,7 @@ void EventEngine::settle_trunk(TrunkId id) {
     trunk.each_member([&](MessageId message) { change_rate(messages_[message], old_rate, trunk.rate()); });
   }
   const StreamId stream = messages_[trunk.first()].stream;
-  state.end = later(now_, rounded(trunk.seconds_left() * ticks_per_second, stream), stream);
+  state.end = later(now_, rounded(trunk.ticks_left(), stream), stream);
   if (state.is_pending && state.scheduled <= state.end) return;
   state.is_pending = true;
   state.scheduled = state.end;

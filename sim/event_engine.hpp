@@ -38,6 +38,7 @@ class EventEngine {
 
  private:
   enum class EventKind : std::uint8_t {
+    simple_end,
     compute_end,
     delivery,
     launch,
@@ -117,10 +118,11 @@ class EventEngine {
 
   // The breakdown of the time up to now of the chain of ops that led here. Every stream has one: a row for each
   // category but the first (which gets the rest), then contention, then launch, as far as any of these can take time,
-  // so that the parts add up to the time exactly. Whoever ends a wait hands over its own; of several things that were
-  // there at the same tick the first counts: the op before on the stream, then the waits in the op's order.
+  // so that the parts add up to the time exactly; and one more row for what is not counted. Whoever ends a wait hands
+  // over its own; of several things that were there at the same tick the first counts: the op before on the stream,
+  // then the waits in the op's order.
   using Path = Ticks*;
-  Path path(StreamId stream) { return paths_.data() + static_cast<std::size_t>(stream) * path_rows_; }
+  Path path(StreamId stream) { return paths_.data() + static_cast<std::size_t>(stream) * (path_rows_ + 1); }
   void copy_path(const Ticks* from, Path to) const {
     for (std::size_t i = 0; i < path_rows_; ++i) to[i] = from[i];
   }
@@ -129,7 +131,7 @@ class EventEngine {
       path[contention_row_] += std::max<Ticks>(elapsed - alone, 0);
       elapsed = std::min(alone, elapsed);
     }
-    if (const int row = row_of_account_[op.account]; row >= 0) path[row] += elapsed;
+    path[row_of_account_[op.account]] += elapsed;
   }
   void lay_out_paths(const Survey& survey);
 
@@ -140,6 +142,8 @@ class EventEngine {
   void advance(StreamId stream);
   bool wait_through(StreamId stream, StreamState& self, WaitStage stage);
   bool issued(StreamId stream, StreamState& self);
+  bool begin_simple(StreamId stream, StreamState& self);
+  void end_simple(StreamId stream, StreamState& self);
   bool begin(StreamId stream, StreamState& self);
   bool begin_compute(StreamId stream, StreamState& self);
   bool begin_transfer(StreamId stream, StreamState& self);
@@ -206,7 +210,11 @@ class EventEngine {
   void open_lane(Lane& lane, const CompiledMessage& message, Rank source);
   /// From departure to delivery, but for the latency, if nothing else is on the way.
   Ticks moving_alone(const CompiledMessage& message, const Lane& lane, StreamId stream) const {
-    return rounded(message.size / lane.bandwidth * ticks_per_second, stream);
+    if (message.timed_bandwidth != lane.bandwidth) {
+      message.timed = rounded(message.size / lane.bandwidth * ticks_per_second, stream);
+      message.timed_bandwidth = lane.bandwidth;
+    }
+    return message.timed;
   }
 
   // End of a tick.
@@ -256,7 +264,8 @@ class EventEngine {
   const bool fixed_durations_;  // of compute: no communication slows it down
   const bool hbm_matters_;
   const bool has_launches_;
-  const bool rates_matter_;  // of flows: to compute, or to who watches links
+  const bool rates_matter_;    // of flows: to compute, or to who watches links
+  const bool has_simple_ops_;  // nothing can come between the begin and the end of those that say so
 
   std::vector<Stream> streams_in_use_;
   std::vector<StreamState> streams_;
@@ -279,7 +288,8 @@ class EventEngine {
   std::vector<std::int64_t> no_counts_;          // zeros
 
   static constexpr int takes_no_time = -2, gets_the_rest = -1;
-  std::vector<int> row_of_category_, row_of_account_;  // of paths; or one of these two
+  std::vector<int> row_of_category_;         // of paths, or one of these two
+  std::vector<std::size_t> row_of_account_;  // the last row: not counted
   int contention_row_ = -1, launch_row_ = -1;
   std::size_t path_rows_ = 0;
   std::vector<Ticks> paths_;

@@ -12,7 +12,7 @@ namespace {
 constexpr std::size_t fewest_per_bucket = 64, most_per_bucket = 256, buckets_in_use = 8;
 constexpr std::size_t overfull = 32 * most_per_bucket;
 constexpr int most_sort_bits = 11;
-constexpr std::size_t few = 48;  // not worth buckets
+constexpr std::size_t few = 12;  // not worth counting
 constexpr std::size_t near_front = 24;
 
 bool earlier(const Event& a, const Event& b) {

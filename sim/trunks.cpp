@@ -15,7 +15,7 @@ struct Candidate {
 
 void Trunk::remove_first(Ticks now, std::vector<Member>& ended) {
   serve_until(now);
-  const double next_tick = served_ + rate_ * (0.5 / ticks_per_second);
+  const double next_tick = served_ + bytes_per_tick_ * 0.5;
   do {
     ended.push_back(flows_.front().member);
     std::pop_heap(flows_.begin(), flows_.end(), std::greater<Flow>());

@@ -40,14 +40,17 @@ class Trunk {
   void share(Ticks now) {
     serve_until(now);
     if (served_ > most_served) start_over();
-    rate_ = flows_.empty() ? 0 : std::min(fastest_, capacity_ / static_cast<double>(flows_.size()));
+    if (flows_.size() == sharing_) return;
+    sharing_ = flows_.size();
+    rate_ = sharing_ == 0 ? 0 : std::min(fastest_, capacity_ / static_cast<double>(sharing_));
+    bytes_per_tick_ = rate_ / ticks_per_second;
   }
 
   bool empty() const { return flows_.empty(); }
   double rate() const { return rate_; }
   /// The next to end, and when, from the last share() on. Precondition of both: not empty.
   Member first() const { return flows_.front().member; }
-  double seconds_left() const { return (flows_.front().end - served_) / rate_; }
+  double ticks_left() const { return (flows_.front().end - served_) / bytes_per_tick_; }
   Ticks busy() const { return busy_; }
 
   template <class Visit>
@@ -64,7 +67,7 @@ class Trunk {
   };
 
   void serve_until(Ticks now) {
-    served_ += rate_ * (static_cast<double>(now - since_) / ticks_per_second);
+    served_ += bytes_per_tick_ * static_cast<double>(now - since_);
     since_ = now;
   }
 
@@ -75,6 +78,8 @@ class Trunk {
   std::vector<LinkId> links_;
   double capacity_, fastest_;  // bytes per second
   double rate_ = 0;            // of each flow
+  double bytes_per_tick_ = 0;  // the same
+  std::size_t sharing_ = 0;    // flows at that rate
   double served_ = 0;          // bytes
   Ticks since_ = 0, busy_since_ = 0, busy_ = 0;
   std::vector<Flow> flows_;  // a heap

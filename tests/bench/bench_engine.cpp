@@ -1,10 +1,11 @@
 // Times the engines of the simulator. One JSON line for each figure: name, value, unit, and what it must and should be.
-//   bench_engine FOLDER_OF_SCENARIOS
+//   bench_engine FOLDER_OF_SCENARIOS [ROW...]
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <functional>
@@ -86,17 +87,28 @@ Cluster rails(const Cluster& like) {
   return cluster;
 }
 
+struct Options {
+  Engine engine = Engine::event;
+  bool jitter = true;
+  bool on_rails = false;
+  int times = 1;  // for what is too short to be timed once
+};
+
 /// Simulates the scenario's program; loading the scenario is not timed, everything else is.
-Measured simulate_apart(const std::string& file, Engine engine, bool jitter, bool on_rails = false) {
+Measured simulate_apart(const std::string& file, const Options& options) {
   Scenario scenario = load_scenario(file);
   const AttentionProgram program = build_program(scenario);
-  if (on_rails) scenario.cluster = rails(scenario.cluster);
-  const Perturbation noise(program.ranks(), {Noise::uniform, 0.0375, 1}, {});
+  if (options.on_rails) scenario.cluster = rails(scenario.cluster);
+  const Perturbation noise(program.ranks(), {Noise::uniform, 0.065, 1}, {});
   return apart([&] {
-    const SimulationResult result =
-        simulate(program, scenario.cluster, {.engine = engine, .perturbation = jitter ? &noise : nullptr});
-    if (result.engine != engine) throw std::runtime_error("another engine ran");
-    return result.events;
+    std::uint64_t events = 0;
+    for (int i = 0; i < options.times; ++i) {
+      const SimulationResult result = simulate(
+          program, scenario.cluster, {.engine = options.engine, .perturbation = options.jitter ? &noise : nullptr});
+      if (result.engine != options.engine) throw std::runtime_error("another engine ran");
+      events += result.events;
+    }
+    return events;
   });
 }
 
@@ -172,26 +184,63 @@ void print_maxmin() {
   print_row("maxmin_1k_us", (cpu_seconds() - begin) / completions * 1e6, "us", 10, 2.5);
 }
 
+void print_growth(const std::string& folder) {
+  const Measured large = simulate_apart(folder + "/ring_16384x1.toml", {});
+  const Measured small = simulate_apart(folder + "/ring_256x1.toml", {.times = 200});
+  print_row("growth_ratio", large.seconds / large.events / (small.seconds / small.events), "x", 1.6, 1.3);
+  print_row("peak_mb_16384x1", large.megabytes, "MB", 80, 20);
+}
+
+/// Rows that are measured together, by their names.
+struct Rows {
+  std::vector<std::string> names;
+  std::function<void()> print;
+};
+
+std::vector<Rows> all_rows(const std::string& folder) {
+  const std::string ring = folder + "/ring_1024x32.toml";
+  return {
+      {{"hold_64k_ratio"}, print_hold},
+      {{"ring_1024x32_event_s", "peak_mb_1024x32"},
+       [=] {
+         const Measured events = simulate_apart(ring, {});
+         print_row("ring_1024x32_event_s", events.seconds, "s", 8, 4);
+         print_row("peak_mb_1024x32", events.megabytes, "MB", 65, 17);
+       }},
+      {{"ring_1024x32_dependency_s"},
+       [=] {
+         const Measured run = simulate_apart(ring, {.engine = Engine::dependency});
+         print_row("ring_1024x32_dependency_s", run.seconds, "s", 1, 0.4);
+       }},
+      {{"ring_1024x32_lumped_s"},
+       [=] {
+         const Measured run = simulate_apart(ring, {.engine = Engine::lumped, .jitter = false});
+         print_row("ring_1024x32_lumped_s", run.seconds, "s", 0.06, 0.01);
+       }},
+      {{"ring_1024x32_shared_s"},
+       [=] { print_row("ring_1024x32_shared_s", simulate_apart(ring, {.on_rails = true}).seconds, "s", 20, 8); }},
+      {{"ring_16384x1_dependency_s"},
+       [=] {
+         const Measured run = simulate_apart(folder + "/ring_16384x1.toml", {.engine = Engine::dependency});
+         print_row("ring_16384x1_dependency_s", run.seconds, "s", 2, 0.8);
+       }},
+      {{"growth_ratio", "peak_mb_16384x1"}, [=] { print_growth(folder); }},
+      {{"maxmin_1k_us"}, print_maxmin},
+  };
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    if (argc != 2) throw std::runtime_error("usage: bench_engine FOLDER_OF_SCENARIOS");
-    const std::string folder = argv[1], ring = folder + "/ring_1024x32.toml";
-    print_hold();
-    const Measured events = simulate_apart(ring, Engine::event, true);
-    print_row("ring_1024x32_event_s", events.seconds, "s", 8, 4);
-    print_row("peak_mb_1024x32", events.megabytes, "MB", 65, 17);
-    print_row("ring_1024x32_dependency_s", simulate_apart(ring, Engine::dependency, true).seconds, "s", 1, 0.4);
-    print_row("ring_1024x32_lumped_s", simulate_apart(ring, Engine::lumped, false).seconds, "s", 0.06, 0.01);
-    print_row("ring_1024x32_shared_s", simulate_apart(ring, Engine::event, true, true).seconds, "s", 20, 8);
-    print_row("ring_16384x1_dependency_s",
-              simulate_apart(folder + "/ring_16384x1.toml", Engine::dependency, true).seconds, "s", 2, 0.8);
-    const Measured large = simulate_apart(folder + "/ring_16384x1.toml", Engine::event, true);
-    const Measured small = simulate_apart(folder + "/ring_256x1.toml", Engine::event, true);
-    print_row("growth_ratio", large.seconds / large.events / (small.seconds / small.events), "x", 1.6, 1.3);
-    print_row("peak_mb_16384x1", large.megabytes, "MB", 80, 20);
-    print_maxmin();
+    if (argc < 2) throw std::runtime_error("usage: bench_engine FOLDER_OF_SCENARIOS [ROW...]");
+    const std::vector<std::string> wanted(argv + 2, argv + argc);
+    for (const Rows& rows : all_rows(argv[1])) {
+      const bool is_wanted = std::any_of(wanted.begin(), wanted.end(), [&](const std::string& name) {
+        return std::find(rows.names.begin(), rows.names.end(), name) != rows.names.end();
+      });
+      if (wanted.empty() || is_wanted) rows.print();
+    }
     return 0;
   } catch (const std::exception& error) {
     fmt::print(stderr, "bench_engine: {}\n", error.what());
