@@ -63,6 +63,27 @@ Json variation_json(const Variation& variation) {
   return json;
 }
 
+Json faults_json(const FaultPlan& plan, const Cluster& cluster) {
+  Json json = {{"links", Json::array()}, {"pauses", Json::array()}};
+  for (std::size_t i = 0; i < plan.faults->links.size(); ++i) {
+    const LinkFault& fault = plan.faults->links[i];
+    Json entry = {{"link", cluster.links()[static_cast<std::size_t>(fault.link)].name},
+                  {"at_s", to_seconds(fault.at).si()}};
+    const bool ends = fault.until < std::numeric_limits<Ticks>::max();
+    entry["until_s"] = ends ? Json(to_seconds(fault.until).si()) : Json(nullptr);
+    entry["bandwidth_bytes_per_s"] = plan.stated[i].si();
+    entry["then"] = fault.reroutes ? "reroute" : "stall";
+    if (!fault.is_dead()) entry["then"] = nullptr;
+    json["links"].push_back(std::move(entry));
+  }
+  for (const Pause& pause : plan.faults->pauses) {
+    json["pauses"].push_back({{"rank", pause.rank},
+                              {"at_s", to_seconds(pause.at).si()},
+                              {"for_s", to_seconds(pause.until - pause.at).si()}});
+  }
+  return json;
+}
+
 namespace {
 
 Json intensities(const Scenario& s, const Report& r) {
@@ -142,6 +163,7 @@ std::string json_report(const Scenario& s, const Report& r) {
     json["memory"] = memory_of(s, *r.memory);
   }
   if (s.variation.perturbation) json["variation"] = variation_json(s.variation);
+  if (s.fault_plan.faults) json["faults"] = faults_json(s.fault_plan, s.cluster);
   json["phases"] = Json::array();
   for (const PhaseReport& p : r.phases) {
     json["phases"].push_back({{"phase", p.name},

@@ -47,6 +47,28 @@ std::string variation_text(const Variation& variation) {
   return text + "no jitter";
 }
 
+void write_faults(Page& page, const FaultPlan& plan, const Cluster& cluster) {
+  const char* label = "faults";
+  const auto line = [&](const std::string& text) {
+    page.line("{:<10} {}", label, text);
+    label = "";
+  };
+  for (std::size_t i = 0; i < plan.faults->links.size(); ++i) {
+    const LinkFault& fault = plan.faults->links[i];
+    const bool ends = fault.until < std::numeric_limits<Ticks>::max();
+    line(fmt::format("link {} {} at {}{}", cluster.links()[static_cast<std::size_t>(fault.link)].name,
+                     !fault.is_dead() ? "slows to " + format(plan.stated[i])
+                     : fault.reroutes ? "dies (messages go around it)"
+                                      : "dies (messages wait for it)",
+                     format(to_seconds(fault.at)),
+                     ends ? fmt::format(", is back at {}", format(to_seconds(fault.until))) : ""));
+  }
+  for (const Pause& pause : plan.faults->pauses) {
+    line(fmt::format("rank {} pauses at {} for {}", pause.rank, format(to_seconds(pause.at)),
+                     format(to_seconds(pause.until - pause.at))));
+  }
+}
+
 void write_what(Page& page, const Scenario& s) {
   page.line("{}: {}", s.name, s.description);
   page.line("");
@@ -80,6 +102,7 @@ void write_what(Page& page, const Scenario& s) {
   }
   page.line("cluster    {} x {}, {}: {}; profile {}", s.ranks(), s.gpu.name, s.topology, links, s.profile.name);
   if (s.variation.perturbation) page.line("variation  {}", variation_text(s.variation));
+  if (s.fault_plan.faults) write_faults(page, s.fault_plan, s.cluster);
   page.line("");
 }
 

@@ -17,8 +17,9 @@ std::string json_report(const Scenario& scenario, const Report& report);
 /// What was simulated: the first lines of the page, and the first keys of the JSON report.
 std::string scenario_text(const Scenario& scenario);
 nlohmann::ordered_json scenario_scalars(const Scenario& scenario);
-/// The key `variation` of scenarios that have one.
+/// The keys `variation` and `faults` of scenarios that have them.
 nlohmann::ordered_json variation_json(const Variation& variation);
+nlohmann::ordered_json faults_json(const FaultPlan& plan, const Cluster& cluster);
 
 /// The numbers and names at the top of the JSON report, without `wall_s`; the same keys for every scenario.
 nlohmann::ordered_json report_scalars(const Scenario& scenario, const Report& report);

@@ -29,7 +29,7 @@ void run_all(const Scenario& scenario, const AnyProgram& program, Engine engine,
     try {
       const Scenario& own = copies.local();
       const Perturbation draws = own.variation.perturbation->with_seed(runs.first_seed + run);
-      const SimulationResult result = simulate(program, own.cluster, {.engine = engine, .perturbation = &draws});
+      const SimulationResult result = simulate(program, own, {.engine = engine, .perturbation = &draws});
       const Report report = summarize(own, program, result, 0);
       for (std::size_t q = 0; q < runs.values.size(); ++q) runs.values[q][run] = run_quantities()[q].of(report);
       const std::lock_guard lock(mutex);

@@ -81,6 +81,7 @@ std::string runs_text(const Scenario& s, const Runs& runs) {
 std::string runs_json(const Scenario& s, const Runs& runs) {
   Json json = scenario_scalars(s);
   json["variation"] = variation_json(s.variation);
+  if (s.fault_plan.faults) json["faults"] = faults_json(s.fault_plan, s.cluster);
   json["runs"] = runs.count();
   json["first_seed"] = runs.first_seed;
   json["engines"] = runs.engines;

@@ -54,8 +54,7 @@ template <class AnyProgram>
 Report trace_program(const Scenario& scenario, const AnyProgram& program, Engine engine, const std::string& name) {
   OutputFile file(name);
   ChromeTrace trace(file.stream(), program, scenario.cluster);
-  const SimulationResult result =
-      simulate(program, scenario.cluster, with_variation({.engine = engine, .sink = &trace}, scenario));
+  const SimulationResult result = simulate(program, scenario, {.engine = engine, .sink = &trace});
   trace.finish();
   file.keep();
   return summarize(scenario, program, result, 0);

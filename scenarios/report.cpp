@@ -170,9 +170,12 @@ Report summarize(const Scenario& s, const StepProgram& program, const Simulation
   return report;
 }
 
-SimulationOptions with_variation(SimulationOptions options, const Scenario& s) {
-  options.perturbation = s.variation.perturbation.get();
-  return options;
+SimulationResult simulate(const Program& program, const Scenario& s, SimulationOptions options) {
+  if (options.perturbation == nullptr) options.perturbation = s.variation.perturbation.get();
+  options.faults = s.fault_plan.faults.get();
+  SimulationResult result = simulate(program, s.cluster, options);
+  s.fault_plan.check_end(result.end);
+  return result;
 }
 
 namespace {
@@ -180,7 +183,7 @@ namespace {
 template <class AnyProgram>
 Report predict_with(const Scenario& scenario, const AnyProgram& program, const SimulationOptions& options,
                     std::chrono::steady_clock::time_point start) {
-  const SimulationResult result = simulate(program, scenario.cluster, with_variation(options, scenario));
+  const SimulationResult result = simulate(program, scenario, options);
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
   return summarize(scenario, program, result, wall.count());
 }

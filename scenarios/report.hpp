@@ -76,8 +76,9 @@ Report summarize(const Scenario& scenario, const AttentionProgram& program, cons
                  double wall_s);
 Report summarize(const Scenario& scenario, const StepProgram& program, const SimulationResult& result, double wall_s);
 
-/// `options` with what the scenario says of slow ranks and jitter.
-SimulationOptions with_variation(SimulationOptions options, const Scenario& scenario);
+/// Simulates the scenario's program with its faults and, unless `options` says otherwise, its slow ranks and jitter.
+/// Throws InputError if the run is over before a fault begins.
+SimulationResult simulate(const Program& program, const Scenario& scenario, SimulationOptions options = {});
 
 /// From a scenario to its numbers: builds the program, simulates it, summarizes. May be called from several threads.
 Report predict(const Scenario& scenario, const SimulationOptions& options = {});

@@ -344,6 +344,8 @@ Scenario read_scenario(const Table& table) {
   read_attention(table.table("attention"), s);
   read_parallelism(table.table("parallelism"), s);
   read_cluster_table(table.table("cluster"), s);
+  if (const auto faults = table.optional_table("faults"))
+    s.fault_plan = read_fault_plan(*faults, s.cluster, s.profile.link_efficiency.value);
   if (const auto variation = table.optional_table("variation")) s.variation = read_variation(*variation, s.ranks());
   table.finish();
   return s;

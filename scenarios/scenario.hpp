@@ -8,6 +8,7 @@
 #include "cost_models/profile.hpp"
 #include "scenarios/attention_program.hpp"
 #include "scenarios/degrees.hpp"
+#include "scenarios/fault_plan.hpp"
 #include "scenarios/hardware.hpp"
 #include "scenarios/implementation.hpp"
 #include "scenarios/memory.hpp"
@@ -62,6 +63,7 @@ struct Scenario {
   Rank node_size = 0;  // GPUs that share a node
   Cluster cluster{GpuResources{}};
   Variation variation;
+  FaultPlan fault_plan;
 
   /// Every query scores every key of its document (of the past, if causal).
   bool full_pattern() const;

@@ -14,14 +14,13 @@
 namespace orrery {
 namespace {
 
-/// Leaves out the links that start at a node which does not forward.
-template <class Graph, class Forwards>
-struct ForwardingEdges {
-  const Graph* graph = nullptr;
-  const Forwards* forwards = nullptr;
+/// Leaves out the links that are of no use.
+template <class IsUsable>
+struct UsableEdges {
+  const IsUsable* is_usable = nullptr;
   template <class Edge>
   bool operator()(const Edge& edge) const {
-    return (*forwards)(boost::source(edge, *graph));
+    return (*is_usable)(edge);
   }
 };
 
@@ -94,16 +93,18 @@ void Cluster::forget_routes() {
 }
 
 std::vector<LinkId> Cluster::last_links_from(Node source) const {
-  const auto may_forward = [&](Node node) { return forwards(node, source); };
-  using Edges = ForwardingEdges<Graph, decltype(may_forward)>;
-  const boost::filtered_graph<Graph, Edges> forwarding(graph_, Edges{&graph_, &may_forward});
+  // Neither dead, nor from a node that does not forward.
+  const auto may_use = [&](LinkId link) { return !is_dead(link) && forwards(link_ends_[link].from, source); };
+  const auto is_usable = [&](const Graph::edge_descriptor& edge) { return may_use(graph_[edge].link); };
+  using Edges = UsableEdges<decltype(is_usable)>;
+  const boost::filtered_graph<Graph, Edges> usable(graph_, Edges{&is_usable});
 
   const Distance unreached{std::numeric_limits<Ticks>::max(), 0};
   const auto longer_by = [](Distance a, Distance b) { return Distance{a.latency + b.latency, a.hops + b.hops}; };
   std::vector<Distance> distance(node_names_.size());
   boost::dijkstra_shortest_paths(
-      forwarding, source,
-      boost::weight_map(boost::get(&EdgeLink::length, forwarding))
+      usable, source,
+      boost::weight_map(boost::get(&EdgeLink::length, usable))
           .distance_map(boost::make_iterator_property_map(distance.begin(), boost::get(boost::vertex_index, graph_)))
           .distance_compare(std::less<Distance>())
           .distance_combine(longer_by)
@@ -114,13 +115,14 @@ std::vector<LinkId> Cluster::last_links_from(Node source) const {
   std::vector<LinkId> last_links(node_names_.size(), -1);
   for (LinkId id = 0; id < static_cast<LinkId>(links_.size()); ++id) {
     const auto [from, to] = link_ends_[id];
-    if (last_links[to] >= 0 || distance[from] == unreached || !may_forward(from)) continue;
+    if (last_links[to] >= 0 || distance[from] == unreached || !may_use(id)) continue;
     if (longer_by(distance[from], Distance{to_ticks(links_[id].latency), 1}) == distance[to]) last_links[to] = id;
   }
   return last_links;
 }
 
 std::optional<std::array<LinkId, 2>> Cluster::over_one_node(Rank source, Rank destination) const {
+  if (!is_dead_.empty()) return std::nullopt;
   const Node from = gpus_[source], to = gpus_[destination];
   const auto sum = [](Distance a, Distance b) { return Distance{a.latency + b.latency, a.hops + b.hops}; };
   // connect() makes links in pairs, there and back.
@@ -169,6 +171,14 @@ std::optional<std::array<LinkId, 2>> Cluster::over_one_node(Rank source, Rank de
   return best;
 }
 
+Cluster Cluster::without(std::span<const LinkId> dead) const {
+  Cluster other = *this;
+  other.forget_routes();
+  other.is_dead_.resize(links_.size());
+  for (const LinkId link : dead) other.is_dead_[link] = true;
+  return other;
+}
+
 Cluster Cluster::with_gpu(GpuResources gpu) const {
   Cluster other = *this;
   other.gpu_ = gpu;
@@ -179,7 +189,8 @@ Cluster::Search Cluster::search_from(Rank source) const {
   Search search;
   Node begin = gpus_[source];
   const auto [first, end] = boost::out_edges(begin, graph_);
-  if (!gpus_forward_ && std::distance(first, end) == 1 && !is_gpu_[boost::target(*first, graph_)]) {
+  if (!gpus_forward_ && std::distance(first, end) == 1 && !is_gpu_[boost::target(*first, graph_)] &&
+      !is_dead(graph_[*first].link)) {
     search.first = graph_[*first].link;
     begin = boost::target(*first, graph_);
   }
@@ -233,10 +244,11 @@ void Cluster::check_connected() const {
   // Those behind the same switch see the same, and each other.
   std::set<const std::vector<LinkId>*> asked;
   // Where all forward, links lead both ways and so do routes.
-  const Rank sources = gpus_forward_ ? std::min(ranks(), 1) : ranks();
+  const bool is_whole = is_dead_.empty();
+  const Rank sources = gpus_forward_ && is_whole ? std::min(ranks(), 1) : ranks();
   for (Rank source = 0; source < sources; ++source) {
     const Search search = search_from(source);
-    if (search.first >= 0 && !asked.insert(search.last_links).second) continue;
+    if (search.first >= 0 && is_whole && !asked.insert(search.last_links).second) continue;
     for (Rank destination = 0; destination < ranks(); ++destination) {
       if (destination != source && (*search.last_links)[gpus_[destination]] < 0) route(source, destination);  // throws
     }

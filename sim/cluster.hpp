@@ -53,6 +53,9 @@ class Cluster {
   /// What if every link had `factor` times its bandwidth? Routes stay. Precondition: factor > 0.
   void scale_bandwidth(double factor);
 
+  /// What if these links were dead? Links keep their numbers, routes avoid them. Precondition: they exist.
+  Cluster without(std::span<const LinkId> dead) const;
+
   /// What if every GPU were another?
   Cluster with_gpu(GpuResources gpu) const;
 
@@ -93,6 +96,7 @@ class Cluster {
   Node add_node(std::string name, bool is_gpu);
   void add_link(Node from, Node to, BytesPerSecond bandwidth, Seconds latency);
   void forget_routes();
+  bool is_dead(LinkId link) const { return !is_dead_.empty() && is_dead_[link]; }
   bool forwards(Node node, Node source) const { return node == source || gpus_forward_ || !is_gpu_[node]; }
   /// For every node the last link of its route from `source`; -1 where there is none.
   std::vector<LinkId> last_links_from(Node source) const;
@@ -115,6 +119,7 @@ class Cluster {
   std::vector<Link> links_;
   std::vector<LinkEnds> link_ends_;
   bool gpus_forward_ = false;
+  std::vector<bool> is_dead_;                                         // by link; empty: none is
   mutable std::unordered_map<Node, std::vector<LinkId>> last_links_;  // by where the search began
   mutable std::unordered_map<std::int64_t, Route> routes_;
   mutable std::vector<Distance> nearest_;  // by node, its shortest outgoing link

@@ -35,6 +35,9 @@ class ComputeRate {
     ++generation_;
   }
   bool running() const { return running_; }
+  /// All SMs stand still from now on, or no longer.
+  void pause(bool begins) { is_paused_ = begins; }
+  bool is_paused() const { return is_paused_; }
   std::uint32_t generation() const { return generation_; }
 
   /// True if the op goes at another speed from now on, and so ends at another time.
@@ -64,6 +67,7 @@ class ComputeRate {
   double work_left() const { return left_ >= 0 ? static_cast<double>(left_) : left_work_; }
 
   double speed(const GpuResources& gpu) const {
+    if (is_paused_) return 0;
     double speed = 1;
     if (gpu.sms > 0 && held_sms_ > 0) speed = std::min(1.0, std::max(gpu.sms - held_sms_, 1.0) / gpu.sms);
     const double hbm = gpu.hbm_bandwidth.si();
@@ -87,6 +91,7 @@ class ComputeRate {
   std::int32_t holders_ = 0;
   std::uint32_t generation_ = 0;
   bool running_ = false;
+  bool is_paused_ = false;
 };
 
 }  // namespace orrery

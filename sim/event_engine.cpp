@@ -13,12 +13,12 @@
 namespace orrery {
 
 EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
-                         const Perturbation* perturbation, SpanSink* sink)
+                         const SimulationOptions& options)
     : blocks_(blocks),
       program_(blocks.program()),
       cluster_(cluster),
-      perturbation_(perturbation),
-      sink_(sink),
+      perturbation_(options.perturbation),
+      sink_(options.sink),
       trunks_(survey.trunks),
       trunk_states_(trunks_.trunks.size()),
       network_(cluster.links()),
@@ -27,15 +27,16 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       signal_count_(signals_per_rank_ * static_cast<std::uint32_t>(ranks_)),
       is_private_link_(survey.is_private_link),
       holds_sms_(survey.holds_sms),
-      fixed_durations_(!survey.holds_sms && !survey.hbm_matters),
+      fixed_durations_(!survey.holds_sms && !survey.hbm_matters &&
+                       (options.faults == nullptr || options.faults->pauses.empty())),
       hbm_matters_(survey.hbm_matters),
       has_launches_(survey.has_launches),
-      rates_matter_(survey.hbm_matters || sink != nullptr),
-      has_simple_ops_(fixed_durations_ && !has_launches_ && !rates_matter_),
+      rates_matter_(survey.hbm_matters || sink_ != nullptr),
+      has_simple_ops_(fixed_durations_ && !has_launches_ && !rates_matter_ && options.faults == nullptr),
       no_counts_(signals_per_rank_),
       accounts_(blocks.ranks(), blocks.accounts()),
-      spans_(sink),
-      link_tracer_(sink, cluster.links().size()) {
+      spans_(sink_),
+      link_tracer_(sink_, cluster.links().size()) {
   const auto ranks = static_cast<std::size_t>(blocks.ranks());
   for (std::size_t i = 0; i < streams_per_rank; ++i) {
     if (survey.uses_stream[i]) streams_in_use_.push_back(static_cast<Stream>(i));
@@ -55,6 +56,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
   compute_.resize(fixed_durations_ ? 0 : ranks);
   is_dirty_.resize(compute_.size());
   lay_out_paths(survey);
+  if (options.faults != nullptr) expect_faults(*options.faults);
 }
 
 EventEngine::~EventEngine() {
@@ -204,7 +206,7 @@ bool EventEngine::begin_transfer(StreamId stream, StreamState& self) {
     compute_[self.rank].hold_sms(op.sms);
     mark_dirty(self.rank);
   }
-  if (op.sends_at_once) {
+  if (op.sends_at_once && !faults_) {
     extend_path(path(stream), op, op.duration, op.duration);
     return send(stream, self, later(now_, op.duration, stream));
   }
@@ -386,6 +388,9 @@ StreamId EventEngine::handle_rare(const Event& event) {
     case EventKind::trunk_end:
       if (is_stale(trunk_states_[target].generation) || !end_trunk_flows(target)) break;
       return no_stream;
+    case EventKind::fault:
+      change_faults(faults_->changes()[static_cast<std::size_t>(target)]);
+      return no_stream;
   }
   --handled_;
   return no_stream;
@@ -464,7 +469,8 @@ void EventEngine::leave(OpenBlock* block) {
 
 void EventEngine::depart(StreamId stream, StreamState& self, const CompiledMessage& message, Ticks departure) {
   const Rank source = wrap(self.rank, message.source);
-  Lane& lane = this->lane(message, source);
+  Lane& usual = this->lane(message, source);
+  Lane& lane = faults_ ? open_way(usual, source, wrap(self.rank, message.destination)) : usual;
   lane.bytes += message.size;
   const Ticks first_byte = later(departure, lane.latency, stream);
   const MessageId id = self.op->message_count == 1 ? stream : new_message();
@@ -517,7 +523,9 @@ void EventEngine::end_latency(MessageId id) {
     if (rates_matter_) change_rate(message, 0, trunk.rate());
     return mark_trunk_dirty(lane.trunk);
   }
-  const FlowId flow = network_.add(*lane.route, Bytes::from_si(message.message->size), now_);
+  if (faults_ && hindered(id)) return;
+  const double bytes = faults_ ? bytes_to_send(id) : message.message->size;
+  const FlowId flow = network_.add(*lane.route, Bytes::from_si(bytes), now_);
   if (flow >= static_cast<FlowId>(flows_.size())) flows_.resize(static_cast<std::size_t>(flow) + 1);
   flows_[flow].message = id;
 }
@@ -621,14 +629,15 @@ void EventEngine::settle() {
     FlowState& flow = flows_[change.flow];
     const MessageState& message = messages_[flow.message];
     ++flow.generation;
+    change_rate(message, change.old_rate, network_.rate(change.flow));
+    if (network_.rate(change.flow) == 0) continue;  // a dead link
     const double left = network_.seconds_left(change.flow) * ticks_per_second;
     push(later(now_, rounded(left, message.stream), message.stream), EventKind::flow_end, change.flow, flow.generation);
-    change_rate(message, change.old_rate, network_.rate(change.flow));
   }
   for (const Rank rank : dirty_) {
     is_dirty_[rank] = 0;
     ComputeRate& compute = compute_[rank];
-    if (!compute.running() || !compute.update(cluster_.gpu(), now_)) continue;
+    if (!compute.running() || !compute.update(cluster_.gpu(), now_) || compute.is_paused()) continue;
     const auto stream = static_cast<StreamId>(static_cast<std::size_t>(rank) * streams_in_use_.size());
     const Ticks left = compute.exact() ? compute.exact_ticks_left() : rounded(compute.ticks_left(), stream);
     push(later(now_, left, stream), EventKind::compute_end, stream, compute.generation());

@@ -7,12 +7,15 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "sim/block_store.hpp"
 #include "sim/compute_rates.hpp"
 #include "sim/event_queue.hpp"
+#include "sim/fault_state.hpp"
 #include "sim/flows.hpp"
 #include "sim/link_tracer.hpp"
 #include "sim/rank_accounts.hpp"
@@ -29,8 +32,8 @@ using StreamId = std::int32_t;  // rank * streams in use + which of them
 /// set off without time passing, then one new sharing of links, SMs and HBM, then the next tick.
 class EventEngine {
  public:
-  EventEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey, const Perturbation* perturbation,
-              SpanSink* sink);
+  /// The survey for a simulation with faults says that no link is private.
+  EventEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey, const SimulationOptions& options);
   ~EventEngine();
   EventEngine(const EventEngine&) = delete;
   EventEngine& operator=(const EventEngine&) = delete;
@@ -46,7 +49,8 @@ class EventEngine {
     latency_end,
     arrival,
     flow_end,
-    trunk_end
+    trunk_end,
+    fault
   };
 
   /// Where in the life of its op a stream goes on.
@@ -217,6 +221,16 @@ class EventEngine {
     return message.timed;
   }
 
+  // Faults.
+  void expect_faults(const Faults& faults);
+  void change_faults(const FaultState::Change& change);
+  bool is_hindered(const MessageState& message) const;
+  bool stands_still(const MessageState& message) const;
+  bool hindered(MessageId message);
+  Lane& open_way(Lane& usual, Rank source, Rank destination);
+  double bytes_to_send(MessageId message);
+  std::string hindrance(StreamId stream) const;
+
   // End of a tick.
   void settle();
   void settle_trunk(TrunkId trunk);
@@ -281,6 +295,16 @@ class EventEngine {
   std::vector<Rank> dirty_;
   std::vector<std::uint8_t> is_dirty_;
   bool is_unsettled_ = true;
+
+  struct Detour {
+    Lane lane;
+    Rank source = 0, destination = 0;
+  };
+  std::optional<FaultState> faults_;
+  std::deque<Detour> detours_;
+  std::unordered_map<const CachedRoute*, Detour*> detour_of_;
+  std::vector<MessageId> held_;                       // since a rank pauses
+  std::unordered_map<MessageId, double> bytes_left_;  // of messages that have begun and are not in the network
 
   std::deque<OpenBlock> open_blocks_;
   std::vector<OpenBlock*> free_blocks_;

@@ -20,6 +20,10 @@ void EventEngine::check_all_done() {
   for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) {
     const StreamState& self = streams_[stream];
     if (self.op == nullptr || ++waiting > most_named) continue;
+    if (const std::string link = hindrance(stream); !link.empty()) {
+      lines += fmt::format("\n  {} waits for {}", name(stream), link);
+      continue;
+    }
     const CompiledWait& wait = self.op->waits[self.next_wait];
     const Rank rank = wrap(self.rank, wait.signal.distance);
     lines += fmt::format(
@@ -75,20 +79,22 @@ SimulationResult EventEngine::result() {
 }
 
 void EventEngine::add_lanes(SimulationResult& result) const {
-  const auto ranks = static_cast<std::size_t>(blocks_.ranks());
-  for (std::size_t i = 0; i < lanes_.size(); ++i) {
-    const Lane& lane = lanes_[i];
-    if (!(lane.bytes > 0)) continue;
+  const auto add = [&](const Lane& lane, Rank source, Rank destination) {
+    if (!(lane.bytes > 0)) return;
     const Bytes bytes = Bytes::from_si(lane.bytes);
-    const auto source = static_cast<Rank>(i % ranks);
-    const Rank destination = wrap(source, blocks_.routes().distance(static_cast<RouteTable::Column>(i / ranks)));
     result.ranks[static_cast<std::size_t>(source)].sent += bytes;
     result.ranks[static_cast<std::size_t>(destination)].received += bytes;
     for (const LinkId link : lane.route->links) {
       result.links[static_cast<std::size_t>(link)].bytes += bytes;
       result.links[static_cast<std::size_t>(link)].busy += lane.moving;
     }
+  };
+  const auto ranks = static_cast<std::size_t>(blocks_.ranks());
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    const auto source = static_cast<Rank>(i % ranks);
+    add(lanes_[i], source, wrap(source, blocks_.routes().distance(static_cast<RouteTable::Column>(i / ranks))));
   }
+  for (const Detour& detour : detours_) add(detour.lane, detour.source, detour.destination);
 }
 
 }  // namespace orrery

@@ -16,7 +16,9 @@ constexpr double load_noise = 1e-11;
 }  // namespace
 
 FlowNetwork::FlowNetwork(std::span<const Link> links)
-    : links_(links), on_link_(links.size()), filling_(links.size()), usage_(links.size()) {}
+    : on_link_(links.size()), filling_(links.size()), usage_(links.size()) {
+  for (const Link& link : links) bandwidth_.push_back(link.bandwidth.si());
+}
 
 FlowId FlowNetwork::add(const Route& route, Bytes size, Ticks now) {
   FlowId id;
@@ -69,6 +71,25 @@ void FlowNetwork::remove(FlowId id, Ticks now) {
   free_.push_back(id);
 }
 
+void FlowNetwork::set_bandwidth(LinkId link, BytesPerSecond bandwidth) {
+  bandwidth_[link] = bandwidth.si();
+  filling_[link].changed = true;
+  mark_dirty(link);
+}
+
+double FlowNetwork::take_back(FlowId flow, Ticks now) {
+  const double left = bytes_left(flow, now);
+  remove(flow, now);
+  return left;
+}
+
+/// What the flow has carried since its rate changed last goes by that rate.
+double FlowNetwork::bytes_left(FlowId id, Ticks now) const {
+  const Flow& flow = flows_[id];
+  if (now == flow.since) return flow.remaining;
+  return std::max(0.0, flow.remaining - flow.rate * (static_cast<double>(now - flow.since) / ticks_per_second));
+}
+
 std::span<const FlowNetwork::Change> FlowNetwork::solve(Ticks now) {
   changes_.clear();
   if (!dirty_.empty()) {
@@ -84,10 +105,10 @@ std::span<const FlowNetwork::Change> FlowNetwork::solve(Ticks now) {
     const Flow& flow = flows_[id];
     if (flow.route == nullptr || flow.rate != 0) continue;  // gone, or no longer alone
     const std::vector<LinkId>& route = flow.route->links;
-    const LinkId slowest = *std::min_element(
-        route.begin(), route.end(), [&](LinkId a, LinkId b) { return links_[a].bandwidth < links_[b].bandwidth; });
+    const LinkId slowest = *std::min_element(route.begin(), route.end(),
+                                             [&](LinkId a, LinkId b) { return bandwidth_[a] < bandwidth_[b]; });
     flows_[id].bottleneck = slowest;
-    set_rate(id, links_[slowest].bandwidth.si(), now);
+    set_rate(id, bandwidth_[slowest], now);
   }
   alone_.clear();
   if (changes_.size() > 1) {
@@ -114,8 +135,9 @@ void FlowNetwork::release_at_dirty_links() {
     filling_[link].dirty = false;
     for (const Hop& hop : on_link_[link]) {
       const LinkId bottleneck = flows_[hop.flow].bottleneck;
-      if (bottleneck == link || bottleneck < 0) release(hop.flow);
+      if (bottleneck == link || bottleneck < 0 || filling_[link].changed) release(hop.flow);
     }
+    filling_[link].changed = false;
   }
   dirty_.clear();
 }
@@ -144,7 +166,7 @@ void FlowNetwork::prepare_links() {
       filling.flows = 0;
       filling.share = std::numeric_limits<double>::infinity();
       filling.fastest = 0;
-      filling.left = links_[link].bandwidth.si();
+      filling.left = bandwidth_[link];
       for (const Hop& hop : on_link_[link]) {
         const Flow& flow = flows_[hop.flow];
         if (flow.released == solve_) {
@@ -204,7 +226,7 @@ bool FlowNetwork::release_unfair() {
   const std::size_t before = released_.size();
   for (const LinkId link : filling_links_) {
     const Filling& filling = filling_[link];
-    const bool is_full = filling.left <= load_noise * links_[link].bandwidth.si();
+    const bool is_full = filling.left <= load_noise * bandwidth_[link];
     for (const Hop& hop : on_link_[link]) {
       const Flow& flow = flows_[hop.flow];
       if (flow.released == solve_) continue;
@@ -220,10 +242,7 @@ void FlowNetwork::set_rate(FlowId id, double rate, Ticks now) {
   Flow& flow = flows_[id];
   if (std::abs(rate - flow.rate) <= rate_noise * flow.rate) return;
   changes_.push_back(Change{id, flow.rate});
-  if (now != flow.since) {
-    flow.remaining =
-        std::max(0.0, flow.remaining - flow.rate * (static_cast<double>(now - flow.since) / ticks_per_second));
-  }
+  flow.remaining = bytes_left(id, now);
   flow.since = now;
   flow.rate = rate;
 }

@@ -28,6 +28,15 @@ class FlowNetwork {
   /// A flow over `route` (at least one link; must outlive the flow). It moves nothing before the next solve().
   FlowId add(const Route& route, Bytes size, Ticks now);
   void remove(FlowId flow, Ticks now);
+  /// From now on; 0: flows over the link stand still until it has bandwidth again.
+  void set_bandwidth(LinkId link, BytesPerSecond bandwidth);
+
+  /// Removes a flow that goes on later or elsewhere. Returns the bytes it has left.
+  double take_back(FlowId flow, Ticks now);
+
+  bool contains(FlowId flow) const { return flows_[flow].route != nullptr; }
+  /// As below, but from now.
+  double seconds_left_at(FlowId flow, Ticks now) const { return bytes_left(flow, now) / flows_[flow].rate; }
 
   /// Shares the links anew and returns the flows whose rate changed, by ascending id. The span is good until the next
   /// call.
@@ -35,6 +44,7 @@ class FlowNetwork {
 
   double rate(FlowId flow) const { return flows_[flow].rate; }
   /// Time until the flow's last byte arrives, counted from the last change of its rate.
+  /// Infinite at a rate of 0.
   double seconds_left(FlowId flow) const { return flows_[flow].remaining / flows_[flow].rate; }
 
   std::int32_t flows_on(LinkId link) const { return static_cast<std::int32_t>(on_link_[link].size()); }
@@ -64,6 +74,7 @@ class FlowNetwork {
     std::int32_t flows = 0;  // released and without a new rate
     std::uint32_t seen = 0;  // number of the last visit
     bool dirty = false;
+    bool changed = false;  // its bandwidth, since the last solve
   };
   struct Usage {
     Ticks busy = 0;
@@ -71,6 +82,7 @@ class FlowNetwork {
   };
   using Level = std::pair<double, LinkId>;  // fair share, link
 
+  double bytes_left(FlowId flow, Ticks now) const;
   void mark_dirty(LinkId link);
   void release(FlowId id);
   void release_at_dirty_links();
@@ -81,7 +93,7 @@ class FlowNetwork {
   void freeze(LinkId bottleneck, double share);
   void set_rate(FlowId id, double rate, Ticks now);
 
-  std::span<const Link> links_;
+  std::vector<double> bandwidth_;  // by link
   std::vector<Flow> flows_;
   std::vector<FlowId> free_;
   std::vector<std::vector<Hop>> on_link_;

@@ -16,6 +16,12 @@ struct CachedRoute {
   double bandwidth = 0;  // the smallest on the way
 };
 
+inline CachedRoute cached_route(const Route& route, const Cluster& cluster) {
+  double bandwidth = std::numeric_limits<double>::infinity();
+  for (const LinkId link : route.links) bandwidth = std::min(bandwidth, cluster.links()[link].bandwidth.si());
+  return {&route, to_ticks(route.latency), bandwidth};
+}
+
 /// Keyed by source and by the distance to the destination (modulo ranks), since programs name few distances.
 class RouteTable {
  public:
@@ -54,10 +60,7 @@ class RouteTable {
  private:
   CachedRoute look_up(Rank source, std::int32_t distance) const {
     const Rank sum = source + distance;
-    const Route& route = cluster_.route(source, sum >= ranks_ ? sum - ranks_ : sum);
-    double bandwidth = std::numeric_limits<double>::infinity();
-    for (const LinkId link : route.links) bandwidth = std::min(bandwidth, cluster_.links()[link].bandwidth.si());
-    return {&route, to_ticks(route.latency), bandwidth};
+    return cached_route(cluster_.route(source, sum >= ranks_ ? sum - ranks_ : sum), cluster_);
   }
 
   const Cluster& cluster_;

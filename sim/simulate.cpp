@@ -61,6 +61,7 @@ std::string_view name_of(Engine engine) {
 }
 
 SimulationResult simulate(const Program& program, const Cluster& cluster, const SimulationOptions& options) {
+  if (options.faults != nullptr) check(*options.faults, cluster);
   BlockStore blocks(program, cluster);
   std::string reason;
   const bool may_be_cheaper = options.sink == nullptr && options.engine != Engine::event;
@@ -69,7 +70,14 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
     const auto looks = static_cast<std::uint64_t>(program.shapes()) * static_cast<std::uint64_t>(blocks.ranks());
     check_length(looks, most_looks, "steps of a rank to compare", Engine::dependency, "all that differ are compared");
   }
-  const Survey overview = survey(blocks, cluster);
+  Survey overview = survey(blocks, cluster);
+  if (options.faults != nullptr && !options.faults->empty()) {
+    overview.contention = describe(*options.faults, cluster);
+    // Rates change, and routes may.
+    overview.is_private_link.assign(overview.is_private_link.size(), false);
+    overview.trunks.trunks.clear();
+    overview.trunks.of_link.assign(overview.trunks.of_link.size(), -1);
+  }
   if (may_be_cheaper) {
     reason = overview.contention;
     std::string unlike;
@@ -99,7 +107,7 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
     if (options.engine == Engine::dependency || options.engine == Engine::lumped) refuse(options.engine, reason);
   }
   if (may_refuse) check_length(overview.ops, most_event_ops, "ops", Engine::event, reason);
-  SimulationResult result = EventEngine(blocks, cluster, overview, options.perturbation, options.sink).run();
+  SimulationResult result = EventEngine(blocks, cluster, overview, options).run();
   result.engine_reason = reason;
   return result;
 }

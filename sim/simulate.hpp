@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "sim/cluster.hpp"
+#include "sim/faults.hpp"
 #include "sim/perturbation.hpp"
 #include "sim/program.hpp"
 #include "sim/units.hpp"
@@ -120,6 +121,7 @@ struct SimulationOptions {
   Engine engine = Engine::automatic;
   SpanSink* sink = nullptr;                    // only the event engine has spans to give
   const Perturbation* perturbation = nullptr;  // none: every op takes what it takes
+  const Faults* faults = nullptr;              // none, or some
 };
 
 /// Throws std::invalid_argument, with the reason, if the engine asked for does not apply.

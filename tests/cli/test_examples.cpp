@@ -102,7 +102,7 @@ TEST_CASE("the laws of every simulation hold for every example") {
     const Scenario scenario = load_scenario(file);
     const AttentionProgram program = build_program(scenario);
     Laws laws(scenario.cluster);
-    const SimulationResult result = simulate(program, scenario.cluster, with_variation({.sink = &laws}, scenario));
+    const SimulationResult result = simulate(program, scenario, {.sink = &laws});
     CHECK(laws.in_order);
     CHECK(laws.within_capacity);
     Bytes sent, received;

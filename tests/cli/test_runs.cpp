@@ -176,3 +176,43 @@ TEST_CASE("a sweep over seeds and speeds gives what simulate gives") {
     CHECK((line.find("," + time + ",") != std::string::npos) == (run >= 0));
   }
 }
+
+namespace {
+
+std::string faulty(const TemporaryFolder& folder, const std::string& keys) {
+  return folder.write("faulty.toml", steady + "[faults]\n" + keys + "\n").string();
+}
+
+}  // namespace
+
+TEST_CASE("a pause of a rank makes a ring that nothing else holds up later by as much, and the report says so") {
+  const TemporaryFolder folder;
+  const Json before = Json::parse(output_of("simulate --format json " + folder.write("steady.toml", steady).string()));
+  const std::string file = faulty(folder, "pauses = [{rank = 3, at = \"5 ms\", for = \"2 ms\"}]");
+  const Json after = Json::parse(output_of("simulate --format json " + file));
+  CHECK_THAT(after["step_time_s"].get<double>() - before["step_time_s"].get<double>(), WithinAbs(2e-3, 1e-12));
+  CHECK(after["engine"] == "event");
+  CHECK(after["engine_reason"] == "rank 3 pauses at 5 ms");
+  CHECK(after["faults"]["pauses"] == Json::parse(R"([{"rank": 3, "at_s": 0.005, "for_s": 0.002}])"));
+  CHECK_THAT(output_of("simulate " + file), ContainsSubstring("rank 3 pauses at 5 ms for 2 ms"));
+}
+
+TEST_CASE("faults that cannot be simulated are refused with exit status 2") {
+  const TemporaryFolder folder;
+  const auto refused = [&](const std::string& keys, const std::string& words) {
+    CHECK_THAT(refusal_of("simulate " + faulty(folder, keys)), ContainsSubstring(words));
+  };
+  refused("pauses = [{rank = 3, at = \"5 s\", for = \"2 ms\"}]",
+          "faulty.toml:23:27: at = 5 s is beyond the run (it ends");
+  refused("links = [{link = \"gpu3 -> nvswitch\", at = \"1 ms\", dead = true, then = \"reroute\"}]",
+          "faulty.toml:23:10: there is no way around link gpu3 -> nvswitch at 1 ms");
+  refused(
+      "links = [{link = \"gpu33 -> nvswitch\", at = \"1 ms\", dead = true, then = \"stall\"}]",
+      "faulty.toml:23:18: there is no link \"gpu33 -> nvswitch\" in this cluster, did you mean \"gpu3 -> nvswitch\"?");
+  const ProgramRun stalled = run_program(
+      "simulate " +
+      faulty(folder, "links = [{link = \"gpu3 -> nvswitch\", at = \"1 ms\", dead = true, then = \"stall\"}]"));
+  CHECK(stalled.exit_code == 2);
+  CHECK(stalled.output.empty());
+  CHECK_THAT(stalled.error, ContainsSubstring("waits for link gpu3 -> nvswitch, which is dead since 1 ms"));
+}

@@ -203,3 +203,34 @@ TEST_CASE("What is not connected to a change is not touched") {
   CHECK(changes[0].old_rate == 5);
   CHECK(network.rate(1) == 10);
 }
+
+TEST_CASE("After changes of bandwidth, down to none, the shares are those of a network that never had others") {
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    INFO("seed " << seed);
+    std::mt19937 random(seed);
+    const auto pick = [&](int below) { return static_cast<int>(random() % static_cast<unsigned>(below)); };
+    constexpr int count = 12;
+    std::vector<Link> links = links_of(std::vector<double>(count, 10));
+    FlowNetwork network(links);
+    std::deque<Route> routes;
+    std::vector<FlowId> flows;
+    for (int step = 0; step < 60; ++step) {
+      if (pick(2) == 0) {
+        const int first = pick(count);
+        routes.push_back(over({first, (first + 1 + pick(count - 1)) % count}));
+        flows.push_back(network.add(routes.back(), bytes(1e9), step));
+      }
+      const int changed = pick(count);
+      links[changed].bandwidth = BytesPerSecond::from_si(pick(4) == 0 ? 0 : 1 + pick(20));
+      network.set_bandwidth(changed, links[changed].bandwidth);
+      network.solve(step);
+      FlowNetwork other(links);
+      std::vector<FlowId> same;
+      for (const Route& route : routes) same.push_back(other.add(route, bytes(1e9), step));
+      other.solve(step);
+      check_max_min(network, links, {routes.begin(), routes.end()}, flows);
+      for (std::size_t i = 0; i < flows.size(); ++i)
+        CHECK_THAT(network.rate(flows[i]), WithinRel(other.rate(same[i]), 1e-11));
+    }
+  }
+}
