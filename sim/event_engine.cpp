@@ -559,7 +559,9 @@ bool EventEngine::end_trunk_flows(TrunkId id) {
   is_unsettled_ = true;
   mark_trunk_dirty(id);
   for (const MessageId message : ended_) {
-    if (rates_matter_) change_rate(messages_[message], trunk.rate(), 0);
+    const MessageState& ending = messages_[message];
+    if (rates_matter_) change_rate(ending, trunk.rate(), 0);
+    ending.lane->moving += now_ - streams_[ending.stream].ready_at - ending.lane->latency;
     deliver(message);
   }
   return true;

@@ -96,7 +96,7 @@ class EventEngine {
     Ticks latency = 0;
     double bandwidth = 0;  // the smallest on the way
     double bytes = 0;
-    Ticks moving = 0;        // direct lanes: how long
+    Ticks moving = 0;        // how long links of its own were in use; not by flows of the max-min network
     TrunkId trunk = -1;      // its messages share only this with others
     bool is_direct = false;  // all its links are private: its messages share nothing
   };

@@ -85,8 +85,9 @@ void EventEngine::add_lanes(SimulationResult& result) const {
     result.ranks[static_cast<std::size_t>(source)].sent += bytes;
     result.ranks[static_cast<std::size_t>(destination)].received += bytes;
     for (const LinkId link : lane.route->links) {
-      result.links[static_cast<std::size_t>(link)].bytes += bytes;
-      result.links[static_cast<std::size_t>(link)].busy += lane.moving;
+      LinkTotals& totals = result.links[static_cast<std::size_t>(link)];
+      totals.bytes += bytes;
+      if (trunks_.of_link[static_cast<std::size_t>(link)] < 0) totals.busy += lane.moving;
     }
   };
   const auto ranks = static_cast<std::size_t>(blocks_.ranks());

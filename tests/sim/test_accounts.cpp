@@ -141,6 +141,24 @@ TEST_CASE("Every link on the way of a message counts its bytes and its time") {
   }
 }
 
+TEST_CASE("A link of one flow alone is in use as long as the flow, which shares others on its way") {
+  // 1 kB takes 1 us. Sizes 1, 2, 3 kB start at 0, 1, 2 us: the first is alone and ends at 1, the second is alone for 1
+  // us and shares for 2, so it ends at 4, and the third has then 2 kB left and ends at 6.
+  ListProgram program(4);
+  for (Rank rank = 0; rank < 3; ++rank) {
+    program.add(rank, transfer_op(Stream::copy_out, rank * us), {{rank, 3, bytes((rank + 1) * 1e3), {}}});
+  }
+  const Cluster cluster = star(4, gigabytes_per_second(1), microseconds(1));
+  const auto together = simulate(program, cluster);
+  const auto busy = [&](Rank from, Rank to, std::size_t hop) {
+    return together.links[static_cast<std::size_t>(cluster.route(from, to).links[hop])].busy;
+  };
+  CHECK(busy(0, 3, 0) == 1 * us);
+  CHECK(busy(1, 3, 0) == 3 * us);
+  CHECK(busy(2, 3, 0) == 4 * us);
+  CHECK(busy(0, 3, 1) == 6 * us);
+}
+
 TEST_CASE("Phases start with their first op and end with their last") {
   ListProgram program(2, {"done"});
   Op forward = compute_op(10);
