@@ -8,10 +8,33 @@
 namespace orrery {
 
 // Compiled with -ffinite-math-only -fno-signed-zeros (sim/CMakeLists.txt), as tick_vectors.cpp is.
+
+/// In come the next times, out come those that fall out of the window.
+template <std::size_t places>
+[[gnu::always_inline]] inline void CommAccounts::pass(Window& window, Vector* begins, Vector* ends, std::size_t n) {
+  std::array<Vector, places> held_begins, held_ends;
+  for (std::size_t place = 0; place < places; ++place) held_begins[place] = window.begin[place];
+  for (std::size_t place = 0; place < places; ++place) held_ends[place] = window.end[place];
+  for (std::size_t i = 0; i < n; ++i) {
+    Vector begin = begins[i], end = ends[i];
+    for (std::size_t place = places; place-- > 0;) {
+      const Vector held_begin = held_begins[place], held_end = held_ends[place];
+      held_begins[place] = begin > held_begin ? begin : held_begin;
+      begin = begin > held_begin ? held_begin : begin;
+      held_ends[place] = end > held_end ? end : held_end;
+      end = end > held_end ? held_end : end;
+    }
+    begins[i] = begin;
+    ends[i] = end;
+  }
+  for (std::size_t place = 0; place < places; ++place) window.begin[place] = held_begins[place];
+  for (std::size_t place = 0; place < places; ++place) window.end[place] = held_ends[place];
+}
+
 ORRERY_CLONES double CommAccounts::work_off(const Group& group, const Row* rows, Window* windows,
-                                            std::size_t windows_of_union, Measure* measures) {
+                                            std::size_t windows_of_union, std::size_t places, Measure* measures) {
   const Vector zero{};
-  Vector worst{};
+  Vector late{};
   for (std::size_t slice = 0; slice < slices; ++slice) {
     for (std::size_t of = 0; of < unions; ++of, ++measures) {
       std::array<Vector, most_rows> begins, ends;
@@ -23,28 +46,18 @@ ORRERY_CLONES double CommAccounts::work_off(const Group& group, const Row* rows,
         ++n;
       }
       for (std::size_t w = 0; w < windows_of_union; ++w, ++windows) {
-        Window window = *windows;
-        for (std::size_t i = 0; i < n; ++i) {
-          Vector begin = begins[i], end = ends[i];
-          for (std::size_t place = places; place-- > 0;) {
-            const Vector held_begin = window.begin[place], held_end = window.end[place];
-            window.begin[place] = begin > held_begin ? begin : held_begin;
-            begin = begin > held_begin ? held_begin : begin;
-            window.end[place] = end > held_end ? end : held_end;
-            end = end > held_end ? held_end : end;
-          }
-          begins[i] = begin;
-          ends[i] = end;
-        }
-        *windows = window;
+        if (places == 2) pass<2>(*windows, begins.data(), ends.data(), n);
+        if (places == 3) pass<3>(*windows, begins.data(), ends.data(), n);
+        if (places == 4) pass<4>(*windows, begins.data(), ends.data(), n);
       }
       Measure measure = *measures;
       for (std::size_t i = 0; i < n; ++i) {
         const Vector begin = begins[i], end = ends[i];
-        const Vector since_begin = begin - measure.begin, since_end = end - measure.end;
-        const Vector late = since_begin < since_end ? since_begin : since_end;
-        const Vector counts = begin < zero ? zero : late;
-        worst = counts < worst ? counts : worst;
+        Vector begin_late = measure.begin - begin, end_late = measure.end - end;
+        if (!group.is_full) begin_late = begin < zero ? zero : begin_late;
+        if (!group.is_full) end_late = begin < zero ? zero : end_late;
+        late = begin_late > late ? begin_late : late;
+        late = end_late > late ? end_late : late;
         // Of the intervals without compute one more has begun: at 0.
         const Vector outside = begin - (of == communicating ? measure.end : end);
         measure.outside += outside > zero ? outside : zero;
@@ -54,13 +67,15 @@ ORRERY_CLONES double CommAccounts::work_off(const Group& group, const Row* rows,
       *measures = measure;
     }
   }
-  double least = 0;
-  for (std::size_t lane = 0; lane < lanes; ++lane) least = worst[lane] < least ? worst[lane] : least;
-  return least;
+  double latest = 0;
+  for (std::size_t lane = 0; lane < lanes; ++lane) latest = late[lane] > latest ? late[lane] : latest;
+  return latest;
 }
 
 CommAccounts::CommAccounts(std::size_t columns, std::size_t depth)
-    : columns_(columns), windows_of_union_((depth + places - 1) / places) {
+    : columns_(columns),
+      places_(std::clamp<std::size_t>(depth, 2, most_places)),
+      windows_of_union_((depth + places_ - 1) / places_) {
   groups_.resize((columns + columns_of_group - 1) / columns_of_group);
   rows_.resize(groups_.size() * most_rows);
   measures_.resize(groups_.size() * slices * unions);
@@ -75,8 +90,13 @@ void CommAccounts::add(const ColumnSet& columns, const double* begin, const doub
 ORRERY_CLONES void CommAccounts::store(Row& row, std::size_t lane, const double* __restrict begin,
                                        const double* __restrict end, std::size_t n) {
   if (n == columns_of_group) {
-    for (std::size_t i = 0; i < columns_of_group; ++i) row.begin[i] = begin[i];
-    for (std::size_t i = 0; i < columns_of_group; ++i) row.end[i] = end[i];
+    for (std::size_t i = 0; i < columns_of_group; i += lanes) {
+      Vector begins, ends;
+      std::memcpy(&begins, begin + i, sizeof(Vector));
+      std::memcpy(&ends, end + i, sizeof(Vector));
+      std::memcpy(&row.begin[i], &begins, sizeof(Vector));
+      std::memcpy(&row.end[i], &ends, sizeof(Vector));
+    }
     return;
   }
   for (std::size_t i = 0; i < n; ++i) row.begin[lane + i] = begin[i];
@@ -101,6 +121,7 @@ void CommAccounts::add_piece(std::size_t column, const double* begin, const doub
     if (!fits && some < columns_of_group) {
       row.begin.fill(-1);
       row.end.fill(-1);
+      group.is_full = false;
     }
     group.last_row |= mask;
     store(row, lane, begin + i, end + i, some);
@@ -111,15 +132,17 @@ void CommAccounts::add_piece(std::size_t column, const double* begin, const doub
 void CommAccounts::flush(std::size_t group) {
   if (groups_[group].rows == 0) return;
   Measure* const measures = &measures_[group * slices * unions];
-  const double late = work_off(groups_[group], &rows_[group * most_rows],
-                               &windows_[group * slices * unions * windows_of_union_], windows_of_union_, measures);
-  lateness_ = std::min(lateness_, late);
+  const double late =
+      work_off(groups_[group], &rows_[group * most_rows], &windows_[group * slices * unions * windows_of_union_],
+               windows_of_union_, places_, measures);
+  lateness_ = std::max(lateness_, late);
   groups_[group].rows = 0;
+  groups_[group].is_full = true;
 }
 
 void CommAccounts::finish(double end) {
   const std::vector<double> ends(columns_, end);
-  for (std::size_t i = 0; i < windows_of_union_ * places; ++i) {
+  for (std::size_t i = 0; i < windows_of_union_ * places_; ++i) {
     add_comm({0, columns_, columns_}, ends.data(), ends.data());
   }
   for (std::size_t group = 0; group < groups_.size(); ++group) flush(group);

@@ -19,7 +19,7 @@ namespace orrery {
 /// one compute op ends, the first of them at 0, and end when the next one begins.
 class CommAccounts {
  public:
-  /// `depth` is rounded up to a multiple of 4.
+  /// `depth`: 2, 3, or it is rounded up to a multiple of 4.
   CommAccounts(std::size_t columns, std::size_t depth);
 
   /// A message is under way; such intervals may overlap. Times by place in `columns`.
@@ -27,7 +27,7 @@ class CommAccounts {
   /// A compute op runs; such intervals come in order and do not overlap.
   void add_compute(const ColumnSet& columns, const double* begin, const double* end) { add(columns, end, begin, true); }
   /// False if a time came so late that a sum may be wrong.
-  bool in_order() const { return lateness_ >= 0; }
+  bool in_order() const { return lateness_ <= 0; }
   /// Counts what is held back, up to `end`.
   void finish(double end);
 
@@ -43,7 +43,7 @@ class CommAccounts {
 
  private:
   static constexpr std::size_t lanes = 8, slices = 4, columns_of_group = lanes * slices;
-  static constexpr std::size_t most_rows = 8, places = 4;
+  static constexpr std::size_t most_rows = 8, most_places = 4;
   using Vector __attribute__((vector_size(lanes * sizeof(double)))) = double;
   enum Union : std::size_t { communicating, communicating_or_idle, unions };
 
@@ -51,13 +51,14 @@ class CommAccounts {
   struct Group {
     std::uint32_t last_row = 0;  // its columns, a bit each
     std::uint8_t rows = 0;
+    bool is_full = true;  // no column is without
     std::array<bool, most_rows> is_compute{};
   };
   struct alignas(64) Row {
     std::array<double, columns_of_group> begin, end;
   };
   struct alignas(64) Window {  // the greatest times that have come in, ascending
-    std::array<Vector, places> begin{}, end{};
+    std::array<Vector, most_places> begin{}, end{};
   };
   struct alignas(64) Measure {  // of the times that have fallen out
     Vector begin{}, end{};      // the last ones
@@ -71,12 +72,14 @@ class CommAccounts {
   void add_piece(std::size_t column, const double* begin, const double* end, std::size_t n, bool is_compute);
   static void store(Row& row, std::size_t lane, const double* begin, const double* end, std::size_t n);
   void flush(std::size_t group);
-  /// Returns the least of time - last time, at most 0.
+  /// Returns by how much a time came too late.
   static double work_off(const Group& group, const Row* rows, Window* windows, std::size_t windows_of_union,
-                         Measure* measures);
+                         std::size_t places, Measure* measures);
+  template <std::size_t places>
+  static void pass(Window& window, Vector* begins, Vector* ends, std::size_t n);
 
   std::size_t columns_;
-  std::size_t windows_of_union_;
+  std::size_t places_, windows_of_union_;
   std::vector<Group> groups_;
   std::vector<Row> rows_;          // by group
   std::vector<Window> windows_;    // by 8 columns, union, and from the one that times come into

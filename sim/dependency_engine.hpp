@@ -29,21 +29,23 @@ class DependencyEngine {
  public:
   struct Depths {
     std::size_t history = 4;  // raises of a signal that are remembered; a power of two
-    std::size_t union_window = 4;
+    std::size_t union_window = 2;
   };
 
   DependencyEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey, const Columns& columns,
-                   const Perturbation* perturbation, Depths depths);
+                   const Perturbation* perturbation, Depths depths, bool may_lock_step);
 
-  /// Throws NotApplicable, or TooShallow with depths that may do.
+  /// Throws NotApplicable, or what would let another engine run it.
   SimulationResult run();
 
   struct TooShallow {
     Depths enough;
   };
+  struct NotInLockStep {};
 
  private:
   struct OpenBlock;
+  class LockStep;
 
   /// All times and sums at the start of a block, to compare with when its shape comes again.
   struct Snapshot {
@@ -80,6 +82,7 @@ class DependencyEngine {
     double first_begin, last_end;
   };
 
+  void run_blocks();
   std::shared_ptr<OpenBlock> open(std::int64_t number);
   void account(OpenBlock& block, const ColumnSet& columns, std::int32_t op);
   void work_off(std::int64_t number);
@@ -125,6 +128,7 @@ class DependencyEngine {
   const Perturbation* perturbation_;
   const std::size_t n_;  // columns
   const bool has_launches_;
+  const bool in_lock_step_;
   std::vector<int> row_of_category_;  // of Rows; -1: the category that takes what is left of the time
   std::size_t rows_ = 1;
 

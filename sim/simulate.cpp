@@ -17,9 +17,12 @@ namespace {
 SimulationResult run_dependencies(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
                                   const Columns& columns, const Perturbation* perturbation, std::size_t deepest) {
   DependencyEngine::Depths depths;
+  bool may_lock_step = true;
   while (true) {
     try {
-      return DependencyEngine(blocks, cluster, survey, columns, perturbation, depths).run();
+      return DependencyEngine(blocks, cluster, survey, columns, perturbation, depths, may_lock_step).run();
+    } catch (const DependencyEngine::NotInLockStep&) {
+      may_lock_step = false;
     } catch (const DependencyEngine::TooShallow& shallow) {
       depths = shallow.enough;
       if (depths.history > deepest) throw NotApplicable{"ops wait for raises of a signal that lie far back"};

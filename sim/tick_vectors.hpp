@@ -3,6 +3,7 @@
 // is exact, so the instruction set does not show in the result.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -28,6 +29,22 @@ double copy_and_greatest(double* x, const double* y, std::size_t n);            
 /// Rows of x and y, so many doubles apart. Where y is greater in the first row, x = y in all of them.
 void take_greater(double* x, std::size_t x_apart, const double* y, std::size_t y_apart, std::size_t rows,
                   std::size_t n);
+/// Of all sources, rows of which lie `apart` doubles apart, the rows of the one that is the greatest in its first row;
+/// of several the first.
+struct Sources {
+  static constexpr std::size_t most = 7;
+  std::array<const double*, most> first_rows;
+  std::size_t count = 0;
+  std::size_t apart = 0;
+  std::size_t rows = 1;
+};
+struct LeastAndGreatest {
+  double least, greatest;
+};
+/// begun = greatest of the sources; out = that + by + constant, in the first row and in the row `share` (0: in no
+/// other). Returns the least of begun and the greatest of out. `out` is not one of the sources.
+LeastAndGreatest advance(const Sources& sources, double* begun, double* out, std::size_t share, const double* by,
+                         double constant, std::size_t n);
 bool all_at_least(const std::int64_t* x, std::int64_t least, std::size_t n);
 bool all_equal(const std::int64_t* x, std::int64_t value, std::size_t n);
 

@@ -219,10 +219,11 @@ std::vector<Rows> all_rows(const std::string& folder) {
        }},
       {{"ring_1024x32_shared_s"},
        [=] { print_row("ring_1024x32_shared_s", simulate_apart(ring, {.on_rails = true}).seconds, "s", 20, 8); }},
-      {{"ring_16384x1_dependency_s"},
+      {{"ring_16384x1_dependency_s", "peak_mb_16384x1_dependency"},
        [=] {
          const Measured run = simulate_apart(folder + "/ring_16384x1.toml", {.engine = Engine::dependency});
          print_row("ring_16384x1_dependency_s", run.seconds, "s", 2, 0.8);
+        print_row("peak_mb_16384x1_dependency", run.megabytes, "MB", 80, 20);
        }},
       {{"growth_ratio", "peak_mb_16384x1"}, [=] { print_growth(folder); }},
       {{"maxmin_1k_us"}, print_maxmin},

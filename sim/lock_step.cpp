@@ -1,0 +1,331 @@
+#include "sim/lock_step.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "sim/tick_vectors.hpp"
+
+namespace orrery {
+namespace {
+
+constexpr std::int64_t tile = 1024;    // ranks whose latest ends stay in the second cache
+constexpr std::int64_t at_once = 256;  // whose ends of a few ops stay in the first one
+constexpr std::int64_t least_segment = 32;
+
+bool same(RelativeSignal a, RelativeSignal b) {
+  return a.signal == b.signal && (a.signal < 0 || a.distance == b.distance);
+}
+
+/// But for how long they take.
+bool same_order(const CompiledBlock& block, const CompiledOp& a, const CompiledOp& b) {
+  if (a.stream != b.stream || a.waits_until != b.waits_until || a.message_count != b.message_count) return false;
+  for (int w = 0; w < a.waits_until[0]; ++w) {
+    const CompiledWait &x = a.waits[static_cast<std::size_t>(w)], &y = b.waits[static_cast<std::size_t>(w)];
+    if (x.count != y.count || !same(x.signal, y.signal)) return false;
+  }
+  for (std::size_t i = 0; i < a.finished.size(); ++i) {
+    if (!same(a.finished[i], b.finished[i])) return false;
+  }
+  return a.message_count == 0 || same(block.messages[static_cast<std::size_t>(a.first_message)].delivered,
+                                      block.messages[static_cast<std::size_t>(b.first_message)].delivered);
+}
+
+}  // namespace
+
+DependencyEngine::LockStep::LockStep(DependencyEngine& engine)
+    : engine_(engine),
+      n_(static_cast<std::int64_t>(engine.n_)),
+      rows_(engine.rows_),
+      apart_((engine.n_ + 511) / 512 * 512 + 40),
+      depth_(engine.depths_.history * 4),
+      ends_((depth_ + 1) * rows_ * apart_),
+      raises_(engine.signals_.size()),
+      begun_(static_cast<std::size_t>(at_once)),
+      taken_(static_cast<std::size_t>(at_once)),
+      zeros_(static_cast<std::size_t>(at_once)) {
+  last_on_stream_.fill(none);
+  phase_on_stream_.fill(-1);
+}
+
+void DependencyEngine::LockStep::run() {
+  for (std::int64_t number = 0; number < engine_.blocks_.blocks();) {
+    band_.clear();
+    if (n_ >= 4 * tile) {
+      run_band(number);
+    } else {
+      add_block(number++, band_);
+      for (const Step& step : band_) work(step, {0, n_});
+    }
+    engine_.check_comm_order();
+  }
+  for (std::size_t stream = 0; stream < streams_per_rank; ++stream) {
+    for (std::size_t r = 0; r < rows_; ++r) {
+      std::copy_n(end_of(last_on_stream_[stream], 0) + r * apart_, engine_.n_, engine_.stream_end_[stream].row(r));
+    }
+  }
+}
+
+// --- What the steps are ---
+
+void DependencyEngine::LockStep::add_block(std::int64_t number, std::vector<Step>& steps) {
+  const std::shared_ptr<OpenBlock> block = engine_.open(number);
+  const std::vector<CompiledSet>& sets = block->compiled->sets;
+  if (static_cast<std::int64_t>(sets.size() - 1) * least_segment >= n_) throw NotInLockStep{};
+  for (const CompiledSet& set : sets) {
+    if (set.ranks.stride != 1 || set.op_count != sets.front().op_count) throw NotInLockStep{};
+  }
+  const std::size_t first = steps.size();
+  repeat_old_ends(block, steps);
+  for (std::int32_t i = 0; i < sets.front().op_count; ++i) add_step(block, i, steps);
+  ahead_reach_ = 0;
+  for (std::size_t s = first; s < steps.size(); ++s) {
+    for (int w = 0; w < steps[s].wait_count; ++w) {
+      const std::int32_t distance = steps[s].waits[static_cast<std::size_t>(w)].distance;
+      ahead_reach_ = std::max<std::int64_t>(ahead_reach_, std::abs(distance));
+    }
+  }
+}
+
+void DependencyEngine::LockStep::repeat_old_ends(const std::shared_ptr<OpenBlock>& block, std::vector<Step>& steps) {
+  for (Ordinal& last : last_on_stream_) {
+    if (last < 0 || next_ - last < depth() / 2) continue;
+    Step& step = steps.emplace_back();
+    step.block = block;
+    step.before = last;
+    step.number = last = next_++;
+  }
+}
+
+bool DependencyEngine::LockStep::takes_no_time(const CompiledBlock& block, const CompiledOp& op) {
+  return op.duration == 0 &&
+         (op.message_count == 0 || block.messages[static_cast<std::size_t>(op.first_message)].route < 0);
+}
+
+void DependencyEngine::LockStep::add_step(const std::shared_ptr<OpenBlock>& block, std::int32_t place,
+                                          std::vector<Step>& steps) {
+  const CompiledBlock& compiled = *block->compiled;
+  const CompiledOp& op = compiled.ops[static_cast<std::size_t>(compiled.sets.front().first_op + place)];
+  const auto stream = static_cast<std::size_t>(op.stream);
+  if (op.waits_until[2] > op.waits_until[0] || op.message_count > 1 || op.started.signal >= 0 ||
+      (op.stream == Stream::compute && op.message_count > 0)) {
+    throw NotInLockStep{};
+  }
+  Step step;
+  step.block = block;
+  step.before = last_on_stream_[stream];
+  for (int w = 0; w < op.waits_until[0]; ++w) {
+    const Source end = source(*block, op.waits[static_cast<std::size_t>(w)]);
+    if (end.op != none) step.waits[static_cast<std::size_t>(step.wait_count++)] = end;
+  }
+  if (step.before != none) check_age(step.before);
+  bool changes_nothing = step.wait_count == 0 && step.before != none;
+  for (const CompiledSet& set : compiled.sets) {
+    const CompiledOp& other = compiled.ops[static_cast<std::size_t>(set.first_op + place)];
+    if (!same_order(compiled, op, other)) throw NotInLockStep{};
+    changes_nothing = changes_nothing && takes_no_time(compiled, other) && other.phase == phase_on_stream_[stream];
+    phase_on_stream_[stream] = other.phase;
+    step.segments.push_back({set.ranks.first, set.ranks.first + set.ranks.count, set.first_op + place});
+  }
+  for (const Segment& segment : step.segments) {
+    if (compiled.ops[static_cast<std::size_t>(segment.op)].phase != op.phase) phase_on_stream_[stream] = -1;
+  }
+  engine_.evaluations_ += engine_.n_;
+  if (!changes_nothing) last_on_stream_[stream] = step.number = next_++;
+  if (op.message_count == 1)
+    raise(compiled.messages[static_cast<std::size_t>(op.first_message)].delivered, last_on_stream_[stream]);
+  for (const RelativeSignal& signal : op.finished) raise(signal, last_on_stream_[stream]);
+  if (!changes_nothing) steps.push_back(std::move(step));
+}
+
+void DependencyEngine::LockStep::raise(RelativeSignal signal, Ordinal op) {
+  if (signal.signal < 0) return;
+  const auto number = static_cast<std::size_t>(signal.signal);
+  if (!engine_.survey_.one_raiser[number]) throw NotInLockStep{};
+  Raises& raises = raises_[number];
+  ++raises.count;
+  raises.latest[static_cast<std::size_t>(raises.count) % raises.latest.size()] = {op, signal.distance};
+}
+
+DependencyEngine::LockStep::Source DependencyEngine::LockStep::source(const OpenBlock& block,
+                                                                      const CompiledWait& wait) const {
+  const auto signal = static_cast<std::size_t>(wait.signal.signal);
+  const std::int64_t count = wait.count + (block.counts_before.empty() ? 0 : block.counts_before[signal]);
+  if (count <= 0) return {};
+  const Raises& raises = raises_[signal];
+  const auto remembered = static_cast<std::int64_t>(raises.latest.size());
+  if (count > raises.count || count <= raises.count - remembered) throw NotInLockStep{};
+  const Raise& raise = raises.latest[static_cast<std::size_t>(count) % raises.latest.size()];
+  check_age(raise.op);
+  std::int64_t distance = wait.signal.distance - raise.distance;
+  if (distance > n_ / 2) distance -= n_;
+  if (distance < -n_ / 2) distance += n_;
+  return {raise.op, static_cast<std::int32_t>(distance)};
+}
+
+void DependencyEngine::LockStep::check_age(Ordinal op) const {
+  if (next_ - op <= greatest_age()) return;
+  if (engine_.depths_.history >= 16) throw NotInLockStep{};  // that would take more memory than signals do
+  throw TooShallow{{engine_.depths_.history * 2, engine_.depths_.union_window}};
+}
+
+// --- In which order they are worked off ---
+
+/// Some blocks. First every tile of ranks on its own, from step to step as far inwards as it needs its neighbours; then
+/// what is left between the tiles. (Trapezoidal tiling of a stencil, Frigo and Strumpen 2005.)
+void DependencyEngine::LockStep::run_band(std::int64_t& number) {
+  const std::int64_t tiles = n_ / tile;
+  std::vector<std::vector<Range>> ranges(static_cast<std::size_t>(tiles));
+  reach_ = 0;
+  const auto width = [&] { return ranges[0].back().end - ranges[0].back().first; };
+  while (number < engine_.blocks_.blocks() && (band_.empty() || 2 * width() > tile)) {
+    if (ahead_.empty()) add_block(number, ahead_);
+    const bool is_far = ahead_reach_ > tile / 16;
+    if (is_far && !band_.empty()) break;
+    const std::size_t known = band_.size();
+    std::move(ahead_.begin(), ahead_.end(), std::back_inserter(band_));
+    ahead_.clear();
+    ++number;
+    if (is_far || band_.empty()) {
+      for (const Step& step : band_) work(step, {0, n_});
+      return;
+    }
+    reach_ = std::max(reach_, ahead_reach_);
+    run_tile(ranges[0], 0, n_ / tiles, known);
+  }
+  for (std::int64_t t = 1; t < tiles; ++t) {
+    run_tile(ranges[static_cast<std::size_t>(t)], t * n_ / tiles, (t + 1) * n_ / tiles, 0);
+  }
+  for (std::size_t t = 0; t + 1 < ranges.size(); ++t) run_between(ranges[t], ranges[t + 1], 0);
+  run_between(ranges.back(), ranges.front(), n_);
+}
+
+void DependencyEngine::LockStep::run_tile(std::vector<Range>& ranges, std::int64_t first, std::int64_t end,
+                                          std::size_t from_step) {
+  for (std::size_t s = from_step; s < band_.size(); ++s) {
+    ranges.push_back(s == 0 ? Range{first, end} : ranges.back());
+    ranges.back() = trimmed(band_[s], ranges);
+    work(band_[s], ranges.back());
+  }
+}
+
+/// The ranks of ranges.back() that find what they wait for in the ranges of the steps before, and of which no rank that
+/// is left out will need an end that the step overwrites.
+DependencyEngine::LockStep::Range DependencyEngine::LockStep::trimmed(const Step& step,
+                                                                      const std::vector<Range>& ranges) const {
+  const Ordinal start = band_.front().number;
+  Range range = ranges.back();
+  for (int w = 0; w < step.wait_count; ++w) {
+    const Source& wait = step.waits[static_cast<std::size_t>(w)];
+    if (wait.op < start) continue;
+    const Range& there = ranges[static_cast<std::size_t>(wait.op - start)];
+    range.first = std::max(range.first, there.first - wait.distance);
+    range.end = std::min(range.end, there.end - wait.distance);
+  }
+  const Ordinal last_reader = step.number - depth() + greatest_age();
+  if (last_reader >= start) {
+    range.first = std::max(range.first, ranges[static_cast<std::size_t>(last_reader - start)].first + reach_);
+    range.end = std::min(range.end, ranges[static_cast<std::size_t>(last_reader - start)].end - reach_);
+  }
+  if (range.first > range.end)
+    range.first = range.end = std::clamp(range.first, ranges.back().first, ranges.back().end);
+  return range;
+}
+
+void DependencyEngine::LockStep::run_between(const std::vector<Range>& left, const std::vector<Range>& right,
+                                             std::int64_t round) {
+  for (std::size_t s = 0; s < band_.size(); ++s) {
+    const Range between{left[s].end, right[s].first + round};
+    work(band_[s], {between.first, std::min(between.end, n_)});
+    work(band_[s], {std::max(between.first, n_) - n_, between.end - n_});
+  }
+}
+
+// --- One step ---
+
+void DependencyEngine::LockStep::work(const Step& step, Range ranks) {
+  for (std::int64_t first = ranks.first; first < ranks.end;) {
+    // Up to where one of the ranks waited for is the last one.
+    std::int64_t end = std::min(ranks.end, (first / at_once + 1) * at_once);
+    for (int w = 0; w < step.wait_count; ++w) {
+      const std::int64_t there = step.waits[static_cast<std::size_t>(w)].distance;
+      for (const std::int64_t turn : {-there, n_ - there}) {
+        if (turn > first && turn < end) end = turn;
+      }
+    }
+    if (step.segments.empty()) {
+      const double* const before = end_of(step.before, first);
+      double* const out = end_of(step.number, first);
+      for (std::size_t r = 0; r < rows_; ++r) std::copy_n(before + r * apart_, end - first, out + r * apart_);
+    }
+    for (const Segment& segment : step.segments) {
+      const std::int64_t from = std::max(first, segment.first), to = std::min(end, segment.end);
+      if (from < to) work_segment(step, segment, from, static_cast<std::size_t>(to - from));
+    }
+    first = end;
+  }
+}
+
+ticks::Sources DependencyEngine::LockStep::sources_of(const Step& step, std::int64_t first) {
+  ticks::Sources sources;
+  sources.apart = apart_;
+  sources.rows = rows_;
+  sources.first_rows[sources.count++] = end_of(step.before, first);
+  for (int w = 0; w < step.wait_count; ++w) {
+    const Source& source = step.waits[static_cast<std::size_t>(w)];
+    const std::int64_t rank = first + source.distance;
+    sources.first_rows[sources.count++] = end_of(source.op, rank < 0 ? rank + n_ : rank >= n_ ? rank - n_ : rank);
+  }
+  return sources;
+}
+
+void DependencyEngine::LockStep::work_segment(const Step& step, const Segment& segment, std::int64_t first,
+                                              std::size_t n) {
+  OpenBlock& block = *step.block;
+  const CompiledOp& op = block.compiled->ops[static_cast<std::size_t>(segment.op)];
+  const CompiledMessage* const message =
+      op.message_count == 0 ? nullptr : &block.compiled->messages[static_cast<std::size_t>(op.first_message)];
+  const Flight* const flight = message == nullptr ? nullptr : block.flights[static_cast<std::size_t>(op.first_message)];
+  const ColumnSet ranks(static_cast<std::size_t>(first), n, engine_.n_);
+  auto fixed = static_cast<double>(op.duration);
+  if (!(fixed < ticks::largest)) throw NotApplicable{"simulated time goes beyond 2^53 ps"};
+  const double* more = zeros_.data();
+  if (engine_.perturbation_ != nullptr && op.stream == Stream::compute && op.duration > 0) {
+    engine_.perturbation_->durations(op.duration, static_cast<Rank>(first), block.number, op.index, taken_.data(), n);
+    ticks::add_into(block.varying[static_cast<std::size_t>(segment.op)]->varying.data() + first, taken_.data(), n);
+    more = taken_.data();
+    fixed = 0;
+  } else if (flight != nullptr) {
+    more = taken_.data();
+    engine_.columns_.shifted(ranks, message->source)
+        .each_piece([&](std::size_t i, std::size_t source, std::size_t some) {
+          if (some == n) {
+            more = flight->whole.data() + source;
+          } else {
+            std::copy_n(flight->whole.data() + source, some, taken_.data() + i);
+          }
+        });
+  }
+  double* const out = end_of(step.number, first);
+  const int row = engine_.row_of_category_[op.category];
+  const auto [least, greatest] = ticks::advance(sources_of(step, first), begun_.data(), out,
+                                                static_cast<std::size_t>(std::max(row, 0)), more, fixed, n);
+  PhaseBounds& phase = engine_.phases_[op.phase];
+  phase.first_begin = std::min(phase.first_begin, least);
+  phase.last_end = std::max(phase.last_end, greatest);
+
+  if (op.stream == Stream::compute) {
+    if (op.duration > 0) engine_.comm_.add_compute(ranks, begun_.data(), out);
+    return;
+  }
+  if (flight != nullptr) {
+    engine_.comm_.add_comm(engine_.columns_.shifted(ranks, message->source), begun_.data(), out);
+    engine_.comm_.add_comm(engine_.columns_.shifted(ranks, message->destination), begun_.data(), out);
+    if (message->source == 0 || message->destination == 0) return;
+  }
+  if (op.duration == 0) return;
+  for (std::size_t i = 0; i < n; ++i) taken_[i] = begun_[i] + fixed;
+  engine_.comm_.add_comm(ranks, begun_.data(), taken_.data());
+}
+
+}  // namespace orrery
