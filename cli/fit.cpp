@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <regex>
@@ -12,10 +13,12 @@
 #include "cli/commands.hpp"
 #include "cli/output_file.hpp"
 #include "cost_models/fit_kernels.hpp"
+#include "cost_models/fit_published.hpp"
 #include "cost_models/intervals.hpp"
 #include "scenarios/hardware.hpp"
 #include "scenarios/measured_profile.hpp"
 #include "scenarios/preset_files.hpp"
+#include "scenarios/reader.hpp"
 
 namespace orrery {
 namespace {
@@ -25,6 +28,7 @@ struct FitOptions {
   std::string output;
   std::string base = "peak";
   std::vector<std::string> other_chip;
+  std::string like;
 };
 
 /// The one value that all tables have under that header key or column; an error if they disagree or none has it.
@@ -129,7 +133,68 @@ void print(const KernelFit& fit, const std::string& output) {
   fmt::print("wrote {}\n", output);
 }
 
+/// Files of orrery bench say at which clock and power limit they were measured; published tables do not.
+bool published(const std::vector<std::string>& files) {
+  return std::all_of(files.begin(), files.end(),
+                     [](const std::string& file) { return MeasuredTable::read(file).header("clocks").empty(); });
+}
+
+GpuPeaks peaks_of(const Gpu& gpu) {
+  return {gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
+}
+
+/// A profile, whatever GPU it is of; `otherwise` if it is of any.
+std::string gpu_of_profile(const std::string& name, const std::string& otherwise) {
+  const std::string gpu = Table::parse_file(resolve(name, "profiles", {})).string("gpu");
+  return gpu == "any" ? otherwise : gpu;
+}
+
+LentProfile lent_profile(const std::string& name, const Gpu& to) {
+  const std::string gpu = gpu_of_profile(name, to.name);
+  LentProfile lent{load_profile(name, gpu), peaks_of(load_gpu(gpu))};
+  if (lent.profile.kernels) {
+    std::erase_if(lent.profile.kernels->links, [&](const LinkTable& table) {
+      return std::find(to.links.begin(), to.links.end(), table.link) == to.links.end();
+    });
+  }
+  return lent;
+}
+
+void run_published(const FitOptions& options) {
+  OutputFile out(options.output);
+  std::vector<MeasuredKernel> rows;
+  Agreed gpu("gpu");
+  std::set<std::string> sources;
+  for (const std::string& file : options.files) {
+    const MeasuredTable table = MeasuredTable::read(file);
+    add_rows(table, rows);
+    for (std::size_t i = 0; i < table.rows(); ++i) gpu.add(table.text(i, "gpu"), table.place(i));
+    std::string source = table.header("url").empty() ? table.header("gpu") : table.header("url");
+    for (const char* key : {"grade", "how"}) {
+      if (!table.header(key).empty()) source += fmt::format("; {}: {}", key, table.header(key));
+    }
+    sources.insert(source);
+  }
+  Profile base = load_profile(options.base, gpu_of_profile(options.base, gpu.value()));
+  base.kernels.reset();
+  for (Constant* side : {&base.tile_query, &base.tile_key}) {
+    *side = {side->name, 128, side->unit, Provenance::assumed, "the tiles that cycles are counted in"};
+  }
+  std::optional<LentProfile> lent;
+  const Gpu chip = load_gpu(gpu.value());
+  if (!options.like.empty()) lent = lent_profile(options.like, chip);
+  const KernelFit fit = fit_published(rows, peaks_of(chip), std::move(base), lent);
+  const std::string like = options.like.empty() ? "" : " --like " + options.like;
+  out.stream() << write_profile(fit.profile, gpu.value(),
+                                fmt::format("{} from published rates: orrery fit {}{} --base {} -o {}", gpu.value(),
+                                            fmt::join(options.files, " "), like, options.base, options.output),
+                                fmt::format("{}", fmt::join(sources, "; ")));
+  out.keep();
+  print(fit, options.output);
+}
+
 void run(const FitOptions& options) {
+  if (published(options.files)) return run_published(options);
   OutputFile out(options.output);  // opened before the work is begun
   const Inputs inputs = read_inputs(options.files);
   const Gpu gpu = load_gpu(inputs.gpu);
@@ -168,6 +233,8 @@ void add_fit(CLI::App& app) {
       ->required();
   command->add_option("--other-chip", options->other_chip,
                       "Files of another GPU of the same type: how much wider the bands of runs have to be");
+  command->add_option("--like", options->like,
+                      "Published rates: the profile of another GPU that lends what they do not say");
   command->add_option("--base", options->base, "Profile whose constants stay where no row says better")
       ->capture_default_str();
   command->callback([options] { run(*options); });

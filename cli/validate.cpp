@@ -1,6 +1,7 @@
 // orrery validate: predicts measured rows and prints the error of every one.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,7 @@
 #include "cli/csv_cell.hpp"
 #include "cli/gnuplot.hpp"
 #include "cli/output_file.hpp"
+#include "validate/orderings.hpp"
 #include "validate/residuals.hpp"
 #include "validate/runs.hpp"
 
@@ -31,13 +33,43 @@ struct ValidateOptions {
   int step_run = 1;
 };
 
+/// A table may give no time in a row that is not predicted.
+std::string measured_text(const Prediction& p) {
+  return p.measured > Seconds() ? format(p.measured) : "";
+}
+
+/// How many rows of which group are not predicted, and why.
+std::string left_out(const std::vector<Prediction>& rows) {
+  std::vector<std::pair<std::string, int>> reasons;
+  for (const Prediction& p : rows) {
+    if (p.reason.empty()) continue;
+    const std::string reason = fmt::format("{}: {}", p.group, p.reason);
+    const auto known = std::find_if(reasons.begin(), reasons.end(), [&](const auto& r) { return r.first == reason; });
+    if (known == reasons.end()) {
+      reasons.emplace_back(reason, 1);
+    } else {
+      ++known->second;
+    }
+  }
+  std::string text;
+  for (const auto& [reason, count] : reasons) text += fmt::format("not predicted: {:4} of {}\n", count, reason);
+  return text;
+}
+
+std::string ordering_text(const OrderingSummary& all, bool summary_only) {
+  if (all.pairs == 0) return "";
+  std::string text = fmt::format("orderings of two methods: {} of {} right\n", all.right, all.pairs);
+  for (const std::string& wrong : all.wrong) text += summary_only ? "" : fmt::format("wrong: {}\n", wrong);
+  return text;
+}
+
 std::string text_of(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups, bool summary_only) {
   std::string text;
   if (!summary_only) {
     text += fmt::format("{:>10} {:>10} {:>8}  {:>8}  {}\n", "measured", "predicted", "error", "90 %", "row");
     for (const Prediction& p : rows) {
       if (!p.reason.empty()) {
-        text += fmt::format("{:>10} {:>10} {:>8}  {:>8}  {} (not predicted: {})\n", format(p.measured), "", "", "",
+        text += fmt::format("{:>10} {:>10} {:>8}  {:>8}  {} (not predicted: {})\n", measured_text(p), "", "", "",
                             p.name, p.reason);
         continue;
       }
@@ -55,6 +87,7 @@ std::string text_of(const std::vector<Prediction>& rows, const std::vector<Error
         fmt::format("{:42} {:5} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:8.0f}%\n", g.group, g.rows, 100 * g.mean_abs_rel,
                     100 * g.median_abs_rel, 100 * g.p90_abs_rel, 100 * g.max_abs_rel, 100 * g.interval_coverage);
   }
+  text += ordering_text(orderings(rows), summary_only) + left_out(rows);
   return text;
 }
 
@@ -64,7 +97,8 @@ nlohmann::ordered_json json_of(const ErrorSummary& g) {
           {"median_abs_rel", g.median_abs_rel},
           {"p90_abs_rel", g.p90_abs_rel},
           {"max_abs_rel", g.max_abs_rel},
-          {"interval_coverage", g.interval_coverage}};
+          {"interval_coverage", g.interval_coverage},
+          {"not_predicted", g.not_predicted}};
 }
 
 std::string json_of(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups) {
@@ -88,6 +122,8 @@ std::string json_of(const std::vector<Prediction>& rows, const std::vector<Error
   }
   for (const ErrorSummary& g : groups) json[g.group == "all" ? "summary" : "groups"][g.group] = json_of(g);
   json["summary"] = json_of(groups.back());
+  const OrderingSummary order = orderings(rows);
+  json["orderings"] = {{"pairs", order.pairs}, {"right", order.right}, {"wrong", order.wrong}};
   return json.dump(2) + "\n";
 }
 

@@ -1,7 +1,9 @@
 // All-gather context parallelism: every rank collects the KV of the whole sequence, then attends (Llama 3,
-// arXiv 2407.21783). The gather is the ring algorithm: groups - 1 hops, each passing on what came last. Optionally some
-// KV heads at a time, the next gather under the attention of the last. Backward gathers again, then reduce-scatters the
-// gradients, or sends them round a ring.
+// arXiv 2407.21783). The gather is the ring algorithm: groups - 1 hops, each passing on what came last. Across nodes
+// NCCL runs a ring over each NIC at once; here ranks at the same place of their nodes gather first, each over its own
+// NIC, and pass on what they have inside the node then. Optionally some KV heads at a time, the next gather under the
+// attention of the last. Backward gathers again, then reduce-scatters the gradients, the same way back, or sends them
+// round a ring.
 //
 // Buffers: gathers alternate between two slots that hold the whole sequence.
 #include <algorithm>
@@ -14,8 +16,19 @@ namespace {
 class AllGather : public Schedule {
  public:
   explicit AllGather(const ScheduleInput& input)
-      : geometry_(input.geometry), implementation_(input.implementation), hops_(input.geometry.groups - 1) {
+      : geometry_(input.geometry),
+        implementation_(input.implementation),
+        places_(nccl() && input.inner_ring > 1 ? input.inner_ring : input.geometry.groups),
+        nodes_(input.geometry.groups / places_),
+        hops_(nodes_ - 1 + places_ - 1) {
     if (per_rank()) tiles_ = tile_tables(input);
+    for (int place = 0; nodes_ > 1 && place < places_; ++place) {
+      std::vector<TokenSet> rail;
+      for (int node = 0; node < nodes_; ++node) {
+        rail.push_back(geometry_.group_tokens[static_cast<std::size_t>(node * places_ + place)]);
+      }
+      rails_.push_back(concatenate(rail));
+    }
     for (const Mask& mask : input.masks) {
       std::vector<TileWork>& works = whole_.emplace_back();
       for (const TokenSet& queries : geometry_.group_tokens) {
@@ -36,10 +49,10 @@ class AllGather : public Schedule {
     raised[Signal::kv_consumed] = hops_ > 0 ? gathers() : 0;
     if (visit.phase == Phase::forward || hops_ == 0) return raised;
     const bool ring = gradients_ring();
-    const int sent = ring ? hops_ + 1 : gathers() * hops_;
+    const int sent = ring ? geometry_.groups : gathers() * hops_;
     raised[Signal::grad_sent] = raised[Signal::grad_posted] = sent;
-    raised[Signal::grad_arrived] = ring ? hops_ : sent;
-    raised[Signal::grad_consumed] = ring ? hops_ : gathers();
+    raised[Signal::grad_arrived] = ring ? geometry_.groups - 1 : sent;
+    raised[Signal::grad_consumed] = ring ? geometry_.groups - 1 : gathers();
     raised[Signal::grad_home] = ring ? 1 : 0;
     return raised;
   }
@@ -64,8 +77,16 @@ class AllGather : public Schedule {
   }
 
   void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
-    partition_groups(
-        geometry_, [&](int group) { return work(group * geometry_.members, visit, step); }, sets);
+    const auto key = [&](int group) { return work(group * geometry_.members, visit, step); };
+    if (nodes_ == 1) return partition_groups(geometry_, key, sets);
+    // The last place of a node passes on to its first, so that only ranks at one place do the same but for a shift.
+    for (int place = 0; place < places_; ++place) {
+      for (int node = 0; node < nodes_; ++node) {
+        const int group = node * places_ + place;
+        if (node == 0 || !geometry_.even || key(group) != key(group - places_)) sets.push_back({group, places_, 0});
+        ++sets.back().count;
+      }
+    }
   }
 
   void wait_for_end(Rank rank, const Visit& visit, Op& op) const override {
@@ -75,8 +96,35 @@ class AllGather : public Schedule {
   }
 
  private:
+  /// Of a gather, the hop-th transfer of a rank: first to the next node, then to the next place of its node.
+  struct Hop {
+    Rank to;
+    const TokenSet* rows;
+  };
+  Hop hop_of(Rank rank, int hop) const {
+    if (nodes_ == 1) return {geometry_.neighbour(rank, 1), &geometry_.tokens_of(geometry_.neighbour(rank, -hop))};
+    if (hop < nodes_ - 1) {
+      return {geometry_.neighbour(rank, places_), &geometry_.tokens_of(geometry_.neighbour(rank, -hop * places_))};
+    }
+    return {next_place(rank, 1), rail_of(next_place(rank, nodes_ - 1 - hop))};
+  }
+  /// Of a reduce-scatter: the same, backwards.
+  Hop scatter_hop_of(Rank rank, int hop) const {
+    if (nodes_ == 1) return {geometry_.neighbour(rank, 1), &geometry_.tokens_of(geometry_.neighbour(rank, -hop - 1))};
+    if (hop < places_ - 1) return {next_place(rank, 1), rail_of(next_place(rank, -hop - 1))};
+    return {geometry_.neighbour(rank, places_),
+            &geometry_.tokens_of(geometry_.neighbour(rank, (places_ - 2 - hop) * places_))};
+  }
+  Rank next_place(Rank rank, int distance) const {
+    const int place = rank % places_;
+    return rank - place + (place + distance + places_) % places_;
+  }
+  const TokenSet* rail_of(Rank rank) const { return &rails_[static_cast<std::size_t>(rank % places_)]; }
+
   bool nccl() const { return implementation_.transport == Transport::nccl; }
-  bool per_rank() const { return implementation_.gather_attention == GatherAttention::per_rank && hops_ > 0; }
+  bool per_rank() const {
+    return implementation_.gather_attention == GatherAttention::per_rank && geometry_.groups > 1;
+  }
   bool gradients_ring() const { return per_rank() && implementation_.gather_gradients == GatherGradients::ring; }
 
   HeadRange kv_heads(Rank rank) const { return geometry_.kv_heads_of(geometry_.member_of(rank)); }
@@ -103,29 +151,22 @@ class AllGather : public Schedule {
   }
 
   void write_gather(Rank rank, const Visit& visit, int gather, BlockWriter& writer) const {
-    const Rank to = geometry_.neighbour(rank, 1);
     const Buffer slot = gathered(visit, gather);
     const std::int64_t number = gather_number(visit, gather);
     for (int hop = 0; hop < hops_; ++hop) {
       const std::int64_t ordinal = visit.before[Signal::kv_sent] + gather * hops_ + hop;
-      const TokenSet& rows = geometry_.tokens_of(geometry_.neighbour(rank, -hop));
+      const auto [to, rows] = hop_of(rank, hop);
       Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = gather};
       Op op;
       if (hop == 0) {
         // The rank's own rows go into its slot too.
-        action.messages.push_back({rank,
-                                   rank,
-                                   {BufferKind::kv},
-                                   slot,
-                                   &rows,
-                                   kv_heads_of_gather(rank, gather),
-                                   false,
-                                   extra_signal(rank, 0)});
+        action.messages.push_back(
+            {rank, rank, {BufferKind::kv}, slot, rows, kv_heads_of_gather(rank, gather), false, extra_signal(rank, 0)});
         wait_to_begin(rank, to, visit, gather, number, op);
       } else if (!nccl()) {
         op.wait_for(at(rank, Signal::kv_arrived), ordinal);
       }
-      action.messages.push_back({rank, to, hop == 0 ? Buffer{BufferKind::kv} : slot, slot, &rows,
+      action.messages.push_back({rank, to, hop == 0 ? Buffer{BufferKind::kv} : slot, slot, rows,
                                  kv_heads_of_gather(rank, gather), false, at(to, Signal::kv_arrived)});
       op.finished[0] = at(rank, Signal::kv_sent);
       if (nccl()) {
@@ -211,7 +252,7 @@ class AllGather : public Schedule {
     op.wait_for(at(rank, Signal::grad_sent), position.hop - 1);
     write_gradient(writer, implementation_, rank, position, action, work(rank, visit, step), op,
                    consumed(rank, visit, step));
-    const bool goes_home = step == hops_;
+    const bool goes_home = step == geometry_.groups - 1;
     const GradientTarget target{
         .to = geometry_.neighbour(rank, 1),
         .goes_home = goes_home,
@@ -253,9 +294,8 @@ class AllGather : public Schedule {
 
   void write_scatter_hop(Rank rank, const Visit& visit, int gather, int hop, int step, const Action& attention,
                          BlockWriter& writer) const {
-    const Rank to = geometry_.neighbour(rank, 1);
     const std::int64_t ordinal = visit.before[Signal::grad_sent] + gather * hops_ + hop;
-    const TokenSet& rows = geometry_.tokens_of(geometry_.neighbour(rank, -hop - 1));
+    const auto [to, rows] = scatter_hop_of(rank, hop);
     Op op;
     // Both sides have their own contributions ready before sums are added.
     op.wait_for(at(rank, Signal::computed), visit.before[Signal::computed] + step + 1);
@@ -268,13 +308,15 @@ class AllGather : public Schedule {
     }
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = step};
     action.messages = {
-        {rank, to, attention.into, attention.into, &rows, attention.kv_heads, true, at(to, Signal::grad_arrived)}};
+        {rank, to, attention.into, attention.into, rows, attention.kv_heads, true, at(to, Signal::grad_arrived)}};
     writer.transfer(action, Category::gradient_transfer, implementation_.kv_messages, op);
   }
 
   const Geometry& geometry_;
   const Implementation& implementation_;
-  int hops_;
+  int places_, nodes_;           // of a node that take part; one node: all
+  int hops_;                     // of a gather
+  std::vector<TokenSet> rails_;  // by place: the rows of all nodes
   std::vector<TileTable> tiles_;
   std::vector<std::vector<TileWork>> whole_;  // by pattern class and group
 };

@@ -78,6 +78,12 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op) {
   compute(action, Category::attention, cost, op);
   step_kernels(action, action.first ? StepKernel::When::first_step : StepKernel::When::later_steps, work.query_rows,
                work.key_rows);
+  if (!action.first && work.query_rows < action.queries->size()) {
+    step_kernels(action, StepKernel::When::part_queries, work.query_rows, work.key_rows);
+  }
+  if (!action.first && work.key_rows < action.rows->size()) {
+    step_kernels(action, StepKernel::When::part_keys, work.query_rows, work.key_rows);
+  }
   if (totals_ == nullptr) return;
   totals_->executed += cost.flops;
   totals_->attention_executed += cost.flops;
@@ -108,7 +114,8 @@ void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
   const double elements =
       static_cast<double>(query_rows) * action.query_heads.count * g.head_dim * static_cast<double>(g.batch);
   const Bytes bytes = Bytes::from_si(elements * context_.implementation->merge_bytes_per_element.value);
-  compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile, "merge_block"), op);
+  compute(action, Category::merge,
+          streaming_cost(bytes, context_.peaks, *context_.profile, context_.implementation->merge_kernel), op);
 }
 
 void BlockWriter::accumulate(const Action& action, Op op) {

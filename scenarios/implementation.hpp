@@ -46,7 +46,9 @@ enum class GatherGradients { reduce_scatter, ring };
 /// A kernel that only moves bytes, which the library launches around the attention kernel of a step: sums, casts, zero
 /// fills, copies.
 struct StepKernel {
-  enum class When { first_step, later_steps, end };
+  /// part_queries, part_keys: after a later step whose kernel has fewer rows than the rank's block (zigzag's halves,
+  /// striped's shifted blocks), in addition to `later_steps`; they count the rows of that kernel.
+  enum class When { first_step, later_steps, part_queries, part_keys, end };
   Phase phase = Phase::forward;
   When when = When::later_steps;
   std::string kernel;      // what the profile knows it as
@@ -70,9 +72,10 @@ struct Implementation {
   std::vector<StepKernel> step_kernels;
 
   TransferOrder transfer_order = TransferOrder::data;
-  Merge merge = Merge::fused;         // of outputs, forward
-  Merge gradient_sum = Merge::fused;  // of the gradients that travel with a block, backward
-  Constant merge_bytes_per_element;   // HBM bytes per element of O; Merge::kernel only
+  Merge merge = Merge::fused;                // of outputs, forward
+  Merge gradient_sum = Merge::fused;         // of the gradients that travel with a block, backward
+  Constant merge_bytes_per_element;          // HBM bytes per element of O; Merge::kernel only
+  std::string merge_kernel = "merge_block";  // what the profile knows it as
 
   int kv_messages = 1;          // 1: K and V together, 2: one message each
   int qkv_messages = 1;         // head exchange: 1 or 3

@@ -77,10 +77,12 @@ int one_of(const Table& table, std::string_view key, int a, int b) {
 StepKernel read_step_kernel(const Table& table) {
   StepKernel kernel;
   kernel.phase = table.choice("phase", {"forward", "backward"}) == "backward" ? Phase::backward : Phase::forward;
-  const std::string when = table.choice("when", {"first_step", "later_steps", "end"});
-  kernel.when = when == "end"          ? StepKernel::When::end
-                : when == "first_step" ? StepKernel::When::first_step
-                                       : StepKernel::When::later_steps;
+  const std::string when = table.choice("when", {"first_step", "later_steps", "part_queries", "part_keys", "end"});
+  kernel.when = when == "end"            ? StepKernel::When::end
+                : when == "first_step"   ? StepKernel::When::first_step
+                : when == "part_queries" ? StepKernel::When::part_queries
+                : when == "part_keys"    ? StepKernel::When::part_keys
+                                         : StepKernel::When::later_steps;
   kernel.kernel = table.string("kernel");
   kernel.query_bytes = table.optional_number("query_bytes").value_or(0);
   kernel.key_bytes = table.optional_number("key_bytes").value_or(0);
@@ -179,6 +181,7 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
   i.merge = table.choice("merge", {"fused", "kernel"}) == "kernel" ? Merge::kernel : Merge::fused;
   if (i.merge == Merge::kernel) {
     i.merge_bytes_per_element = constant(table, "merge_bytes_per_element", Unit::one);
+    if (table.has("merge_kernel")) i.merge_kernel = table.string("merge_kernel");
   }
   i.gradient_sum = table.choice("gradient_sum", {"fused", "kernel"}) == "kernel" ? Merge::kernel : Merge::fused;
   i.kv_messages = one_of(table, "kv_messages", 1, 2);

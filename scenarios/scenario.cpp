@@ -391,6 +391,9 @@ AttentionProgramInput attention_input(const Scenario& s) {
   for (int layer = 0; layer < s.layers; ++layer) input.class_of_layer.push_back(pattern.class_of_layer(layer));
   input.schedule = s.schedule;
   input.inner_ring = s.inner_ring;
+  // A gather goes over nodes first if the ranks fill them evenly.
+  const bool fills_nodes = s.node_size > 1 && s.members == 1 && s.groups % s.node_size == 0 && s.groups > s.node_size;
+  if (fills_nodes && !s.schedule->needs_inner_ring) input.inner_ring = s.node_size;
   input.backward = s.backward;
   return input;
 }

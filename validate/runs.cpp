@@ -14,6 +14,7 @@
 #include "scenarios/schedule.hpp"
 #include "sim/simulate.hpp"
 #include "sim/topologies.hpp"
+#include "validate/step_runs.hpp"
 
 namespace orrery {
 namespace {
@@ -23,8 +24,11 @@ bool known(std::string_view folder, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+/// As asked for, or as the file says, or the one named like the GPU.
 std::string profile_name(const MeasuredTable& table, std::size_t row, const std::string& profile) {
-  return profile.empty() ? table.text(row, "gpu") : profile;
+  if (!profile.empty()) return profile;
+  const std::string own = table.header("profile");
+  return own.empty() ? table.text(row, "gpu") : own;
 }
 
 /// A row may name a library and, apart from that, how it was told to communicate; presets are named for both.
@@ -53,8 +57,34 @@ const ScheduleKind* schedule_named(const std::string& name) {
   return found == kinds.end() ? nullptr : &*found;
 }
 
+/// GPUs of one node on a switch, or of several such nodes on a network of full bisection.
+void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s) {
+  const auto used = [&](const char* column) {
+    s.links.push_back({column, load_link(table.text(row, column))});
+    const LinkType& type = s.links.back().type;
+    return LinkSpec{type.bandwidth * s.profile.link_efficiency.value, type.latency};
+  };
+  const GpuResources gpu{static_cast<double>(s.gpu.sms), s.gpu.hbm_bandwidth};
+  const LinkSpec link = used("link");
+  const auto nodes = static_cast<int>(table.optional_number(row, "nodes").value_or(1));
+  if (nodes == 1) {
+    s.topology = "nvswitch";
+    s.cluster = nvswitch(gpu, NvSwitch{ranks, link});
+    return;
+  }
+  s.topology = "fat_tree";
+  s.node_size = ranks / nodes;
+  s.cluster = fat_tree(gpu, {.nodes = nodes,
+                             .node = NvSwitch{s.node_size, link},
+                             .network = used("network"),
+                             .nodes_per_pod = nodes,
+                             .oversubscription = 1,
+                             .uplink_latency = Seconds()});
+}
+
 /// Why this row cannot be simulated; empty if it can.
 std::string cannot_simulate(const MeasuredTable& table, std::size_t row) {
+  if (const std::string& reason = table.text(row, "not_predicted"); !reason.empty()) return reason;
   if (table.optional_number(row, "physical_gpus").value_or(1e9) < table.number(row, "n_gpu")) {
     return "its ranks share one GPU";
   }
@@ -94,6 +124,17 @@ void add_band(const Scenario& s, Prediction& p) {
   // Sharing and waiting have no measured band of their own: as uncertain as the messages.
   p.band += messages * static_cast<double>(result.critical_path.contention + result.critical_path.launch) /
             static_cast<double>(result.end);
+}
+
+/// What two rows share that differ in the method alone.
+std::string setting_of(const MeasuredTable& table, std::size_t row) {
+  if (table.has("setting")) return table.file().string() + " " + table.text(row, "setting");
+  std::string setting = table.file().string();
+  for (const char* column : {"gpu", "link", "n_gpu", "nodes", "network", "seq_len", "heads", "kv_heads", "head_dim",
+                             "causal", "mask", "window", "varlen", "pass", "regime"}) {
+    setting += " " + table.text(row, column);
+  }
+  return setting;
 }
 
 Prediction predict_run(const MeasuredTable& table, std::size_t row, const std::string& profile) {
@@ -142,6 +183,10 @@ std::vector<Prediction> predict_kernels(const MeasuredTable& table, const std::v
   std::vector<Prediction> all;
   const std::string gpu_name = table.text(0, "gpu");
   const Gpu gpu = load_gpu(gpu_name);
+  std::map<std::string, std::string> left_out;  // by place
+  for (std::size_t i = 0; i < table.rows(); ++i) {
+    if (!table.text(i, "not_predicted").empty()) left_out[table.place(i)] = table.text(i, "not_predicted");
+  }
   const Profile profile = load_profile(profile_name(table, 0, profile_or_empty), gpu_name);
   const GpuPeaks peaks{gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
   for (const MeasuredKernel& row : rows) {
@@ -150,6 +195,12 @@ std::vector<Prediction> predict_kernels(const MeasuredTable& table, const std::v
     p.name = row.shape + (row.regime == Regime::burst ? ", burst" : "");
     p.place = row.place;
     p.measured = row.time;
+    const auto reason = left_out.find(row.place);
+    if (reason != left_out.end()) {
+      p.reason = reason->second;
+      all.push_back(std::move(p));
+      continue;
+    }
     p.predicted = predicted_time(row, peaks, profile);
     if (!(p.predicted > Seconds())) p.reason = "the profile has no model of it";
     const ErrorBand* band = profile.kernels ? profile.kernels->band_of(row.group) : nullptr;
@@ -187,15 +238,13 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, const std::str
   s.schedule = named != nullptr ? named : schedule_named(s.implementation.schedules.front());
   s.layout = table.text(row, "layout").empty() ? s.implementation.layouts.front() : table.text(row, "layout");
   const auto ranks = static_cast<int>(count("n_gpu"));
-  s.members = s.schedule->head_exchange == ScheduleKind::HeadExchange::all_ranks ? ranks : 1;
+  s.members = s.schedule->head_exchange == ScheduleKind::HeadExchange::all_ranks
+                  ? ranks
+                  : static_cast<int>(table.optional_number(row, "ulysses_degree").value_or(1));
   s.groups = ranks / s.members;
   s.gpu = load_gpu(table.text(row, "gpu"));
   s.profile = load_profile(profile_name(table, row, profile), s.gpu.name);
-  s.topology = "nvswitch";
-  s.links = {{"link", load_link(table.text(row, "link"))}};
-  const LinkType& link = s.links.front().type;
-  s.cluster = nvswitch({static_cast<double>(s.gpu.sms), s.gpu.hbm_bandwidth},
-                       NvSwitch{ranks, {link.bandwidth * s.profile.link_efficiency.value, link.latency}});
+  connect(table, row, ranks, s);
   return s;
 }
 
@@ -210,19 +259,28 @@ std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::stri
     for (Prediction& p : all) p.group = in_folder(p.group);
     return all;
   }
-  if (!table.has("n_gpu") || !table.has("time_ms") || !table.has("implementation") || !table.has("seq_len")) return all;
+  const bool steps = table.has("scenario");
+  const bool runs = table.has("n_gpu") && table.has("implementation") && table.has("seq_len");
+  if (!table.has("time_ms") || (!steps && !runs)) return all;
   for (std::size_t row = 0; row < table.rows(); ++row) {
     const std::string& status = table.text(row, "status");
     if (!status.empty() && status != "ok" && status != "planned") continue;
-    Prediction p = predict_run(table, row, profile);
+    Prediction p = steps ? predict_step(table, row) : predict_run(table, row, profile);
+    p.many_gpus = true;
     p.place = table.place(row);
     p.group = in_folder(p.group);
-    if (!table.text(row, "time_ms").empty()) p.measured = Seconds::from_si(table.number(row, "time_ms") * 1e-3);
+    p.measured = Seconds::from_si(table.optional_number(row, "time_ms").value_or(0) * 1e-3);
     p.tolerance = table.optional_number(row, "tolerance");
+    if (const std::string error = table.header("reading_error"); !error.empty()) {
+      p.setting = setting_of(table, row);
+      p.reading_error = std::strtod(error.c_str(), nullptr);
+    }
     all.push_back(std::move(p));
   }
   return all;
 }
+
+constexpr const char* all_runs = "all runs of several GPUs";
 
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) {
   std::vector<ErrorSummary> groups;
@@ -231,9 +289,17 @@ std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) 
     if (p.fitted || !p.reason.empty() || !p.is_measured()) continue;
     if (!rows.contains(p.group)) groups.push_back({.group = p.group});
     rows[p.group].push_back(&p);
+    if (p.many_gpus) rows[all_runs].push_back(&p);
     rows["all"].push_back(&p);
   }
+  if (!rows[all_runs].empty() && rows[all_runs].size() < rows["all"].size()) groups.push_back({.group = all_runs});
   groups.push_back({.group = "all"});
+  for (const Prediction& p : predictions) {
+    for (ErrorSummary& group : groups) {
+      const bool member = group.group == p.group || group.group == "all" || (p.many_gpus && group.group == all_runs);
+      if (!p.reason.empty() && member) ++group.not_predicted;
+    }
+  }
   for (ErrorSummary& group : groups) {
     const auto& of_group = rows[group.group];
     if (of_group.empty()) continue;

@@ -15,8 +15,11 @@ namespace orrery {
 /// One row of a run file. Its columns (empty optional fields take the preset's value):
 ///   implementation,backend,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,time_ms
 /// Kernel rows have schedule = kernel and columns n_q, n_k. Further columns are carried along; of these `regime`
-/// (burst or sustained), `transport`, `channels`, `window`, `period`, `physical_gpus`, `tolerance` and `status` are
-/// read. A row without time_ms (status \c planned, if it has one) is only predicted.
+/// (burst or sustained), `transport`, `channels`, `window`, `period`, `physical_gpus`, `nodes` and `network` (GPUs are
+/// spread evenly over them), `ulysses_degree`, `tolerance`, `status` and `not_predicted` (why no scenario is this row)
+/// are read. A row without time_ms (status `planned`, if it has one) is only predicted. Rows of whole steps:
+/// step_runs.hpp. A file that compares methods says in its header how exact its numbers are, `# reading_error = 0.002`:
+/// see orderings.hpp. `# profile = NAME` is the profile to predict it with.
 struct Prediction {
   std::string group;          // of the summary: the folder of the file, and what it is
   std::string name;           // for people
@@ -28,6 +31,9 @@ struct Prediction {
   bool fitted = false;        // a constant of the profile was fitted on this very row
   std::optional<double> tolerance;
   std::string reason;
+  bool many_gpus = false;    // a run, not a kernel or a message
+  std::string setting;       // what is measured apart from the method; empty: methods are not compared
+  double reading_error = 0;  // of the measured time, as a fraction
 
   bool is_measured() const { return measured > Seconds(); }
   double deviation() const { return predicted / measured - 1; }
@@ -39,6 +45,7 @@ struct ErrorSummary {
   int rows = 0;
   double mean_abs_rel = 0, median_abs_rel = 0, p90_abs_rel = 0, max_abs_rel = 0;
   double interval_coverage = 0;
+  int not_predicted = 0;  // further rows
 };
 
 /// `profile`: a name or path; empty: the profile named like the GPU of the row. Rows that the profile was fitted on are
@@ -48,8 +55,8 @@ std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::stri
 /// Rows of overlap.csv: the kernel's time beside a transfer from its time alone. Part of predict_runs.
 std::vector<Prediction> predict_overlap(const MeasuredTable& table, const std::string& profile);
 
-/// Over rows that were predicted and not fitted on: one for each group in the order of appearance, and "all" at the
-/// end.
+/// Over rows that were predicted and not fitted on: one for each group in the order of appearance, all runs of several
+/// GPUs if there are others too, and "all" at the end.
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions);
 
 /// The scenario of a run of several GPUs: attention of one layer.

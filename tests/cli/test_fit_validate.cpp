@@ -76,3 +76,28 @@ TEST_CASE("the committed H200 profile is what the fit of the committed files wri
   CHECK_THAT(fitted["summary"]["mean_abs_rel"].get<double>(),
              WithinAbs(committed["summary"]["mean_abs_rel"].get<double>(), 1e-4));
 }
+
+TEST_CASE("a profile of published rates is what the command in its description writes") {
+  const TemporaryFolder folder;
+  const std::filesystem::path root = ORRERY_SOURCE_DIR;
+  for (const std::string name : {"h100_sxm_fa3", "h800_sxm", "a100_80_sxm"}) {
+    INFO(name);
+    std::string command = read_file(root / "scenarios/profiles" / (name + ".toml"));
+    const auto begin = command.find("orrery fit ") + std::string("orrery fit ").size();
+    command = command.substr(begin, command.find(" -o ") - begin);
+    for (auto at = command.find("validate/"); at != std::string::npos; at = command.find("validate/", at + 1)) {
+      command.insert(at, root.string() + "/");
+      at += root.string().size() + 1;
+    }
+    const std::string out = (folder.path() / (name + ".toml")).string();
+    REQUIRE(run_program("fit " + command + " -o " + out).exit_code == 0);
+    const std::string runs = name == "h100_sxm_fa3" ? "magi_attention/h100_fa3.csv"
+                                                    : "ring_flash_attention/" + name.substr(0, 4) + "_runs.csv";
+    const std::string rows =
+        fmt::format("validate --format json --measured \"{}\"", (root / "validate/published" / runs).string());
+    const auto committed = nlohmann::json::parse(run_program(rows).output);
+    const auto fitted = nlohmann::json::parse(run_program(rows + " --profile " + out).output);
+    CHECK_THAT(fitted["summary"]["mean_abs_rel"].get<double>(),
+               WithinAbs(committed["summary"]["mean_abs_rel"].get<double>(), 1e-4));
+  }
+}

@@ -82,6 +82,7 @@ inline std::vector<NamedCase> cases() {
           c.members = 8 / c.groups;
         }
         if (schedule.needs_inner_ring) c.inner_ring = 1 << (variant + 1);
+        if (c.schedule == "all_gather") c.inner_ring = 1 << variant;  // places of a node
         c.heads = 16;
         c.kv_heads = i % 2 == 0 ? 4 : 16;
         c.head_dim = 64;

@@ -337,6 +337,26 @@ TEST_CASE("a striped ring is balanced up to the diagonal") {
   }
 }
 
+TEST_CASE("NCCL gathers over N nodes in N - 1 hops of one block, then inside a node in L - 1 hops of N blocks") {
+  IdealCase c = ring_case(8, 1e12);
+  c.schedule = "all_gather";
+  c.implementation.transport = Transport::nccl;
+  c.implementation.message_startup = constant(2e-6);
+  const Bytes block = kv_bytes(c.block(), c.kv_heads, c.head_dim, 2);
+  const auto hop = [&](int blocks) {
+    return message_time(Seconds::from_si(2e-6), route_latency(c), blocks * block, BytesPerSecond::from_si(c.bandwidth));
+  };
+  const Ticks forward = attention_ticks(c, c.block() * c.tokens, c.heads);
+  const Ticks backward = attention_ticks(c, c.block() * c.tokens, c.heads, Phase::backward);
+  for (const int places : {2, 4}) {
+    const int nodes = 8 / places;
+    c.inner_ring = places;
+    const Ticks gather = (nodes - 1) * hop(1) + (places - 1) * hop(nodes);
+    CHECK(run(c).end == gather + forward);
+    CHECK(backward_ticks(c) == 2 * gather + backward);
+  }
+}
+
 TEST_CASE("an all-gather takes P - 1 hops, then attention") {
   for (const int ranks : ring_sizes) {
     for (const double peak : {1e12, 1e14}) {

@@ -132,7 +132,8 @@ std::vector<TinyCase> degrees(const std::string& schedule, int ranks) {
   };
   for (int divisor = 1; divisor <= ranks; ++divisor) {
     if (ranks % divisor != 0) continue;
-    if (kind.needs_inner_ring) {
+    const bool over_nodes = schedule == "all_gather" && divisor < std::max(ranks, 2);  // places of a node
+    if (kind.needs_inner_ring || over_nodes) {
       add(ranks, 1, divisor);
     } else if (kind.head_exchange == ScheduleKind::HeadExchange::stated) {
       add(ranks / divisor, divisor, 1);

@@ -1,0 +1,87 @@
+// Fits of published rates on rows that a known profile produced.
+#include "cost_models/fit_published.hpp"
+
+#include <fmt/format.h>
+
+#include "tests/catch.hpp"
+#include "tests/cost_models/measured_models.hpp"
+
+using namespace orrery;
+
+namespace {
+
+/// 10 SMs of 8192 FLOPs a cycle at 1.5 GHz.
+const GpuPeaks peaks{FlopsPerSecond::from_si(10 * 8192 * 1.5e9), BytesPerSecond::from_si(2e12), 10};
+
+/// Cycles per list, full and masked tile, and the launch, as of a published kernel on `peaks`.
+Profile truth(double factor) {
+  Profile p = measured_profile();
+  p.name = "truth";
+  p.kernels->clock.maximum_clock = p.kernels->clock.burst_clock = number(1.5e9);
+  p.kernels->clock.hbm_energy = number(0);
+  for (AttentionModel& m : p.kernels->attention) {
+    m.list_start = number(factor * 2000);
+    m.full_tile = number(factor * 2500);
+    m.masked_tile = number(factor * 3500);
+    m.query_traffic = number(m.phase == Phase::backward ? 14 : 0);
+    m.grouped_traffic = number(m.phase == Phase::backward ? 8 : 0);
+    m.power = {number(0), number(0)};
+  }
+  p.kernels->streams.clear();
+  return p;
+}
+
+std::vector<MeasuredKernel> rows_of(const Profile& profile, std::initializer_list<int> sizes) {
+  std::string text = "gpu,schedule,pass,heads,kv_heads,head_dim,n_q,n_k,mask,window,causal,time_ms\n";
+  for (const std::string pass : {"forward", "backward"}) {
+    for (const std::string mask : {"full", "causal"}) {
+      for (const int n : sizes) {
+        text += fmt::format("any,kernel,{},8,8,128,{},{},{},,{},1\n", pass, n, n, mask, mask == "causal");
+      }
+    }
+  }
+  std::vector<MeasuredKernel> rows;
+  add_rows(MeasuredTable::parse(text, "published/rates.csv"), rows);
+  for (MeasuredKernel& row : rows) row.time = predicted_time(row, peaks, profile);
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE("cycles of published rates come back, counted at the clock of the peak") {
+  const std::vector<MeasuredKernel> rows = rows_of(truth(1), {512, 1024, 2048, 4096, 8192, 16384});
+  const KernelFit fit = fit_published(rows, peaks, measured_profile(), std::nullopt);
+  CHECK_THAT(fit.profile.kernels->clock.maximum_clock.value, WithinRel(1.5e9, 1e-12));
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    const AttentionModel& model = *fit.profile.kernels->attention_of(phase, 128);
+    INFO(name_of(phase));
+    CHECK_THAT(model.full_tile.value, WithinRel(2500, 0.01));
+    CHECK_THAT(model.masked_tile.value, WithinRel(3500, 0.05));
+    CHECK(model.full_tile.provenance == Provenance::fitted);
+    CHECK(model.full_tile.source == "published/rates.csv");
+  }
+}
+
+TEST_CASE("one row a pass says how much longer the cycles of the same kernel are on this GPU") {
+  const Profile slower = truth(1.25);
+  std::vector<MeasuredKernel> rows = rows_of(slower, {8192});
+  std::erase_if(rows, [](const MeasuredKernel& row) { return row.shape.find("full") != std::string::npos; });
+  REQUIRE(rows.size() == 2);
+  const KernelFit fit = fit_published(rows, peaks, measured_profile(), LentProfile{truth(1), peaks});
+  const AttentionModel& model = *fit.profile.kernels->attention_of(Phase::backward, 128);
+  CHECK_THAT(model.full_tile.value, WithinRel(1.25 * 2500, 1e-3));
+  CHECK_THAT(model.list_start.value, WithinRel(1.25 * 2000, 1e-3));
+  CHECK_THAT(model.full_tile.source, ContainsSubstring("1.25 times truth, from 1 of published/rates.csv"));
+  CHECK_THROWS_WITH(fit_published(rows, peaks, measured_profile(), std::nullopt),
+                    ContainsSubstring("1 rows to fit 4 constants") && ContainsSubstring("--like"));
+}
+
+TEST_CASE("kernels that no row is of are lent at the same fraction of the HBM bandwidth") {
+  Profile lender = truth(1);
+  lender.kernels->streams.push_back({"gather", number(2e-6), number(3e12)});
+  const GpuPeaks twice{peaks.matrix, peaks.hbm * 2, peaks.sms};
+  const KernelFit fit = fit_published(rows_of(truth(1), {512, 1024, 2048, 4096, 8192}), peaks, measured_profile(),
+                                      LentProfile{lender, twice});
+  CHECK_THAT(fit.profile.kernels->stream_of("gather")->bandwidth.value, WithinRel(1.5e12, 1e-12));
+  CHECK(fit.profile.kernels->stream_of("gather")->bandwidth.provenance == Provenance::assumed);
+}
