@@ -1,7 +1,9 @@
 #include "sim/rank_classes.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <set>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -36,8 +38,36 @@ std::vector<std::int32_t> number(const Colours& colours, std::vector<Rank>& firs
   return classes;
 }
 
+/// By column of the route table and source: whether a message takes it. To find a route across a large cluster is not
+/// free, and of each distance most ranks have no use.
+struct UsedRoutes {
+  std::vector<std::vector<bool>> columns;
+  std::set<std::array<std::int32_t, 5>> known;  // column, distance of the source, and the ranks of a set
+
+  void add(const BlockStore& blocks, const RankSet& ranks, const CompiledMessage& message) {
+    if (message.route < 0) return;
+    if (!known.insert({message.route, message.source, ranks.first, ranks.stride, ranks.count}).second) return;
+    const auto column = static_cast<std::size_t>(message.route);
+    if (column >= columns.size())
+      columns.resize(column + 1, std::vector<bool>(static_cast<std::size_t>(blocks.ranks())));
+    for (Rank i = 0; i < ranks.count; ++i)
+      columns[column][static_cast<std::size_t>(blocks.wrap(ranks[i], message.source))] = true;
+  }
+};
+
+void note_routes(const BlockStore& blocks, const CompiledBlock& block, UsedRoutes& used) {
+  for (const CompiledSet& set : block.sets) {
+    for (std::int32_t o = set.first_op; o < set.first_op + set.op_count; ++o) {
+      const CompiledOp& op = block.ops[static_cast<std::size_t>(o)];
+      for (std::int32_t m = op.first_message; m < op.first_message + op.message_count; ++m) {
+        used.add(blocks, set.ranks, block.messages[static_cast<std::size_t>(m)]);
+      }
+    }
+  }
+}
+
 /// By what the ranks themselves do; false once more than `most` differ.
-bool colour_by_ops(BlockStore& blocks, Colours& colours, std::size_t most) {
+bool colour_by_ops(BlockStore& blocks, Colours& colours, UsedRoutes& used, std::size_t most) {
   const Program& program = blocks.program();
   std::vector<bool> seen(static_cast<std::size_t>(program.shapes()));
   std::int64_t splitting = 0, next_check = 4;
@@ -47,6 +77,7 @@ bool colour_by_ops(BlockStore& blocks, Colours& colours, std::size_t most) {
     if (seen[shape]) continue;
     seen[shape] = true;
     CompiledBlock* compiled = blocks.acquire(block);
+    note_routes(blocks, *compiled, used);
     if (compiled->sets.size() > 1) {
       for (std::size_t s = 0; s < compiled->sets.size(); ++s) {
         const RankSet& set = compiled->sets[s].ranks;
@@ -70,10 +101,11 @@ bool colour_by_ops(BlockStore& blocks, Colours& colours, std::size_t most) {
   return first.size() <= most;
 }
 
-void colour_by_routes(BlockStore& blocks, Colours& colours) {
+void colour_by_routes(BlockStore& blocks, Colours& colours, const UsedRoutes& used) {
   RouteTable& routes = blocks.routes();
-  for (std::size_t column = 0; column < routes.columns(); ++column) {
+  for (std::size_t column = 0; column < used.columns.size(); ++column) {
     for (std::size_t rank = 0; rank < colours.size(); ++rank) {
+      if (!used.columns[column][rank]) continue;
       const CachedRoute& route = routes.at(static_cast<RouteTable::Column>(column), static_cast<Rank>(rank));
       colours[rank] = mix(
           colours[rank], mix(static_cast<std::uint64_t>(route.latency), std::bit_cast<std::uint64_t>(route.bandwidth)));
@@ -87,8 +119,9 @@ std::optional<Columns> rank_classes(BlockStore& blocks, const Survey& survey) {
   const auto ranks = static_cast<std::size_t>(blocks.ranks());
   const std::size_t most = ranks / 2;
   Colours colours(ranks);
-  if (!colour_by_ops(blocks, colours, most)) return std::nullopt;
-  colour_by_routes(blocks, colours);
+  UsedRoutes used;
+  if (!colour_by_ops(blocks, colours, used, most)) return std::nullopt;
+  colour_by_routes(blocks, colours, used);
   std::vector<Rank> first;
   std::vector<std::int32_t> classes = number(colours, first);
   for (std::size_t before = 0; first.size() != before && first.size() <= most;) {
