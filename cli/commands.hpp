@@ -9,6 +9,7 @@ void add_simulate(CLI::App& app);
 void add_size(CLI::App& app);
 void add_sweep(CLI::App& app);
 void add_fit(CLI::App& app);
+void add_claim(CLI::App& app);
 void add_list(CLI::App& app);
 void add_box(CLI::App& app);
 void add_reach(CLI::App& app);

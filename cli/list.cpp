@@ -55,6 +55,7 @@ const std::vector<Section>& sections() {
       {"reach", [] { print_files("reach", "reach"); }},
       {"examples", [] { print_files("examples", "scenario"); }},
       {"steps", [] { print_files("steps", "scenario"); }},
+      {"claims", [] { print_files("claims", "claim"); }},
   };
   return all;
 }

@@ -66,6 +66,7 @@ int main(int argc, char** argv) {
   orrery::add_validate(app);
   orrery::add_list(app);
   orrery::add_box(app);
+  orrery::add_claim(app);
   orrery::add_reach(app);
   orrery::add_bench(app);
   try {

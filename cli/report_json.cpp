@@ -106,12 +106,11 @@ Json intensities(const Scenario& s, const Report& r) {
   return list;
 }
 
-Json memory_of(const Scenario& s, const Memory& memory) {
-  Json json = {{"peak_bytes", memory.peak().si()},
-               {"capacity_bytes", s.gpu.hbm_capacity.si()},
-               {"allowance", memory_allowance},
-               {"fits", memory.fits(s.gpu.hbm_capacity)},
-               {"stage", memory.stage}};
+Json memory_of(const Scenario& s, const Report& r) {
+  const Memory& memory = *r.memory;
+  Json json = {{"peak_bytes", memory.peak().si()},          {"peak_at", r.memory_peak},
+               {"capacity_bytes", s.gpu.hbm_capacity.si()}, {"allowance", memory_allowance},
+               {"fits", memory.fits(s.gpu.hbm_capacity)},   {"stage", memory.stage}};
   for (int i = 0; i < memory_parts; ++i) {
     json[fmt::format("{}_bytes", name_of(static_cast<MemoryPart>(i)))] = memory.bytes[static_cast<std::size_t>(i)];
   }
@@ -160,7 +159,7 @@ std::string json_report(const Scenario& s, const Report& r) {
   json["no_intensity"] = r.intensity.without;
   if (r.memory) {
     json["degrees"] = degrees_of(s);
-    json["memory"] = memory_of(s, *r.memory);
+    json["memory"] = memory_of(s, r);
   }
   if (s.variation.perturbation) json["variation"] = variation_json(s.variation);
   if (s.fault_plan.faults) json["faults"] = faults_json(s.fault_plan, s.cluster);

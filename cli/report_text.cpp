@@ -151,10 +151,11 @@ void write_memory(Page& page, const Scenario& s, const Report& r) {
   const bool fits = r.memory->fits(s.gpu.hbm_capacity);
   page.line("memory             {:>12}   of {} per GPU, {} of it left alone: {}", format(r.memory->peak()),
             format(s.gpu.hbm_capacity), percent(memory_allowance), fits ? "fits" : "does not fit");
+  page.line("{:>31}   at the peak: stage {}, {}", "", r.memory->stage + 1, r.memory_peak);
   for (int i = 0; i < memory_parts; ++i) {
     const double bytes = r.memory->bytes[static_cast<std::size_t>(i)];
     if (bytes > 0)
-      page.line("  {:<16} {:>10} {:>9}", name_of(static_cast<MemoryPart>(i)), format(Bytes::from_si(bytes)),
+      page.line("  {:<18} {:>10} {:>9}", name_of(static_cast<MemoryPart>(i)), format(Bytes::from_si(bytes)),
                 percent(bytes / r.memory->peak().si()));
   }
   page.line("");

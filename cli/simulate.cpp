@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "cli/memory_csv.hpp"
 #include "cli/output_file.hpp"
 #include "cli/report_writers.hpp"
 #include "cli/runs.hpp"
@@ -28,6 +29,8 @@ struct SimulateOptions {
   std::string format = "text";
   std::string trace;
   bool traces = false;
+  std::string memory;
+  bool follows_memory = false;
   std::string engine = "auto";
   int runs = 0;     // one, of the scenario's own seed
   int threads = 0;  // by the machine
@@ -39,32 +42,76 @@ Engine simulation_engine(const std::string& name) {
   return *std::find_if(engines.begin(), engines.end(), [&](Engine engine) { return name_of(engine) == name; });
 }
 
-void check_trace_name(const SimulateOptions& options) {
-  if (options.trace.empty()) {
-    throw std::runtime_error("--trace is empty (it names the file to write), write e.g. --trace trace.json");
+/// Of an option that names a file to write.
+void check_output_name(const std::string& name, std::string_view option, const std::string& scenario) {
+  if (name.empty()) {
+    throw std::runtime_error(fmt::format("{0} is empty (it names the file to write), write e.g. {0} {1}", option,
+                                         option == "--trace" ? "trace.json" : "memory.csv"));
   }
   std::error_code error;  // that one of them does not exist is not a mistake here
-  if (std::filesystem::equivalent(options.trace, options.scenario, error)) {
-    throw std::runtime_error(fmt::format(
-        "{}: --trace names the scenario itself (it would be overwritten), name another file", options.trace));
+  if (std::filesystem::equivalent(name, scenario, error)) {
+    throw std::runtime_error(
+        fmt::format("{}: {} names the scenario itself (it would be overwritten), name another file", name, option));
   }
 }
 
-template <class AnyProgram>
-Report trace_program(const Scenario& scenario, const AnyProgram& program, Engine engine, const std::string& name) {
-  OutputFile file(name);
+/// Passes spans on to several.
+class Sinks : public SpanSink {
+ public:
+  void add(SpanSink& sink) { sinks_.push_back(&sink); }
+  void ops(std::span<const Span> spans) override {
+    for (SpanSink* sink : sinks_) sink->ops(spans);
+  }
+  void links(std::span<const LinkSpan> spans) override {
+    for (SpanSink* sink : sinks_) sink->links(spans);
+  }
+
+ private:
+  std::vector<SpanSink*> sinks_;
+};
+
+SimulationResult simulate_into(Sinks& sinks, const Program& program, const Scenario& scenario,
+                               const SimulateOptions& options) {
+  const SimulationOptions how{.engine = simulation_engine(options.engine), .sink = &sinks};
+  if (!options.traces) return simulate(program, scenario, how);
+  OutputFile file(options.trace);
   ChromeTrace trace(file.stream(), program, scenario.cluster);
-  const SimulationResult result = simulate(program, scenario, {.engine = engine, .sink = &trace});
+  sinks.add(trace);
+  SimulationResult result = simulate(program, scenario, how);
   trace.finish();
+  file.keep();
+  return result;
+}
+
+Report traced_attention(const Scenario& scenario, const SimulateOptions& options) {
+  if (options.follows_memory) {
+    throw std::runtime_error(
+        fmt::format("{}: --memory follows a whole step (this one is of less), write scope = \"step\" or leave it out",
+                    scenario.file.string()));
+  }
+  const AttentionProgram program = build_program(scenario);
+  Sinks sinks;
+  return summarize(scenario, program, simulate_into(sinks, program, scenario, options), 0);
+}
+
+Report traced_step(const Scenario& scenario, const SimulateOptions& options) {
+  const StepProgram program = build_step(scenario);
+  Sinks sinks;
+  if (!options.follows_memory) return summarize(scenario, program, simulate_into(sinks, program, scenario, options), 0);
+  OutputFile file(options.memory);
+  VisitTimes times(program);
+  sinks.add(times);
+  const SimulationResult result = simulate_into(sinks, program, scenario, options);
+  write_memory_csv(file.stream(), program, times);
   file.keep();
   return summarize(scenario, program, result, 0);
 }
 
 std::string one_report(const SimulateOptions& options, const Scenario& scenario, Engine engine,
                        std::chrono::steady_clock::time_point start) {
-  Report report = !options.traces       ? predict(scenario, {.engine = engine})
-                  : scenario.whole_step ? trace_program(scenario, build_step(scenario), engine, options.trace)
-                                        : trace_program(scenario, build_program(scenario), engine, options.trace);
+  Report report = !options.traces && !options.follows_memory ? predict(scenario, {.engine = engine})
+                  : scenario.whole_step                      ? traced_step(scenario, options)
+                                                             : traced_attention(scenario, options);
   report.wall_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return options.format == "json"  ? json_report(scenario, report)
          : options.format == "csv" ? csv_report(scenario, report)
@@ -72,8 +119,10 @@ std::string one_report(const SimulateOptions& options, const Scenario& scenario,
 }
 
 std::string report_of_runs(const SimulateOptions& options, const Scenario& scenario, Engine engine) {
-  if (options.traces)
-    throw std::runtime_error("--runs and --trace exclude each other (a trace is of one run), drop one");
+  if (options.traces || options.follows_memory) {
+    throw std::runtime_error(fmt::format("--runs and {0} exclude each other ({0} is of one run), drop one",
+                                         options.traces ? "--trace" : "--memory"));
+  }
   const int threads = options.threads > 0 ? options.threads : default_threads(1);
   const Runs runs = simulate_runs(scenario, engine, options.runs, threads);
   return options.format == "json"  ? runs_json(scenario, runs)
@@ -82,7 +131,8 @@ std::string report_of_runs(const SimulateOptions& options, const Scenario& scena
 }
 
 void run(const SimulateOptions& options) {
-  if (options.traces) check_trace_name(options);
+  if (options.traces) check_output_name(options.trace, "--trace", options.scenario);
+  if (options.follows_memory) check_output_name(options.memory, "--memory", options.scenario);
   const auto start = std::chrono::steady_clock::now();
   const Scenario scenario = load_scenario(options.scenario);
   const Engine engine = simulation_engine(options.engine);
@@ -121,8 +171,11 @@ void add_simulate(CLI::App& app) {
   command->add_option("--threads", options->threads, "Threads for --runs (default: one for each core)")
       ->check(CLI::Range(1, 4096))
       ->needs(runs);
-  command->callback([options, trace] {
+  const CLI::Option* memory =
+      command->add_option("--memory", options->memory, "Of a whole step: write what a rank holds over time, as CSV");
+  command->callback([options, trace, memory] {
     options->traces = trace->count() > 0;
+    options->follows_memory = memory->count() > 0;
     run(*options);
   });
 }

@@ -3,19 +3,17 @@
 
 #include <algorithm>
 #include <charconv>
-#include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "cli/size_report.hpp"
 #include "scenarios/data_files.hpp"
 #include "scenarios/preset_files.hpp"
-#include "scenarios/size_search.hpp"
 #include "sim/units.hpp"
 
 namespace orrery {
@@ -91,22 +89,6 @@ std::vector<Primitive> pattern_of(const std::string& text) {
   return primitives;
 }
 
-GpuOption gpu_option(const std::string& name, const SizeArguments& arguments) {
-  GpuOption option;
-  option.gpu = load_gpu(name);
-  option.gpu.peak(arguments.dtype);
-  const std::vector<std::string> profiles = known_names("profiles");
-  const bool has_own = std::find(profiles.begin(), profiles.end(), option.gpu.name) != profiles.end();
-  option.profile = load_profile(has_own ? option.gpu.name : arguments.profile, option.gpu.name);
-  option.link = load_link(option.gpu.links.front());
-  if (option.link.links_per_gpu != 1) {
-    throw std::runtime_error(fmt::format(
-        "{}: {} chips form a torus (size builds nodes around a switch), describe its cluster in a scenario instead",
-        name, option.gpu.name));
-  }
-  return option;
-}
-
 SizeProblem problem_of(const SizeArguments& a) {
   SizeProblem p;
   p.model = load_model(a.model);
@@ -115,7 +97,8 @@ SizeProblem problem_of(const SizeArguments& a) {
     throw std::runtime_error(fmt::format("--context {} is not in 1 to 2^31, write one of these", a.context));
   p.batch = a.batch;
   p.pass = a.pass == "train" ? StepPass::training : a.pass == "prefill" ? StepPass::prefill : StepPass::decode;
-  p.dtype = a.dtype;
+  p.fp8_matrices = a.dtype == "fp8";
+  p.dtype = p.fp8_matrices ? "bf16" : a.dtype;
   p.primitives = pattern_of(a.attention);
   p.network = load_link(a.network);
   p.node_size = a.node_size;
@@ -123,7 +106,7 @@ SizeProblem problem_of(const SizeArguments& a) {
   p.implementation = load_implementation(a.implementation);
   auto prices = pairs_of(a.prices, "--price");
   for (const std::string& name : split(a.gpus, ',')) {
-    p.gpus.push_back(gpu_option(name, a));
+    p.gpus.push_back(gpu_option(name, a.dtype, a.profile));
     if (!prices.contains(name)) continue;
     p.gpus.back().price_per_hour = number(prices[name], "the price of " + name);
     prices.erase(name);
@@ -169,149 +152,6 @@ SizeOptions options_of(const SizeArguments& a, const SizeProblem& problem) {
   return options;
 }
 
-std::string describe(const SizeProblem& problem, const Candidate& c) {
-  const Degrees& d = c.degrees;
-  std::string text =
-      fmt::format("{} x {}: data {}, tensor {}, pipeline {}, context {}", d.ranks(),
-                  problem.gpus[static_cast<std::size_t>(c.gpu)].gpu.name, d.data, d.tensor, d.pipeline, d.context);
-  if (d.context > 1) {
-    text += fmt::format(" ({}{}, {})", c.schedule->name,
-                        c.members > 1 && c.groups > 1 ? fmt::format(" {} x {}", c.groups, c.members) : "", c.layout);
-  }
-  if (problem.pass == StepPass::training)
-    text += fmt::format(", ZeRO-{}, recompute {}", d.zero, recompute_names()[static_cast<std::size_t>(c.recompute)]);
-  return text;
-}
-
-/// What the best one would gain, simulated anew.
-struct WhatIf {
-  std::string change;
-  Seconds time;
-  std::string note;
-};
-
-std::vector<WhatIf> what_ifs(const SizeProblem& problem, const Sized& best) {
-  std::vector<WhatIf> list;
-  const auto gpu = static_cast<std::size_t>(best.candidate.gpu);
-  const auto add = [&](std::string change, const std::function<void(SizeProblem&, Candidate&)>& edit,
-                       std::string note = "") {
-    SizeProblem changed = problem;
-    Candidate candidate = best.candidate;
-    edit(changed, candidate);
-    list.push_back({std::move(change), simulate_candidate(changed, candidate).time, std::move(note)});
-  };
-  add("matrix units of twice the speed", [&](SizeProblem& p, Candidate&) {
-    for (auto& [dtype, peak] : p.gpus[gpu].gpu.peaks) peak = peak * 2;
-  });
-  add("HBM of twice the bandwidth",
-      [&](SizeProblem& p, Candidate&) { p.gpus[gpu].gpu.hbm_bandwidth = p.gpus[gpu].gpu.hbm_bandwidth * 2; });
-  if (best.gpus > 1)
-    add("links inside nodes of twice the bandwidth",
-        [&](SizeProblem& p, Candidate&) { p.gpus[gpu].link.bandwidth = p.gpus[gpu].link.bandwidth * 2; });
-  if (best.gpus > problem.node_size)
-    add("a network of twice the bandwidth",
-        [&](SizeProblem& p, Candidate&) { p.network.bandwidth = p.network.bandwidth * 2; });
-  const bool full = problem.primitives.front().kind == Primitive::Kind::full;
-  if (full && problem.causal && best.candidate.degrees.context > 1 && problem.pass != StepPass::decode)
-    add("contiguous layout", [](SizeProblem&, Candidate& c) { c.layout = "contiguous"; });
-  constexpr Index k = 1024, period = 16384;
-  if (full && problem.pass != StepPass::decode && problem.tokens > 2 * period) {
-    const auto reach = static_cast<double>(problem.model.layers) * period;
-    add(
-        fmt::format("pi-attention k={}, period={}", k, period),
-        [&](SizeProblem& p, Candidate& c) {
-          p.primitives = {{.kind = Primitive::Kind::window, .left = k},
-                          {.kind = Primitive::Kind::stride, .period = period, .count = 1}};
-          p.prepare();
-          c.layout = "contiguous";
-          for (const ScheduleKind& schedule : schedules()) {
-            if (schedule.slots.hold == ScheduleKind::Slots::Hold::fetched) c.schedule = &schedule;
-          }
-          c.groups = c.degrees.context;
-          c.members = 1;
-        },
-        fmt::format("another model: a token sees {:.3g} tokens back after {} layers", reach, problem.model.layers));
-  }
-  return list;
-}
-
-std::string percent(double fraction) {
-  return fmt::format("{:+.1f} %", 100 * fraction);
-}
-
-void print_text(const SizeProblem& problem, const SizeArguments& a, const SizeResult& r,
-                const std::vector<WhatIf>& ifs) {
-  const bool priced =
-      std::any_of(problem.gpus.begin(), problem.gpus.end(), [](const GpuOption& g) { return g.price_per_hour > 0; });
-  const auto row = [&](const Sized& s) {
-    fmt::print("  {:>10} {:>6}{} {:>7.1f} % {:>10}  {}\n", format(s.step.time), s.gpus,
-               priced ? fmt::format(" {:>9.4g}", s.cost) : "", 100 * s.mfu, format(s.bound.memory),
-               describe(problem, s.candidate));
-    fmt::print("  {:>10} {:>6}{} limited by {} ({:.0f} % of the critical path); no faster than {}\n", "", "", "",
-               s.step.bottleneck, 100 * s.step.bottleneck_share, format(s.bound.time));
-  };
-  fmt::print("{} at {} tokens, {}, batch {}, {} attention, up to {} GPUs\n", problem.model.name, problem.tokens, a.pass,
-             problem.batch, a.attention, problem.max_gpus);
-  fmt::print("assumed    nodes of {} around a switch, {} at full bisection, implementation {}, fused loss\n",
-             problem.node_size, problem.network.name, problem.implementation.name);
-  std::string profiles;
-  for (const GpuOption& g : problem.gpus)
-    profiles += fmt::format("{}{} {}", profiles.empty() ? "" : ", ", g.gpu.name, g.profile.name);
-  fmt::print("profiles   {}\n\n", profiles);
-  fmt::print("{:<12} {:>6}{} {:>9} {:>10}\n", "best: step", "GPUs", priced ? "      cost" : "", "MFU", "memory");
-  for (const Sized& s : r.best) row(s);
-  fmt::print("\nsmallest cluster that fits{}\n", a.target.empty() ? "" : " and meets the target");
-  row(*r.fewest);
-  fmt::print("\nPareto front (time, GPUs{})\n", priced ? ", cost" : "");
-  for (const Sized& s : r.front) row(s);
-  fmt::print("\nwhat would help the best\n");
-  for (const WhatIf& w : ifs) {
-    fmt::print("  {:<42} {:>9}   {:>10}{}\n", w.change, percent(w.time / r.best.front().step.time - 1), format(w.time),
-               w.note.empty() ? "" : "   " + w.note);
-  }
-  fmt::print("\n{} candidates: {} do not fit, {} bounded away, {} simulated\n", r.candidates, r.too_large,
-             r.bounded_away, r.simulated);
-}
-
-nlohmann::ordered_json to_json(const SizeProblem& problem, const Sized& s) {
-  const Degrees& d = s.candidate.degrees;
-  return {{"gpu", problem.gpus[static_cast<std::size_t>(s.candidate.gpu)].gpu.name},
-          {"gpus", s.gpus},
-          {"step_time_s", s.step.time.si()},
-          {"bound_s", s.bound.time.si()},
-          {"cost", s.cost},
-          {"energy_j", s.energy},
-          {"mfu", s.mfu},
-          {"memory_bytes", s.bound.memory.si()},
-          {"data", d.data},
-          {"tensor", d.tensor},
-          {"pipeline", d.pipeline},
-          {"context", d.context},
-          {"schedule", s.candidate.schedule->name},
-          {"groups", s.candidate.groups},
-          {"members", s.candidate.members},
-          {"layout", s.candidate.layout},
-          {"zero", d.zero},
-          {"recompute", recompute_names()[static_cast<std::size_t>(s.candidate.recompute)]},
-          {"microbatches", s.candidate.microbatches},
-          {"bottleneck", s.step.bottleneck},
-          {"bottleneck_share", s.step.bottleneck_share}};
-}
-
-void print_json(const SizeProblem& problem, const SizeResult& r, const std::vector<WhatIf>& ifs) {
-  nlohmann::ordered_json json;
-  json["candidates"] = r.candidates;
-  json["too_large"] = r.too_large;
-  json["bounded_away"] = r.bounded_away;
-  json["simulated"] = r.simulated;
-  for (const Sized& s : r.best) json["best"].push_back(to_json(problem, s));
-  for (const Sized& s : r.front) json["front"].push_back(to_json(problem, s));
-  json["fewest"] = to_json(problem, *r.fewest);
-  for (const WhatIf& w : ifs)
-    json["what_if"].push_back({{"change", w.change}, {"step_time_s", w.time.si()}, {"note", w.note}});
-  fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-}
-
 void run(const SizeArguments& a) {
   const SizeProblem problem = problem_of(a);
   const SizeResult result = search(problem, options_of(a, problem));
@@ -328,11 +168,11 @@ void run(const SizeArguments& a) {
                     problem.max_gpus, a.target, format(result.fastest->step.time), 100 * result.fastest->mfu,
                     result.fastest->step.bottleneck, describe(problem, result.fastest->candidate)));
   }
-  const std::vector<WhatIf> ifs = what_ifs(problem, result.best.front());
+  const SizeReport report{problem, result, what_ifs(problem, result.best.front()), a.pass, a.attention, a.target};
   if (a.format == "json") {
-    print_json(problem, result, ifs);
+    print_size_json(report);
   } else {
-    print_text(problem, a, result, ifs);
+    print_size_text(report);
   }
 }
 
@@ -367,8 +207,8 @@ void add_size(CLI::App& app) {
   command->add_option("--implementation", a->implementation, "A name of `orrery list implementations`")
       ->capture_default_str();
   command->add_option("--profile", a->profile, "For GPUs that have no profile of their own")->capture_default_str();
-  command->add_option("--dtype", a->dtype, "bf16, fp16 or fp32")
-      ->check(CLI::IsMember({"bf16", "fp16", "fp32"}))
+  command->add_option("--dtype", a->dtype, "bf16, fp16, fp32, or fp8: the matrices of the layers, the rest in bf16")
+      ->check(CLI::IsMember({"bf16", "fp16", "fp32", "fp8"}))
       ->capture_default_str();
   command->add_option("--keep", a->keep, "How many of the best to show")
       ->check(CLI::Range(1, 100))

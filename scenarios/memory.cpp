@@ -114,7 +114,9 @@ double bytes_in_work(const MemoryInput& in) {
   return tokens * (std::max(of_attention, of_ffn) + scores);
 }
 
-Memory memory_of_stage(const MemoryInput& in, int stage) {
+}  // namespace
+
+StageMemory::StageMemory(const MemoryInput& in, int stage) {
   const Degrees& d = in.degrees;
   const ModelShape& m = *in.model;
   const bool first = stage == 0, last = stage == d.pipeline - 1, training = in.pass == StepPass::training;
@@ -124,42 +126,65 @@ Memory memory_of_stage(const MemoryInput& in, int stage) {
   const double parameters = layers * of_layer + tables;
   const double replicas = d.replicas();
   const double tokens = tokens_of_rank(in);
-  Memory memory;
-  memory.stage = stage;
-  memory[MemoryPart::parameters] = parameters * in.state.parameter / (d.zero >= 3 ? replicas : 1);
+  always_.stage = stage;
+  always_[MemoryPart::parameters] = parameters * in.state.parameter / (d.zero >= 3 ? replicas : 1);
   if (training) {
-    memory[MemoryPart::gradients] = parameters * in.state.gradient / (d.zero >= 2 ? replicas : 1);
-    memory[MemoryPart::optimizer] = parameters * in.state.optimizer / (d.zero >= 1 ? replicas : 1);
+    always_[MemoryPart::gradients] = parameters * in.state.gradient / (d.zero >= 2 ? replicas : 1);
+    always_[MemoryPart::optimizer] = parameters * in.state.optimizer / (d.zero >= 1 ? replicas : 1);
   }
   if (replicas > 1) {
     // The tables stay gathered from forward to backward, as the root of FSDP does.
-    if (d.zero >= 3) memory[MemoryPart::gathered] += (std::min(2.0, layers) * of_layer + tables) * in.state.parameter;
-    if (d.zero >= 2 && training) memory[MemoryPart::gathered] += of_layer * in.state.gradient;
+    if (d.zero >= 3) {
+      always_[MemoryPart::gathered] = tables * in.state.parameter;
+      gathered_layer_ = of_layer * in.state.parameter;
+    }
+    if (d.zero >= 2 && training) layer_gradients_ = of_layer * in.state.gradient;
   }
-  if (training) {
-    const double chunks = chunks_in_flight(d, stage, in.microbatches);
-    memory[MemoryPart::activations] = chunks * layers / d.virtual_stages * tokens * kept_per_layer(in, in.recompute);
-  }
-  memory[MemoryPart::layer_in_work] = bytes_in_work(in);
   const double key_bytes = 2 * static_cast<double>(m.kv_heads * m.head_dim) * key_share(m, d) * in.element_bytes;
   const double own_rows = in.sequences * in.tokens / d.context;
-  const bool with_gradients = training && in.gradients_of_layer;
-  memory[MemoryPart::visiting_kv] =
-      own_rows * key_bytes * (in.visiting.keys + (with_gradients ? in.visiting.gradients : 0));
-  if (!training) memory[MemoryPart::kv_cache] = layers * own_rows * key_bytes;
+  if (training) {
+    kept_layer_ = tokens * kept_per_layer(in, in.recompute);
+    if (in.gradients_of_layer) visiting_gradients_ = own_rows * key_bytes * in.visiting.gradients;
+  } else {
+    always_[MemoryPart::kv_cache] = layers * own_rows * key_bytes;
+  }
+  in_work_ = bytes_in_work(in);
+  visiting_keys_ = own_rows * key_bytes * in.visiting.keys;
   if (last) {
     // Logits, in training also their fp32 softmax and the gradient; an inference step needs the last token's.
     const double rows = training ? (in.fused_loss ? std::min(tokens, loss_chunk) : tokens) : in.sequences;
-    memory[MemoryPart::logits] =
-        rows * static_cast<double>(m.vocabulary) / d.tensor * (training ? 2 * in.element_bytes + 4 : 4);
+    logits_ = rows * static_cast<double>(m.vocabulary) / d.tensor * (training ? 2 * in.element_bytes + 4 : 4);
   }
   for (const int degree : {d.replicas(), d.tensor, d.pipeline}) {
-    if (degree > 1) memory[MemoryPart::workspace] += communicator_bytes;
+    if (degree > 1) always_[MemoryPart::workspace] += communicator_bytes;
   }
+  stage_layers_ = layers;
+  most_kept_ = training ? chunks_in_flight(d, stage, in.microbatches) * layers / d.virtual_stages : 0;
+  deepest_ = training ? MemoryMoment::Kind::backward : MemoryMoment::Kind::forward;
+}
+
+Memory StageMemory::at(const MemoryMoment& moment) const {
+  using Kind = MemoryMoment::Kind;
+  Memory memory = always_;
+  const bool in_layer = moment.kind != Kind::between, backward = moment.kind == Kind::backward;
+  const bool holds_work = backward || moment.kind == Kind::recompute || deepest_ == Kind::forward;
+  memory[MemoryPart::gathered] += std::min<double>(moment.gathered_layers, stage_layers_) * gathered_layer_;
+  memory[MemoryPart::activations] = moment.kept_layers * kept_layer_;
+  if (in_layer && holds_work) memory[MemoryPart::layer_in_work] = in_work_;
+  if (in_layer) memory[MemoryPart::visiting_kv] = visiting_keys_;
+  if (backward) {
+    memory[MemoryPart::gathered] += layer_gradients_;
+    memory[MemoryPart::visiting_gradients] = visiting_gradients_;
+  }
+  if (moment.logits) memory[MemoryPart::logits] = logits_;
   return memory;
 }
 
-}  // namespace
+Memory StageMemory::most() const {
+  const Memory layer = at({deepest_, most_kept_, 2, false});
+  const Memory head = at({MemoryMoment::Kind::between, most_kept_, 1, true});
+  return head.peak() > layer.peak() ? head : layer;
+}
 
 std::span<const std::string_view> recompute_names() {
   static constexpr std::array<std::string_view, recompute_kinds> names = {"none", "selective", "blocks", "full"};
@@ -168,8 +193,8 @@ std::span<const std::string_view> recompute_names() {
 
 std::string_view name_of(MemoryPart part) {
   constexpr std::array<std::string_view, memory_parts> names = {
-      "parameters",    "gradients",   "optimizer", "gathered", "activations",
-      "layer_in_work", "visiting_kv", "kv_cache",  "logits",   "workspace"};
+      "parameters",  "gradients",          "optimizer", "gathered", "activations", "layer_in_work",
+      "visiting_kv", "visiting_gradients", "kv_cache",  "logits",   "workspace"};
   return names[static_cast<std::size_t>(part)];
 }
 
@@ -198,9 +223,9 @@ int chunks_in_flight(const Degrees& d, int stage, int microbatches) {
 }
 
 Memory memory_of(const MemoryInput& in) {
-  Memory most = memory_of_stage(in, 0);
+  const Memory most = StageMemory(in, 0).most();
   if (in.degrees.pipeline == 1) return most;
-  const Memory last = memory_of_stage(in, in.degrees.pipeline - 1);
+  const Memory last = StageMemory(in, in.degrees.pipeline - 1).most();
   return last.peak() > most.peak() ? last : most;
 }
 

@@ -56,11 +56,12 @@ enum class MemoryPart : std::uint8_t {
   parameters,
   gradients,
   optimizer,
-  gathered,       // ZeRO-3: parameters of layers in work and the next; ZeRO-2 and 3: gradients of one layer
-  activations,    // kept for backward, of all microbatches in flight
-  layer_in_work,  // recomputed activations, and the gradients beside them
-  visiting_kv,    // blocks of other ranks and their gradients
-  kv_cache,       // prefill and decode
+  gathered,            // ZeRO-3: parameters of layers in work and the next; ZeRO-2 and 3: gradients of one layer
+  activations,         // kept for backward, of all microbatches in flight
+  layer_in_work,       // recomputed activations, and the gradients beside them
+  visiting_kv,         // blocks of other ranks: the buffers that hold one while the next arrives
+  visiting_gradients,  // dK and dV of such blocks
+  kv_cache,            // prefill and decode
   logits,
   workspace,  // buffers of collectives
 };
@@ -83,6 +84,33 @@ inline constexpr double memory_allowance = 0.03;
 
 /// Bytes that one layer keeps for backward, of the tokens of one rank; `again`: what of it backward computes again.
 double kept_per_layer(const MemoryInput& input, Recompute recompute);
+
+/// What is under way on a rank of a stage.
+struct MemoryMoment {
+  enum class Kind : std::uint8_t { between, forward, recompute, backward };
+  Kind kind = Kind::between;  // the layer in work, or what comes before and after the layers
+  double kept_layers = 0;     // whose activations wait for their backward pass, of all microbatches
+  int gathered_layers = 0;    // ZeRO-3
+  bool logits = false;
+};
+
+/// Of a rank of one stage, at any moment of its step. What a forward pass of training makes beyond what it keeps is
+/// left out: the backward pass of the layer needs more.
+class StageMemory {
+ public:
+  StageMemory(const MemoryInput& input, int stage);
+  Memory at(const MemoryMoment& moment) const;
+  /// Of the two moments that can be the peak: with all layers kept that ever are, the first layer of a backward pass,
+  /// or the head.
+  Memory most() const;
+
+ private:
+  Memory always_;  // parts that do not change
+  double gathered_layer_ = 0, layer_gradients_ = 0, kept_layer_ = 0, in_work_ = 0;
+  double visiting_keys_ = 0, visiting_gradients_ = 0, logits_ = 0;
+  double stage_layers_ = 0, most_kept_ = 0;
+  MemoryMoment::Kind deepest_ = MemoryMoment::Kind::backward;
+};
 
 /// Of the stage that needs most: the first, which has most microbatches in flight, or the last, which has the logits.
 Memory memory_of(const MemoryInput& input);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "scenarios/memory_over_time.hpp"
 #include "scenarios/step_scenario.hpp"
 #include "scenarios/used_constants.hpp"
 
@@ -166,7 +167,9 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
 
 Report summarize(const Scenario& s, const StepProgram& program, const SimulationResult& result, double wall_s) {
   Report report = summarize_any(s, program, result, wall_s);
-  report.memory = memory_of(memory_input(s));
+  const MemoryPoint fullest = fullest_point(program);
+  report.memory = fullest.memory;
+  report.memory_peak = fullest.what();
   return report;
 }
 

@@ -59,7 +59,8 @@ struct Report {
   double mfu = 0;
   double imbalance = 1;  // compute time of the busiest rank / mean
   Intensities intensity;
-  std::optional<Memory> memory;  // of the stage that needs most; whole steps
+  std::optional<Memory> memory;  // of the stage that needs most, at its peak; whole steps
+  std::string memory_peak;       // when that is
   std::vector<PhaseReport> phases;
   std::vector<Share> critical_path;
   std::vector<LinkReport> links;  // those that carried anything

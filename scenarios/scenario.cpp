@@ -37,6 +37,15 @@ void read_workload(const Table& table, Scenario& s) {
   s.whole_step = scope == "step";
   if (s.decode && !s.whole_step)
     throw table.error_at("pass", "decode is simulated as a whole step only (scope is less), write scope = \"step\"");
+  if (table.has("matrix_dtype")) {
+    s.fp8_matrices = table.choice("matrix_dtype", {"fp8", s.dtype.c_str()}) == "fp8";
+    if (s.fp8_matrices && (!s.whole_step || s.dtype == "fp32")) {
+      throw table.error_at(
+          "matrix_dtype",
+          "matrices in fp8 are those of a whole step beside 16-bit attention (this is something else), "
+          "write scope = \"step\" and dtype = \"bf16\"");
+    }
+  }
   s.layers = static_cast<int>(s.model.layers);
   if (table.has("layers")) s.layers = static_cast<int>(table.count("layers", 1, s.model.layers));
 }
@@ -290,6 +299,9 @@ void read_cluster_table(const Table& table, Scenario& s) {
     throw table.error_at("gpu",
                          fmt::format("{} has no {} peak in its file, use another dtype or GPU", s.gpu.name, s.dtype));
   }
+  if (s.fp8_matrices && !s.gpu.peaks.contains("fp8"))
+    throw table.error_at(
+        "gpu", fmt::format("{} has no fp8 peak in its file, use another GPU or leave matrix_dtype out", s.gpu.name));
   s.profile = load_named(table, "profile", "profiles",
                          [&](const std::string& name) { return load_profile(name, s.gpu.name, table.file()); });
   ClusterDescription description = read_cluster(table, s.ranks(), s.gpu, s.profile.link_efficiency.value);

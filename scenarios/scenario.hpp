@@ -55,6 +55,7 @@ struct Scenario {
   Recompute recompute = Recompute::none;
   int microbatches = 1;
   bool fused_loss = false, blockwise_ffn = false;
+  bool fp8_matrices = false;  // of the layers
 
   Gpu gpu;
   Profile profile;

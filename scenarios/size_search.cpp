@@ -1,6 +1,7 @@
 #include "scenarios/size_search.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <future>
 #include <map>
 #include <numeric>
@@ -133,14 +134,14 @@ class Search {
 
   void simulate_all(const std::vector<const Entry*>& chosen) {
     std::vector<SimulatedStep> steps(chosen.size());
-    const auto work = [&](std::size_t first, std::size_t stride) {
-      for (std::size_t i = first; i < chosen.size(); i += stride)
+    std::atomic<std::size_t> next{0};
+    const auto work = [&] {
+      for (std::size_t i = next++; i < chosen.size(); i = next++)
         steps[i] = simulate_candidate(problem_, chosen[i]->candidate);
     };
     std::vector<std::future<void>> helpers;
-    const auto threads = static_cast<std::size_t>(std::max(1, options_.threads));
-    for (std::size_t t = 1; t < threads; ++t) helpers.push_back(std::async(std::launch::async, work, t, threads));
-    work(0, threads);
+    for (int t = 1; t < options_.threads; ++t) helpers.push_back(std::async(std::launch::async, work));
+    work();
     for (std::future<void>& helper : helpers) helper.get();
     for (std::size_t i = 0; i < chosen.size(); ++i) note(*chosen[i], steps[i]);
   }

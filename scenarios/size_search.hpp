@@ -5,7 +5,8 @@
 #include <optional>
 #include <vector>
 
-#include "scenarios/size_candidate.hpp"
+#include "scenarios/size_bound.hpp"
+#include "scenarios/size_simulation.hpp"
 
 namespace orrery {
 

@@ -12,14 +12,25 @@ struct KernelPieces {
 
   /// One or more matrix products of `rows` x `width`, `outputs` elements per row in all.
   DenseCost matrices(double rows, double weights, double inputs, double outputs, double products) const {
+    return matrices(rows, weights, inputs, outputs, products, in.peaks, in.shape.element_bytes);
+  }
+  /// Of a layer: in fp8, if that is asked for.
+  DenseCost layer_matrices(double rows, double weights, double inputs, double outputs, double products) const {
+    if (!(in.fp8_rate > FlopsPerSecond())) return matrices(rows, weights, inputs, outputs, products);
+    GpuPeaks peaks = in.peaks;
+    peaks.matrix = in.fp8_rate;
+    return matrices(rows, weights, inputs, outputs, products, peaks, 1);
+  }
+  DenseCost matrices(double rows, double weights, double inputs, double outputs, double products, const GpuPeaks& peaks,
+                     double operand_bytes) const {
     if (rows == 0 || weights == 0) return {};
-    const double e = in.shape.element_bytes;
-    DenseShape shape{.flops = Flops::from_si(2 * rows * weights),
-                     .bytes = Bytes::from_si(e * (weights + rows * (inputs + outputs))),
-                     .outputs = rows * outputs,
-                     .products = products,
-                     .element_bytes = e};
-    const KernelCost cost = dense_cost(shape, in.peaks, profile, in.regime);
+    DenseShape shape{
+        .flops = Flops::from_si(2 * rows * weights),
+        .bytes = Bytes::from_si(operand_bytes * (weights + rows * inputs) + in.shape.element_bytes * rows * outputs),
+        .outputs = rows * outputs,
+        .products = products,
+        .element_bytes = operand_bytes};
+    const KernelCost cost = dense_cost(shape, peaks, profile, in.regime);
     return {cost.duration, cost.hbm_traffic, cost.flops};
   }
 
@@ -56,12 +67,12 @@ StepCosts step_costs(const StepCostInput& input, const Profile& profile) {
   const double ffn = static_cast<double>(m.ffn_hidden) / t, gates = m.gated_ffn ? 2 : 1;
   const double between = rows / (d.sequence_parallel ? t : 1) * h;
   StepCosts c;
-  c.qkv = p.matrices(rows, h * (queries + 2 * keys), h, queries + 2 * keys, 1);
+  c.qkv = p.layer_matrices(rows, h * (queries + 2 * keys), h, queries + 2 * keys, 1);
   p.stream(c.qkv, 2 * between, "rms_norm");
   p.stream(c.qkv, 2 * rows * (queries + keys), "rotary");
-  c.output = p.matrices(rows, queries * h, queries, h, 1);
+  c.output = p.layer_matrices(rows, queries * h, queries, h, 1);
   p.stream(c.output, 3 * between, "add");
-  c.mlp = p.matrices(rows, (gates + 1) * h * ffn, h + ffn, gates * ffn + h, 2);
+  c.mlp = p.layer_matrices(rows, (gates + 1) * h * ffn, h + ffn, gates * ffn + h, 2);
   p.stream(c.mlp, 2 * between, "rms_norm");
   p.stream(c.mlp, (gates + 1) * rows * ffn, "swiglu");
   p.stream(c.mlp, 3 * between, "add");

@@ -39,6 +39,9 @@ struct StepCostInput {
   MemoryInput shape;  // degrees, tokens, microbatch and types
   GpuPeaks peaks;
   Regime regime = Regime::sustained;
+  /// Of the matrices of the layers, if they multiply in fp8 as Transformer Engine has it: inputs and weights of one
+  /// byte, results of two; attention and the head stay in 16 bits. 0: all in one type.
+  FlopsPerSecond fp8_rate{};
 };
 
 StepCosts step_costs(const StepCostInput& input, const Profile& profile);

@@ -143,6 +143,7 @@ class StepProgram::Writer {
       if (signal.rank >= 0) signal.rank = grid.moved(rank_, Axis::context, signal.rank);
       return signal;
     };
+    const StepProgramInput& in = program_.input_;
     for (Op op : scratch_.ops()) {
       messages_.assign(scratch_.messages_of(op).begin(), scratch_.messages_of(op).end());
       for (Message& message : messages_) {
@@ -154,6 +155,7 @@ class StepProgram::Writer {
         op.waits[static_cast<std::size_t>(i)].signal = there(op.waits[static_cast<std::size_t>(i)].signal);
       op.started = there(op.started);
       for (SignalRef& signal : op.finished) signal = there(signal);
+      if (in.steps > 1) repeat(op);
       add(op, messages_);
     }
   }
@@ -172,6 +174,17 @@ class StepProgram::Writer {
     op.launch = to_ticks(Seconds::from_si(implementation_.launch.value));
     op.sms = implementation_.sms.value;
     return op;
+  }
+  /// Makes an op of a ring's step, and its messages, as much as several; heads are exchanged once a layer.
+  void repeat(Op& op) {
+    const StepProgramInput& in = program_.input_;
+    const auto category = static_cast<Category>(op.category);
+    if (category == Category::head_exchange || category == Category::marker) return;
+    op.duration *= in.steps;
+    op.hbm_traffic = op.hbm_traffic * in.steps;
+    if (messages_.empty()) return;
+    for (Message& message : messages_) message.size = message.size * in.steps;
+    op.duration += to_ticks(std::max(in.local_latency, in.node_latency) * (in.steps - 1.0));
   }
   void add(Op op, std::span<const Message> messages = {}) {
     op.phase = phase_;
@@ -192,8 +205,10 @@ class StepProgram::Writer {
 
 namespace {
 
-Degrees folded(Degrees degrees, int folds) {
-  degrees.data /= folds;
+Degrees folded(const StepProgramInput& input) {
+  Degrees degrees = input.shape.degrees;
+  degrees.data /= input.folds;
+  degrees.context /= input.context_folds;
   return degrees;
 }
 
@@ -213,12 +228,14 @@ std::vector<RingPart> unfolded(std::vector<RingPart> parts, int folds) {
 StepProgram::StepProgram(StepProgramInput input)
     : input_(std::move(input)),
       degrees_(input_.shape.degrees),
-      costs_(step_costs({input_.shape, input_.attention.peaks, input_.attention.regime}, input_.attention.profile)),
+      costs_(step_costs({input_.shape, input_.attention.peaks, input_.attention.regime, input_.fp8_rate},
+                        input_.attention.profile)),
       attention_(input_.attention),
-      grid_(folded(degrees_, input_.folds), input_.placement),
+      grid_(folded(input_), input_.placement),
       tensor_(ring_parts(grid_, {Axis::tensor}, input_.node_size)),
-      replicas_(unfolded(ring_parts(grid_, {Axis::context, Axis::data}, input_.node_size), input_.folds)),
-      context_(ring_parts(grid_, {Axis::context}, input_.node_size)) {
+      replicas_(unfolded(ring_parts(grid_, {Axis::context, Axis::data}, input_.node_size),
+                         input_.folds * input_.context_folds)),
+      context_(unfolded(ring_parts(grid_, {Axis::context}, input_.node_size), input_.context_folds)) {
   const int chunks = degrees_.pipeline * degrees_.virtual_stages;
   if (input_.shape.layers % chunks != 0) {
     throw std::invalid_argument(
@@ -414,6 +431,20 @@ std::span<const std::int64_t> StepProgram::counts_before(std::int64_t block) con
   if (visit == nullptr) return slot.before;
   const auto place = static_cast<std::size_t>(visit - slot.plan->visits.data());
   return visit_counts_[static_cast<std::size_t>(block / slot_blocks_)][place];
+}
+
+std::vector<StepVisit> StepProgram::visits_of(int stage) const {
+  const int chunks = degrees_.pipeline * degrees_.virtual_stages;
+  std::vector<StepVisit> all;
+  std::int64_t first_block = 0;
+  for (const Slot& slot : stages_[static_cast<std::size_t>(stage)]) {
+    for (const VisitPlan& visit : slot.plan->visits) {
+      all.push_back({visit.kind, slot.microbatch, visit.layer, slot.plan->forward, slot.plan->chunk == 0,
+                     slot.plan->chunk == chunks - 1, first_block + visit.first_block});
+    }
+    first_block += slot_blocks_;
+  }
+  return all;
 }
 
 // --- Ranks that do the same ---

@@ -29,15 +29,31 @@ struct StepProgramInput {
   /// One sequence (or a microbatch of them) on the context ranks of one tensor rank: its share of the heads.
   AttentionProgramInput attention;
   MemoryInput shape;
+  FlopsPerSecond fp8_rate{};  // see StepCostInput
   Placement placement = usual_placement;
   Rank node_size = 1;  // ranks that share a fast network
   /// Data-parallel replicas that each simulated one stands for: they do the same, so a few show what all do. Their
   /// collectives count all members.
   int folds = 1;
+  /// The same of the sequence: `attention` is that of a ring of so many times fewer groups, and tokens, than `shape`,
+  /// and each of its steps stands for `steps` of them: it computes and sends as much.
+  int context_folds = 1;
+  int steps = 1;
   Seconds local_latency, node_latency;  // of a hop inside a node, between nodes
 };
 
 std::span<const std::string> step_category_names();
+
+/// One turn of a stage's work: a layer of a microbatch, or what precedes or follows the layers of a chunk.
+struct StepVisit {
+  enum class Kind : std::uint8_t { begin, forward, recompute, backward, end };
+  Kind kind = Kind::begin;
+  int microbatch = 0;
+  int layer = 0;        // of the model
+  bool forward = true;  // pass of the slot it is in
+  bool first_chunk = false, last_chunk = false;
+  std::int64_t first_block = 0;
+};
 
 class StepProgram final : public Program {
  public:
@@ -58,12 +74,17 @@ class StepProgram final : public Program {
 
   const StepProgramInput& input() const { return input_; }
   const AttentionProgram& attention() const { return attention_; }
+  int stages() const { return degrees_.pipeline; }
+  int stage_of(Rank rank) const { return grid_.at(rank, Axis::pipeline); }
+  Rank first_rank(int stage) const { return grid_.moved(0, Axis::pipeline, stage); }
+  /// In the order in which the stage's ranks do them.
+  std::vector<StepVisit> visits_of(int stage) const;
   /// Of a step of all ranks; recomputation counts as executed only.
   AttentionProgram::FlopTotals flops_of(Rank rank) const;
 
  private:
   using Counts = std::vector<std::int64_t>;
-  enum class VisitKind : std::uint8_t { begin, forward, recompute, backward, end };
+  using VisitKind = StepVisit::Kind;
   struct VisitPlan {
     VisitKind kind = VisitKind::begin;
     int layer = 0;

@@ -58,13 +58,18 @@ MemoryInput memory_input(const Scenario& s) {
   return in;
 }
 
-StepProgram build_step(const Scenario& s, int folds) {
+StepProgram build_step(const Scenario& s, const Folds& folds) {
   StepProgramInput input;
   input.attention = attention_input(s);
   input.shape = memory_input(s);
+  if (s.fp8_matrices) input.fp8_rate = s.gpu.peak("fp8");
   input.node_size = s.node_size;
-  input.folds = folds;
-  const Rank ranks = s.ranks() / folds;
+  input.shape.tokens *= folds.context;
+  input.shape.degrees.context *= folds.context;
+  input.folds = folds.data;
+  input.context_folds = folds.context;
+  input.steps = folds.steps;
+  const Rank ranks = s.ranks() / folds.data;
   if (ranks > 1 && s.node_size > 1) input.local_latency = s.cluster.route(0, 1).latency;
   if (ranks > s.node_size) input.node_latency = s.cluster.route(0, s.node_size).latency;
   return StepProgram(std::move(input));

@@ -8,7 +8,10 @@ namespace orrery {
 
 MemoryInput memory_input(const Scenario& scenario);
 /// The scenario, whose model the program refers to, outlives it.
-StepProgram build_step(const Scenario& scenario, int folds = 1);
+struct Folds {
+  int data = 1, context = 1, steps = 1;  // see StepProgramInput; the scenario's context is divided already
+};
+StepProgram build_step(const Scenario& scenario, const Folds& folds = {});
 
 /// Rows that a rank fetches for its pattern, at most, over its own rows; contiguous blocks.
 double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups);

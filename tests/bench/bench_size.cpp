@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "scenarios/preset_files.hpp"
-#include "scenarios/size_candidate.hpp"
+#include "scenarios/size_bound.hpp"
 
 int main() {
   using namespace orrery;

@@ -98,6 +98,11 @@ int main(int argc, char** argv) {
     rows.push_back(row("llama8b_64gpu_step_s", few.seconds, "s", 0.02, 0.01));
     const Run many = run_often(program, simulate + "/llama3_8b_fsdp_4096.toml", 3);
     rows.push_back(row("llama8b_4096gpu_step_s", many.seconds, "s", 0.2, 0.1));
+    const Run size = run_often(program,
+                               "size --format json --model llama3_70b --context 1M --pass train --max-gpus 4096 --gpu "
+                               "a100_80_sxm,h100_sxm,h200_sxm,b200_sxm,gh200,h800_sxm",
+                               1);
+    rows.push_back(row("size_llama70b_1m_s", size.seconds, "s", 10, 5));
     for (int i = 4; i < argc; ++i) add_rows_of(argv[i], rows);
     fmt::print("{:<32} {:>12} {:<10} {:>10} {:>10}\n", "name", "value", "unit", "must", "aim");
     for (const Json& r : rows) {

@@ -1,6 +1,7 @@
 // Whole steps and the search for clusters, as a user runs them.
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "cli/report_writers.hpp"
 #include "scenarios/step_scenario.hpp"
@@ -66,6 +67,89 @@ TEST_CASE("a size that cannot be says in one sentence what is wrong and what to 
   CHECK_THAT(error_of("size --model llama4 --context 32K --pass train"), ContainsSubstring("llama4"));
   CHECK_THAT(error_of("size --model llama3_8b --context many --pass train"), ContainsSubstring("many"));
   CHECK_THAT(error_of("size --model llama3_8b --context 32K --pass train --gpu tpu_v4"), ContainsSubstring("torus"));
+  CHECK_THAT(error_of("size --model llama3_8b --context 32K --pass train --gpu a100_80_sxm --dtype fp8"),
+             ContainsSubstring("fp8"));
+}
+
+TEST_CASE("size takes a Hugging Face config.json, and says what it lacks") {
+  const TemporaryFolder folder;
+  const std::string complete =
+      R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "num_hidden_layers": 16,
+          "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256})";
+  const std::string rest = " --context 8K --pass train --gpu h100_sxm --max-gpus 2";
+  const ProgramRun run = run_program("size --model " + folder.write("config.json", complete).string() + rest);
+  INFO(run.error);
+  CHECK(run.exit_code == 0);
+  CHECK_THAT(run.output, ContainsSubstring("smallest cluster that fits"));
+  std::string lacking = complete;
+  lacking.replace(lacking.find("\"hidden_size\": 2048, "), 21, "");
+  const fs::path file = folder.write("config.json", lacking);
+  CHECK_THAT(error_of("size --model " + file.string() + rest),
+             ContainsSubstring("config.json") && ContainsSubstring("hidden_size"));
+}
+
+TEST_CASE("claims print their line and curve, and are refused with one sentence") {
+  const ProgramRun flops = run_program("claim pi_fewer_flops");
+  CHECK(flops.exit_code == 0);
+  CHECK_THAT(flops.output, ContainsSubstring("assumed") && ContainsSubstring("      1024       74         2048"));
+  const auto json = nlohmann::json::parse(run_program("claim pi_fewer_flops --format json").output);
+  for (const auto& row : json["line"]) {
+    const double n = row["tokens"], h = row["hidden"], w = row["keys"];
+    CHECK_THAT((n - w) / (6 * h + n), WithinRel(0.241, 1e-9));
+  }
+
+  const fs::path file = fs::path(ORRERY_SOURCE_DIR) / "scenarios/claims/pi_half_the_gpus.toml";
+  const TemporaryFolder folder;
+  const auto edited = [&](const std::string& from, const std::string& to) {
+    std::string text = read_file(file);
+    text.replace(text.find(from), from.size(), to);
+    return folder.write("x.toml", text).string();
+  };
+  const std::string small_one =
+      edited(R"(["32K", "64K", "128K", "256K", "512K", "1M", "2M", "4M"])", R"(["32K", "64K"])");
+  const ProgramRun gpus = run_program("claim --format json " + small_one);
+  INFO(gpus.error);
+  REQUIRE(gpus.exit_code == 0);
+  for (const auto& row : nlohmann::json::parse(gpus.output)["curve"]) {
+    CHECK(row["holds"]["exact_gpus"].get<int>() >= 1);
+    CHECK(row["keeps_up"].size() == 2);
+  }
+  CHECK_THAT(error_of("claim nothing"), ContainsSubstring("nothing"));
+  CHECK_THAT(error_of("claim " + edited("fewer = 0.5", "fewer = 50")), ContainsSubstring("not in 0 to 1"));
+  CHECK_THAT(error_of("claim " + edited("k = 1024 ", "kk = 1024 ")), ContainsSubstring("k"));
+  CHECK_THAT(error_of("claim " + edited("claim = \"gpus\"", "claim = \"speed\"")), ContainsSubstring("flops, gpus"));
+}
+
+TEST_CASE("the memory of a step over time is a CSV file whose parts add up") {
+  const TemporaryFolder folder;
+  const std::string out = (folder.path() / "m.csv").string();
+  const std::string step = std::string(ORRERY_SOURCE_DIR) + "/scenarios/steps/llama3_8b_8k_fsdp_64.toml";
+  const ProgramRun run = run_program("simulate --format json --memory " + out + " " + step);
+  REQUIRE(run.exit_code == 0);
+  std::istringstream lines(read_file(out));
+  std::string line;
+  std::getline(lines, line);
+  CHECK(line.starts_with("stage,rank,start_s,end_s,visit,total_bytes,parameters_bytes"));
+  double peak = 0;
+  while (std::getline(lines, line)) {
+    const std::size_t quote = line.rfind('"');  // the visit has a comma in it
+    std::istringstream numbers(line.substr(quote + 2));
+    std::vector<double> values;
+    for (std::string cell; std::getline(numbers, cell, ',');) values.push_back(std::stod(cell));
+    REQUIRE(values.size() == 1 + static_cast<std::size_t>(memory_parts));
+    double sum = 0;
+    for (std::size_t i = 1; i < values.size(); ++i) sum += values[i];
+    CHECK_THAT(values[0], WithinAbs(sum, memory_parts));
+    peak = std::max(peak, values[0]);
+  }
+  const auto json = nlohmann::json::parse(run.output);
+  CHECK_THAT(json["memory"]["peak_bytes"].get<double>(), WithinRel(peak, 1e-9));
+  // Its loss is not fused: the logits are what fills it.
+  CHECK_THAT(json["memory"]["peak_at"].get<std::string>(), ContainsSubstring("after the layers"));
+  const std::string ring = std::string(ORRERY_SOURCE_DIR) + "/scenarios/examples/lwm_7b_1m_ring.toml";
+  CHECK_THAT(error_of("simulate --memory " + out + " " + ring), ContainsSubstring("follows a whole step"));
+  CHECK_THAT(error_of("simulate --memory " + step + " " + step), ContainsSubstring("names the scenario itself"));
+  CHECK_THAT(error_of("simulate --memory /nowhere/m.csv " + step), ContainsSubstring("/nowhere/m.csv"));
 }
 
 TEST_CASE("degrees of parallelism that contradict each other are named") {
@@ -80,6 +164,9 @@ TEST_CASE("degrees of parallelism that contradict each other are named") {
   CHECK_THAT(edited("virtual_stages = 2", "virtual_stages = 3"), ContainsSubstring("80 layers cannot be dealt out"));
   CHECK_THAT(edited("microbatches = 8", "microbatches = 3"), ContainsSubstring("microbatches"));
   CHECK_THAT(edited("zero = 1", "zero = 4"), ContainsSubstring("zero = 4 is not in 0 to 3"));
+  CHECK_THAT(edited("scope =", "matrix_dtype = \"fp4\"\nscope ="), ContainsSubstring("fp8, bf16"));
+  CHECK_THAT(edited("dtype = \"bf16\"", "dtype = \"fp32\"\nmatrix_dtype = \"fp8\""),
+             ContainsSubstring("beside 16-bit attention"));
   CHECK_THAT(edited("recompute = \"none\"", "recompute = \"some\""),
              ContainsSubstring("none, selective, blocks, full"));
 }

@@ -72,6 +72,19 @@ TEST_CASE("a step of one rank takes 6 N D FLOPs and those of attention at the pe
   CHECK_THAT(to_seconds(run(s).end).si(), WithinRel(again / s.gpu.peak("bf16").si(), 1e-3));
 }
 
+TEST_CASE("in fp8 the layers' matrices run at its rate, attention and the head at that of bf16") {
+  Scenario s = step();
+  s.causal = false;
+  s.fp8_matrices = true;
+  const ModelShape& m = s.model;
+  const double tokens = 4096;
+  const double layers = 6 * s.layers * (m.attention_parameters() + m.ffn_parameters()) * tokens;
+  const double rest =
+      6 * table(m) * tokens + 3.5 * 4 * tokens * tokens * static_cast<double>(m.heads * m.head_dim) * s.layers;
+  const double seconds = layers / s.gpu.peak("fp8").si() + rest / s.gpu.peak("bf16").si();
+  CHECK_THAT(to_seconds(run(s).end).si(), WithinRel(seconds, 1e-3));
+}
+
 TEST_CASE("ZeRO sends what it shares, once each way") {
   for (const int ranks : {2, 8}) {
     for (int zero = 0; zero <= 3; ++zero) {

@@ -1,0 +1,99 @@
+#include "scenarios/size_bound.hpp"
+
+#include <algorithm>
+
+namespace orrery {
+namespace {
+
+/// Kernels measured one by one may come closer to the peak than the mean efficiency says; they cannot exceed it.
+double most_efficiency(const Profile& profile, const Constant& efficiency) {
+  return profile.kernels ? 1.0 : efficiency.value;
+}
+
+/// Ranks that one rank's neighbours on an axis are apart, in nodes.
+bool leaves_node(const SizeProblem& problem, int ranks) {
+  return ranks > problem.node_size;
+}
+
+BytesPerSecond rate(const SizeProblem& problem, const GpuOption& gpu, bool between_nodes) {
+  const LinkType& link = between_nodes ? problem.network : gpu.link;
+  return link.bandwidth * gpu.profile.link_efficiency.value;
+}
+
+}  // namespace
+
+// A rank computes at least its share of the matrices and, on the mean of the context ranks, of the attended pairs. Rows
+// are gathered and sums scattered in turn with the matrices of a forward pass. A full pipeline idles (p - 1) / v of its
+// microbatch. NICs carry all that FSDP shares.
+Bound bound_of(const SizeProblem& problem, const Candidate& c) {
+  const GpuOption& option = problem.gpus[static_cast<std::size_t>(c.gpu)];
+  const MemoryInput in = memory_input(problem, c);
+  const Memory memory = memory_of(in);
+  const ModelShape& m = problem.model;
+  const Degrees& d = c.degrees;
+  const double peak = option.gpu.peak(problem.dtype).si(), e = in.element_bytes;
+  const double hbm = option.gpu.hbm_bandwidth.si();
+  const double dense_efficiency = most_efficiency(option.profile, option.profile.dense_efficiency);
+  const double dense_rate = (problem.fp8_matrices ? option.gpu.peak("fp8").si() : peak) * dense_efficiency;
+  const bool decode = in.pass == StepPass::decode, training = in.pass == StepPass::training;
+  const double rows = in.sequences * (decode ? 1 : in.tokens / d.context);
+  const double weights = (m.attention_parameters() + m.ffn_parameters()) / d.tensor;
+  const double dense = std::max(2 * rows * weights / dense_rate, weights * (problem.fp8_matrices ? 1 : e) / hbm);
+  const double pairs = decode ? in.tokens : problem.pairs;
+  const double attention = 4 * in.sequences * pairs * static_cast<double>(m.heads * m.head_dim) / d.tensor / d.context;
+  const Profile& p = option.profile;
+  double forward = dense, backward = 2 * dense;
+  const double hidden = rows * static_cast<double>(m.hidden) * e;
+  if (d.tensor > 1) {
+    const double turn =
+        hidden * (d.tensor - 1.0) / d.tensor / rate(problem, option, leaves_node(problem, d.tensor)).si();
+    forward += 4 * turn;
+    backward += 2 * turn;
+  }
+  if (decode) {
+    forward += in.sequences * in.tokens / d.context * 2 * static_cast<double>(m.kv_heads * m.head_dim) /
+               std::min<double>(d.tensor, static_cast<double>(m.kv_heads)) * e / hbm;
+  } else {
+    // Where blocks go round, the rank at the end of a node sends all but one of them through its NIC.
+    double round = 0;
+    if (c.groups > 1 && c.schedule->slots.hold != ScheduleKind::Slots::Hold::fetched) {
+      const bool between = leaves_node(problem, d.tensor * d.context);
+      const double keys =
+          static_cast<double>(m.kv_heads * m.head_dim) / std::min<double>(d.tensor, static_cast<double>(m.kv_heads));
+      const LinkType& link = between ? problem.network : option.link;
+      round = (c.groups - 1) * (2 * rows * keys * e / rate(problem, option, between).si() + link.latency.si());
+    }
+    // A head exchange gives away all but a rank's share of Q, K, V and O, before and after attention; between nodes at
+    // the rate of the NIC what the rank's node cannot take.
+    const double rows_of_heads = static_cast<double>(2 * m.heads * m.head_dim) / d.tensor * rows * e;
+    const double in_node = std::clamp(problem.node_size / d.tensor, 1, c.members);
+    const double away = rows_of_heads * (c.members - in_node) / c.members / rate(problem, option, true).si();
+    const double near = rows_of_heads * (in_node - 1) / c.members / rate(problem, option, false).si();
+    const double exchange = std::max(away, near);
+    const Implementation& implementation = problem.implementation;
+    const bool gathers_first = c.schedule->slots.hold == ScheduleKind::Slots::Hold::sequence &&
+                               implementation.gather_attention == GatherAttention::together &&
+                               implementation.gather_kv_heads == 0;
+    const auto beside = [&](double attend) { return gathers_first ? round + attend : std::max(round, attend); };
+    forward += exchange + beside(attention / (peak * most_efficiency(p, p.attention_forward_efficiency)));
+    backward += exchange + beside(2.5 * attention / (peak * most_efficiency(p, p.attention_backward_efficiency)));
+  }
+  const double layers = static_cast<double>(m.layers) / d.pipeline;
+  const bool again = training && c.recompute == Recompute::full;
+  const double head = 2 * rows * static_cast<double>(m.hidden * m.vocabulary) / d.tensor / (peak * dense_efficiency);
+  const double slot = layers * (forward + (training ? backward + (again ? forward : 0) : 0));
+  double time = slot * (c.microbatches + (d.pipeline - 1.0) / d.virtual_stages);
+  if (training) time += 3 * head * c.microbatches;
+  if (training && d.replicas() > 1) {
+    const double passes = d.zero >= 3 ? 3.0 * c.microbatches : 2.0;
+    const int span = d.tensor * d.replicas();
+    const bool between = leaves_node(problem, span);
+    const double local = std::max(1.0, static_cast<double>(problem.node_size) / d.tensor);
+    const double share = between ? 1 / std::min(local, static_cast<double>(d.replicas())) : 1.0;
+    time = std::max(time, passes * layers * weights * e * (d.replicas() - 1.0) / d.replicas() * share /
+                              rate(problem, option, between).si());
+  }
+  return {Seconds::from_si(time), memory.peak(), memory.fits(option.gpu.hbm_capacity)};
+}
+
+}  // namespace orrery

@@ -1,0 +1,52 @@
+// What is asked of a search for a cluster: a model and a step, and the GPUs to choose from.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cost_models/profile.hpp"
+#include "scenarios/hardware.hpp"
+#include "scenarios/implementation.hpp"
+#include "scenarios/memory.hpp"
+#include "scenarios/model.hpp"
+#include "scenarios/pattern.hpp"
+
+namespace orrery {
+
+/// A GPU with what it is wired by: nodes of `node_size` GPUs on a switch of their fastest link, nodes on a
+/// rail-optimised network of full bisection.
+struct GpuOption {
+  Gpu gpu;
+  Profile profile;
+  LinkType link;
+  double price_per_hour = 0;  // of one GPU; 0: not stated
+};
+
+/// By name or path. A GPU without a profile of its own gets `profile`. Throws std::runtime_error if it has no peak for
+/// `dtype`, or is wired to its neighbours instead of a switch.
+GpuOption gpu_option(const std::string& name, const std::string& dtype, const std::string& profile);
+
+struct SizeProblem {
+  ModelShape model;
+  Index tokens = 0;
+  Index batch = 1;  // sequences of a step
+  StepPass pass = StepPass::training;
+  std::string dtype = "bf16";
+  bool fp8_matrices = false;  // of the layers, beside dtype
+  bool causal = true;
+  std::vector<Primitive> primitives;  // in all layers
+  std::vector<GpuOption> gpus;
+  LinkType network;
+  int node_size = 8;
+  int max_gpus = 4096;
+  Implementation implementation;
+
+  /// Unmasked pairs of a sequence, from the primitives; set by prepare.
+  double pairs = 0;
+  void prepare();
+};
+
+/// Of a step, whatever the candidate.
+Flops useful_flops(const SizeProblem& problem);
+
+}  // namespace orrery
