@@ -151,7 +151,7 @@ TEST_CASE("runs that make no sense are refused with the reason") {
   CHECK_THAT(refusal_of("simulate --runs 10 " + slow), ContainsSubstring("--runs needs jitter"));
   CHECK_THAT(refusal_of("simulate --runs 0 " + stragglers), ContainsSubstring("--runs"));
   CHECK_THAT(refusal_of("simulate --threads 2 " + stragglers), ContainsSubstring("--runs"));
-  CHECK_THAT(refusal_of("simulate --runs 2 --trace x.json " + stragglers), ContainsSubstring("a trace is of one run"));
+  CHECK_THAT(refusal_of("simulate --runs 2 --trace x.json " + stragglers), ContainsSubstring("--trace is of one run"));
   CHECK_THAT(refusal_of("simulate " + varied(folder, "slow_ranks = [{rank = 8, speed = 0.5}]")),
              ContainsSubstring("varied.toml:23:23: rank = 8 is not in 0 to 7"));
 }
