@@ -223,7 +223,7 @@ std::vector<Rows> all_rows(const std::string& folder) {
        [=] {
          const Measured run = simulate_apart(folder + "/ring_16384x1.toml", {.engine = Engine::dependency});
          print_row("ring_16384x1_dependency_s", run.seconds, "s", 2, 0.8);
-        print_row("peak_mb_16384x1_dependency", run.megabytes, "MB", 80, 20);
+         print_row("peak_mb_16384x1_dependency", run.megabytes, "MB", 80, 20);
        }},
       {{"growth_ratio", "peak_mb_16384x1"}, [=] { print_growth(folder); }},
       {{"maxmin_1k_us"}, print_maxmin},
