@@ -164,7 +164,7 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
                         std::any_of(messages.begin(), messages.end(), is_own);
     out.is_simple = out.waits_until[0] == out.waits_until[2] && out.started.signal < 0 && !(op.sms > 0) &&
                     (out.sends_at_once ? messages.size() == 1
-                                       : op.stream == Stream::compute && op.duration > 0 && messages.empty());
+                                       : messages.empty() && (op.stream == Stream::compute || op.duration == 0));
     const auto add_raise = [&](RelativeSignal signal) {
       if (signal.signal >= 0) out.raises[out.raise_count++] = place(signal);
     };

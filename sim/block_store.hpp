@@ -60,8 +60,8 @@ struct alignas(64) CompiledOp {
   /// A transfer whose messages all travel, to or from the rank itself, and wait for nothing but the start-up: when they
   /// leave is known when it begins.
   bool sends_at_once = false;
-  /// Compute without messages, or a transfer that sends one at once, that waits for nothing once it has begun, raises
-  /// nothing then, and holds no SMs: nothing happens between its begin and its end.
+  /// A marker, compute without messages, or a transfer that sends one at once, that waits for nothing once it has
+  /// begun, raises nothing then, and holds no SMs: nothing happens between its begin and its end.
   bool is_simple = false;
 
   std::array<CompiledWait, Op::max_waits> waits;

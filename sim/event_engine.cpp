@@ -133,32 +133,48 @@ bool EventEngine::issued(StreamId stream, StreamState& self) {
   return false;
 }
 
-/// False if it shares links, and so is not that simple.
+/// False if it is a marker, and so over.
 ORRERY_HOT bool EventEngine::begin_simple(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
-  Ticks duration = op.duration;
-  if (op.stream == Stream::compute) {
-    accounts_.clock(self.rank).enter_compute(now_);
-    if (perturbation_ != nullptr) {
-      duration = perturbation_->duration(duration, self.rank, self.block->number, op.index);
-    }
-  } else {
-    const CompiledMessage& message = op.messages[0];
-    Lane& lane = this->lane(message, wrap(self.rank, message.source));
-    if (!lane.is_direct) return false;
-    const Ticks moving = moving_alone(message, lane, stream);
-    lane.bytes += message.size;
-    lane.moving += moving;
-    duration = later(later(duration, lane.latency, stream), moving, stream);
-    enter_comm(self.rank, message);
-  }
   self.begun = now_;
   accounts_.begin(op.account, now_);
-  push(later(now_, duration, stream), EventKind::simple_end, stream);
+  if (op.message_count == 0 && op.duration == 0) {
+    accounts_.end(self.rank, op.account, now_, now_);
+    self.ready_at = now_;
+    for (std::uint8_t i = 0; i < op.raise_count; ++i) raise(self, op.raises[i], path(stream));
+    return false;
+  }
+  if (op.stream == Stream::compute) {
+    accounts_.clock(self.rank).enter_compute(now_);
+    const Ticks duration = perturbation_ == nullptr
+                               ? op.duration
+                               : perturbation_->duration(op.duration, self.rank, self.block->number, op.index);
+    push(later(now_, duration, stream), EventKind::simple_end, stream);
+    return true;
+  }
+  const CompiledMessage& message = op.messages[0];
+  enter_comm(self.rank, message);
+  const Rank source = wrap(self.rank, message.source);
+  Lane& lane = this->lane(message, source);
+  lane.bytes += message.size;
+  const Ticks first_byte = later(later(now_, op.duration, stream), lane.latency, stream);
+  if (lane.is_direct) {
+    const Ticks moving = moving_alone(message, lane, stream);
+    lane.moving += moving;
+    push(later(first_byte, moving, stream), EventKind::simple_end, stream);
+    return true;
+  }
+  messages_[stream] = {&message, &lane, source, wrap(self.rank, message.destination), stream, -1, 0};
+  if (first_byte == now_) {
+    end_latency(stream);
+  } else {
+    push(first_byte, EventKind::latency_end, stream);
+  }
   return true;
 }
 
-ORRERY_HOT void EventEngine::end_simple(StreamId stream, StreamState& self) {
+/// `alone`: how long it would have taken if nothing had slowed it down.
+ORRERY_HOT void EventEngine::end_simple(StreamId stream, StreamState& self, Ticks alone) {
   const CompiledOp& op = *self.op;
   if (op.stream == Stream::compute) {
     accounts_.clock(self.rank).leave_compute(now_);
@@ -166,7 +182,7 @@ ORRERY_HOT void EventEngine::end_simple(StreamId stream, StreamState& self) {
     leave_comm(self.rank, op.messages[0]);
   }
   const Path path = this->path(stream);
-  path[row_of_account_[op.account]] += now_ - self.begun;
+  extend_path(path, op, alone, now_ - self.begun);
   accounts_.end(self.rank, op.account, self.begun, now_);
   self.ready_at = now_;
   for (std::uint8_t i = 0; i < op.raise_count; ++i) raise(self, op.raises[i], path);
@@ -296,7 +312,11 @@ ORRERY_HOT void EventEngine::advance(StreamId stream) {
   while (true) {
     if (at == State::start_waits) {
       if (!wait_through(stream, self, WaitStage::start)) return;
-      if (has_simple_ops_ && self.op->is_simple && begin_simple(stream, self)) return;
+      if (has_simple_ops_ && self.op->is_simple) {
+        if (begin_simple(stream, self)) return;
+        if (!fetch(stream, self)) return;
+        continue;
+      }
       if (has_launches_ && !issued(stream, self)) return;
       at = State::begin;
     }
@@ -345,7 +365,7 @@ ORRERY_HOT StreamId EventEngine::handle(const Event& event) {
   const auto kind = static_cast<EventKind>(event.kind());
   if (kind == EventKind::simple_end) {
     StreamState& self = streams_[target];
-    end_simple(target, self);
+    end_simple(target, self, now_ - self.begun);
     return fetch(target, self) ? target : no_stream;
   }
   return handle_rare(event);
@@ -396,6 +416,21 @@ StreamId EventEngine::handle_rare(const Event& event) {
   return no_stream;
 }
 
+/// What the coming events need, as far as the queue knows them: first the state of the stream, then what that points
+/// to.
+ORRERY_HOT void EventEngine::prefetch() const {
+  const Event* const later = events_.peek(8);
+  if (later == nullptr || later->kind() != static_cast<std::uint32_t>(EventKind::simple_end)) return;
+  __builtin_prefetch(&streams_[later->target]);
+  const Event* const soon = events_.peek(4);
+  if (soon->kind() != static_cast<std::uint32_t>(EventKind::simple_end)) return;
+  const StreamState& state = streams_[soon->target];
+  __builtin_prefetch(&accounts_.clock(state.rank));
+  __builtin_prefetch(&paths_[soon->target * (path_rows_ + 1)]);
+  const SignalState* const signals = &signals_[state.first_signal];
+  for (std::uint32_t i = 0; i < signals_per_rank_; i += 64 / sizeof(SignalState)) __builtin_prefetch(signals + i);
+}
+
 SimulationResult EventEngine::run() {
   for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) {
     if (fetch_from_next_block(stream, streams_[stream])) make_ready(stream);
@@ -405,7 +440,9 @@ SimulationResult EventEngine::run() {
     StreamId stream = no_stream;
     if (event != nullptr) {
       ++handled_;
-      stream = handle(events_.pop());
+      const Event next = events_.pop();
+      prefetch();
+      stream = handle(next);
     }
     if (stream == no_stream) stream = next_ready();
     for (; stream != no_stream; stream = next_ready()) advance(stream);
@@ -474,7 +511,7 @@ void EventEngine::depart(StreamId stream, StreamState& self, const CompiledMessa
   lane.bytes += message.size;
   const Ticks first_byte = later(departure, lane.latency, stream);
   const MessageId id = self.op->message_count == 1 ? stream : new_message();
-  messages_[id] = {&message, &lane, source, wrap(self.rank, message.destination), stream, -1};
+  messages_[id] = {&message, &lane, source, wrap(self.rank, message.destination), stream, -1, 0};
   if (lane.is_direct) {
     const Ticks moving = moving_alone(message, lane, stream);
     lane.moving += moving;
@@ -509,7 +546,7 @@ void EventEngine::open_lane(Lane& lane, const CompiledMessage& message, Rank sou
 }
 
 void EventEngine::end_latency(MessageId id) {
-  const MessageState& message = messages_[id];
+  MessageState& message = messages_[id];
   const Lane& lane = *message.lane;
   if (lane.is_direct) {
     change_rate(message, 0, lane.bandwidth);
@@ -520,6 +557,7 @@ void EventEngine::end_latency(MessageId id) {
   if (lane.trunk >= 0) {
     Trunk& trunk = trunks_.trunks[static_cast<std::size_t>(lane.trunk)];
     trunk.add(id, message.message->size, now_);
+    message.moving_since = now_;
     if (rates_matter_) change_rate(message, 0, trunk.rate());
     return mark_trunk_dirty(lane.trunk);
   }
@@ -559,9 +597,8 @@ bool EventEngine::end_trunk_flows(TrunkId id) {
   is_unsettled_ = true;
   mark_trunk_dirty(id);
   for (const MessageId message : ended_) {
-    const MessageState& ending = messages_[message];
-    if (rates_matter_) change_rate(ending, trunk.rate(), 0);
-    ending.lane->moving += now_ - streams_[ending.stream].ready_at - ending.lane->latency;
+    messages_[message].lane->moving += now_ - messages_[message].moving_since;
+    if (rates_matter_) change_rate(messages_[message], trunk.rate(), 0);
     deliver(message);
   }
   return true;
@@ -586,13 +623,18 @@ void EventEngine::deliver(MessageId id) {
   MessageState& state = messages_[id];
   const StreamId stream = state.stream;
   StreamState& sender = streams_[stream];
+  const Ticks alone = state.lane->latency + moving_alone(*state.message, *state.lane, stream);
+  if (has_simple_ops_ && sender.op->is_simple) {
+    end_simple(stream, sender, sender.op->duration + alone);
+    if (fetch(stream, sender)) make_ready(stream);
+    return;
+  }
   accounts_.clock(state.source).leave_comm(now_);
   accounts_.clock(state.destination).leave_comm(now_);
 
   const bool is_last = --sender.under_way == 0;
   const Path path = is_last ? this->path(stream) : message_path_.data();
   if (!is_last) copy_path(this->path(stream), path);
-  const Ticks alone = state.lane->latency + moving_alone(*state.message, *state.lane, stream);
   extend_path(path, *sender.op, alone, now_ - sender.ready_at);
   if (state.message->delivered_place != no_signal) raise(sender, state.message->delivered_place, path);
   if (id >= static_cast<MessageId>(streams_.size())) {
@@ -627,6 +669,14 @@ void EventEngine::settle_trunk(TrunkId id) {
 void EventEngine::settle() {
   for (const TrunkId trunk : dirty_trunks_) settle_trunk(trunk);
   dirty_trunks_.clear();
+  if (network_.is_unsettled()) settle_flows();
+  for (const Rank rank : dirty_) settle_compute(rank);
+  dirty_.clear();
+  is_unsettled_ = sink_ != nullptr;
+  if (sink_ != nullptr) link_tracer_.update(now_);
+}
+
+void EventEngine::settle_flows() {
   for (const FlowNetwork::Change& change : network_.solve(now_)) {
     FlowState& flow = flows_[change.flow];
     const MessageState& message = messages_[flow.message];
@@ -636,17 +686,15 @@ void EventEngine::settle() {
     const double left = network_.seconds_left(change.flow) * ticks_per_second;
     push(later(now_, rounded(left, message.stream), message.stream), EventKind::flow_end, change.flow, flow.generation);
   }
-  for (const Rank rank : dirty_) {
-    is_dirty_[rank] = 0;
-    ComputeRate& compute = compute_[rank];
-    if (!compute.running() || !compute.update(cluster_.gpu(), now_) || compute.is_paused()) continue;
-    const auto stream = static_cast<StreamId>(static_cast<std::size_t>(rank) * streams_in_use_.size());
-    const Ticks left = compute.exact() ? compute.exact_ticks_left() : rounded(compute.ticks_left(), stream);
-    push(later(now_, left, stream), EventKind::compute_end, stream, compute.generation());
-  }
-  dirty_.clear();
-  is_unsettled_ = sink_ != nullptr;
-  if (sink_ != nullptr) link_tracer_.update(now_);
+}
+
+void EventEngine::settle_compute(Rank rank) {
+  is_dirty_[rank] = 0;
+  ComputeRate& compute = compute_[rank];
+  if (!compute.running() || !compute.update(cluster_.gpu(), now_) || compute.is_paused()) return;
+  const auto stream = static_cast<StreamId>(static_cast<std::size_t>(rank) * streams_in_use_.size());
+  const Ticks left = compute.exact() ? compute.exact_ticks_left() : rounded(compute.ticks_left(), stream);
+  push(later(now_, left, stream), EventKind::compute_end, stream, compute.generation());
 }
 
 void EventEngine::mark_dirty(Rank rank) {

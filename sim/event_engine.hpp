@@ -108,6 +108,7 @@ class EventEngine {
     Rank destination = 0;
     StreamId stream = 0;
     std::int32_t next_free = -1;
+    Ticks moving_since = 0;  // over a trunk
   };
   using MessageId = std::int32_t;  // the first belong to the streams, for ops with one message
 
@@ -147,7 +148,7 @@ class EventEngine {
   bool wait_through(StreamId stream, StreamState& self, WaitStage stage);
   bool issued(StreamId stream, StreamState& self);
   bool begin_simple(StreamId stream, StreamState& self);
-  void end_simple(StreamId stream, StreamState& self);
+  void end_simple(StreamId stream, StreamState& self, Ticks alone);
   bool begin(StreamId stream, StreamState& self);
   bool begin_compute(StreamId stream, StreamState& self);
   bool begin_transfer(StreamId stream, StreamState& self);
@@ -190,6 +191,7 @@ class EventEngine {
   void leave(OpenBlock* block);
 
   // Events.
+  void prefetch() const;
   StreamId handle(const Event& event);
   StreamId handle_rare(const Event& event);
   void end_compute(StreamId stream, StreamState& self);
@@ -234,6 +236,8 @@ class EventEngine {
   // End of a tick.
   void settle();
   void settle_trunk(TrunkId trunk);
+  void settle_flows();
+  void settle_compute(Rank rank);
   void mark_dirty(Rank rank);
   void mark_trunk_dirty(TrunkId trunk);
   Ticks later(Ticks time, Ticks delay, StreamId stream) const {

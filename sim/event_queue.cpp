@@ -123,7 +123,7 @@ void EventQueue::take(Bucket& bucket, std::vector<Event>& out) {
 /// stable, and with few branches that go either way.
 void EventQueue::sort_run() {
   if (run_.size() > few) {
-    const int sort_bits = std::min(static_cast<int>(std::bit_width(run_.size())) + 2, most_sort_bits);
+    const int sort_bits = std::min(static_cast<int>(std::bit_width(run_.size())) + 1, most_sort_bits);
     const int digit = std::max(shift_ - sort_bits, 0);
     const auto mask = (std::size_t{1} << sort_bits) - 1;
     std::array<std::uint32_t, (std::size_t{1} << most_sort_bits) + 1> starts;

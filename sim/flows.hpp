@@ -41,6 +41,7 @@ class FlowNetwork {
   /// Shares the links anew and returns the flows whose rate changed, by ascending id. The span is good until the next
   /// call.
   std::span<const Change> solve(Ticks now);
+  bool is_unsettled() const { return !dirty_.empty() || !alone_.empty(); }
 
   double rate(FlowId flow) const { return flows_[flow].rate; }
   /// Time until the flow's last byte arrives, counted from the last change of its rate.

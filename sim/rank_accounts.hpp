@@ -58,6 +58,7 @@ class Accounts {
         bounds_(accounts.size()) {}
 
   RankClock& clock(Rank rank) { return clocks_[static_cast<std::size_t>(rank)]; }
+  const RankClock& clock(Rank rank) const { return clocks_[static_cast<std::size_t>(rank)]; }
 
   void begin(std::uint16_t account, Ticks now) {
     Bounds& bounds = bounds_[account];

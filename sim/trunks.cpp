@@ -11,26 +11,30 @@ struct Candidate {
   bool is_even = true;  // all routes equally fast
 };
 
+constexpr std::size_t most_gone = 16;
+
 }  // namespace
 
 void Trunk::remove_first(Ticks now, std::vector<Member>& ended) {
   serve_until(now);
   const double next_tick = served_ + bytes_per_tick_ * 0.5;
   do {
-    ended.push_back(flows_.front().member);
-    std::pop_heap(flows_.begin(), flows_.end(), std::greater<Flow>());
-    flows_.pop_back();
-  } while (!flows_.empty() && flows_.front().end < next_tick);
-  if (!flows_.empty()) return;
-  served_ = 0;
-  next_sequence_ = 0;
-  busy_ += now - busy_since_;
+    ended.push_back(flows_[first_++].member);
+  } while (!empty() && flows_[first_].end < next_tick);
+  if (empty()) {
+    flows_.clear();
+    first_ = 0;
+    served_ = 0;
+    busy_ += now - busy_since_;
+  } else if (first_ >= most_gone && first_ * 2 >= flows_.size()) {
+    flows_.erase(flows_.begin(), flows_.begin() + static_cast<std::ptrdiff_t>(first_));
+    first_ = 0;
+  }
 }
 
 void Trunk::start_over() {
   for (Flow& flow : flows_) flow.end -= served_;
   served_ = 0;
-  std::make_heap(flows_.begin(), flows_.end(), std::greater<Flow>());
 }
 
 TrunkId Trunks::of(const Route& route) const {

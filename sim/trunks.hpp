@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <span>
 #include <vector>
@@ -30,42 +29,44 @@ class Trunk {
 
   /// Flows come and go at their times; rates hold from one share() to the next.
   void add(Member member, double size, Ticks now) {
-    if (flows_.empty()) busy_since_ = now;
+    if (empty()) busy_since_ = now;
     serve_until(now);
-    flows_.push_back({served_ + size, next_sequence_++, member});
-    std::push_heap(flows_.begin(), flows_.end(), std::greater<Flow>());
+    const double end = served_ + size;
+    std::size_t place = flows_.size();
+    flows_.emplace_back();
+    for (; place > first_ && flows_[place - 1].end > end; --place) flows_[place] = flows_[place - 1];
+    flows_[place] = {end, member};
   }
   /// Appends those that end before the next tick: the first at any rate, and what ends with it.
   void remove_first(Ticks now, std::vector<Member>& ended);
   void share(Ticks now) {
     serve_until(now);
     if (served_ > most_served) start_over();
-    if (flows_.size() == sharing_) return;
-    sharing_ = flows_.size();
+    if (size() == sharing_) return;
+    sharing_ = size();
     rate_ = sharing_ == 0 ? 0 : std::min(fastest_, capacity_ / static_cast<double>(sharing_));
     bytes_per_tick_ = rate_ / ticks_per_second;
   }
 
-  bool empty() const { return flows_.empty(); }
+  bool empty() const { return first_ == flows_.size(); }
   double rate() const { return rate_; }
   /// The next to end, and when, from the last share() on. Precondition of both: not empty.
-  Member first() const { return flows_.front().member; }
-  double ticks_left() const { return (flows_.front().end - served_) / bytes_per_tick_; }
+  Member first() const { return flows_[first_].member; }
+  double ticks_left() const { return (flows_[first_].end - served_) / bytes_per_tick_; }
   Ticks busy() const { return busy_; }
 
   template <class Visit>
   void each_member(Visit visit) const {
-    for (const Flow& flow : flows_) visit(flow.member);
+    for (std::size_t i = first_; i < flows_.size(); ++i) visit(flows_[i].member);
   }
 
  private:
   struct Flow {
-    double end;              // of `served_`
-    std::uint32_t sequence;  // of equal ends, the first to come
-    Member member;
-    bool operator>(const Flow& other) const { return end != other.end ? end > other.end : sequence > other.sequence; }
+    double end = 0;  // of `served_`
+    Member member = 0;
   };
 
+  std::size_t size() const { return flows_.size() - first_; }
   void serve_until(Ticks now) {
     served_ += bytes_per_tick_ * static_cast<double>(now - since_);
     since_ = now;
@@ -82,8 +83,8 @@ class Trunk {
   std::size_t sharing_ = 0;    // flows at that rate
   double served_ = 0;          // bytes
   Ticks since_ = 0, busy_since_ = 0, busy_ = 0;
-  std::vector<Flow> flows_;  // a heap
-  std::uint32_t next_sequence_ = 0;
+  std::vector<Flow> flows_;  // from first_ on; the next to end, then the one after it, ...
+  std::size_t first_ = 0;
 };
 
 using TrunkId = std::int32_t;
