@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 
 namespace orrery {
@@ -38,10 +39,13 @@ BlockStore::BlockStore(const Program& program, const Cluster& cluster)
       ranks_(program.ranks()),
       blocks_(program.blocks()),
       signals_per_rank_(checked_signals_per_rank(program)),
+      signal_slots_(static_cast<SignalPlace>(signals_per_rank_)),
+      slot_of_signal_(signal_slots_),
       categories_(program.categories().size()),
       phases_(program.phases().size()),
       routes_(cluster, ranks_),
       kept_(static_cast<std::size_t>(std::clamp<std::int64_t>(program.shapes(), 1, most_kept))) {
+  std::iota(slot_of_signal_.begin(), slot_of_signal_.end(), SignalPlace{0});
   if (ranks_ < 0 || ranks_ > cluster.ranks()) {
     throw std::invalid_argument(fmt::format(
         "the program has {} ranks (the cluster has {}); use a cluster of at least as many", ranks_, cluster.ranks()));
@@ -137,7 +141,6 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
     out.category = op.category;
     out.phase = op.phase;
     out.started = relative(rank, op, op.started);
-    out.started_place = place(out.started);
     for (int i = 0; i < Op::max_signals; ++i) out.finished[i] = relative(rank, op, op.finished[i]);
     std::uint8_t waits = 0;
     for (int stage = 0; stage < 3; ++stage) {
@@ -146,7 +149,7 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
         if (static_cast<int>(wait.stage) != stage || wait.signal.rank == -1) continue;
         const RelativeSignal signal = relative(rank, op, wait.signal);
         const std::int64_t base = before.empty() ? 0 : before[static_cast<std::size_t>(signal.signal)];
-        out.waits[waits++] = CompiledWait{wait.count - base, signal, place(signal)};
+        out.waits[waits++] = CompiledWait{wait.count - base, signal, no_signal};
       }
       out.waits_until[stage] = waits;
     }
@@ -165,27 +168,45 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
     out.is_simple = out.waits_until[0] == out.waits_until[2] && out.started.signal < 0 && !(op.sms > 0) &&
                     (out.sends_at_once ? messages.size() == 1
                                        : messages.empty() && (op.stream == Stream::compute || op.duration == 0));
-    const auto add_raise = [&](RelativeSignal signal) {
-      if (signal.signal >= 0) out.raises[out.raise_count++] = place(signal);
-    };
-    if (out.is_simple && !messages.empty()) add_raise(messages[0].delivered);
-    out.first_finished = out.raise_count;
-    for (const RelativeSignal& signal : out.finished) add_raise(signal);
   }
   compiled.sets.push_back(set);
 }
 
 /// Now that nothing moves any more.
 void BlockStore::link(CompiledBlock& compiled) const {
+  for (CompiledMessage& message : compiled.messages) message.delivered_place = place(message.delivered);
   for (CompiledSet& set : compiled.sets) {
     std::array<CompiledOp*, streams_per_rank> last{};
     for (std::int32_t i = 0; i < set.op_count; ++i) {
       CompiledOp& op = compiled.ops[static_cast<std::size_t>(set.first_op + i)];
       op.messages = compiled.messages.data() + op.first_message;
+      link_signals(op);
       CompiledOp*& before = last[static_cast<std::size_t>(op.stream)];
       (before == nullptr ? set.first_on_stream[static_cast<std::size_t>(op.stream)] : before->next) = &op;
       before = &op;
     }
+  }
+}
+
+void BlockStore::link_signals(CompiledOp& op) const {
+  op.started_place = place(op.started);
+  for (CompiledWait& wait : op.waits) wait.place = place(wait.signal);
+  op.raise_count = 0;
+  const auto add_raise = [&](RelativeSignal signal) {
+    if (signal.signal >= 0) op.raises[op.raise_count++] = place(signal);
+  };
+  if (op.is_simple && op.message_count > 0) add_raise(op.messages[0].delivered);
+  op.first_finished = op.raise_count;
+  for (const RelativeSignal& signal : op.finished) add_raise(signal);
+}
+
+void BlockStore::keep_signals(const std::vector<bool>& used) {
+  signal_slots_ = 0;
+  for (std::size_t s = 0; s < used.size(); ++s) {
+    if (used[s]) slot_of_signal_[s] = signal_slots_++;
+  }
+  for (const Kept& entry : kept_) {
+    if (entry.block != nullptr) link(*entry.block);
   }
 }
 
@@ -240,7 +261,6 @@ CompiledMessage BlockStore::relative(Rank rank, const Op& op, const Message& mes
   compiled.source = distance(rank, message.source);
   compiled.destination = distance(rank, message.destination);
   compiled.delivered = relative(rank, op, message.delivered);
-  compiled.delivered_place = place(compiled.delivered);
   if (travels) compiled.route = routes_.column(distance(message.source, message.destination));
   return compiled;
 }

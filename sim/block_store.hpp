@@ -127,6 +127,9 @@ class BlockStore {
   Rank ranks() const { return ranks_; }
   std::int64_t blocks() const { return blocks_; }
   std::int32_t signals_per_rank() const { return signals_per_rank_; }
+  /// The table of signals has only those in use, once that is known: so many for a rank.
+  void keep_signals(const std::vector<bool>& used);
+  SignalPlace signal_slots() const { return signal_slots_; }
   const Program& program() const { return program_; }
   RouteTable& routes() { return routes_; }
   /// Of the ops compiled so far.
@@ -147,13 +150,14 @@ class BlockStore {
   void check(Rank rank, const Op& op) const;
   void check(Rank rank, const Op& op, const Message& message) const;
   void link(CompiledBlock& compiled) const;
+  void link_signals(CompiledOp& op) const;
   std::uint16_t account(const Op& op);
   CompiledMessage relative(Rank rank, const Op& op, const Message& message);
   RelativeSignal relative(Rank rank, const Op& op, SignalRef signal) const;
   SignalPlace place(RelativeSignal signal) const {
-    return signal.signal < 0 ? no_signal
-                             : static_cast<SignalPlace>(signal.distance) * static_cast<SignalPlace>(signals_per_rank_) +
-                                   static_cast<SignalPlace>(signal.signal);
+    if (signal.signal < 0) return no_signal;
+    return static_cast<SignalPlace>(signal.distance) * signal_slots_ +
+           slot_of_signal_[static_cast<std::size_t>(signal.signal)];
   }
   std::int32_t distance(Rank from, Rank to) const { return to >= from ? to - from : to - from + ranks_; }
 
@@ -162,6 +166,8 @@ class BlockStore {
   const Rank ranks_;
   const std::int64_t blocks_;
   const std::int32_t signals_per_rank_;
+  SignalPlace signal_slots_;
+  std::vector<SignalPlace> slot_of_signal_;
   const std::size_t categories_;
   const std::size_t phases_;
   RouteTable routes_;

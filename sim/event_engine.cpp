@@ -23,7 +23,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       trunk_states_(trunks_.trunks.size()),
       network_(cluster.links()),
       ranks_(blocks.ranks()),
-      signals_per_rank_(static_cast<std::uint32_t>(blocks.signals_per_rank())),
+      signals_per_rank_(blocks.signal_slots()),
       signal_count_(signals_per_rank_ * static_cast<std::uint32_t>(ranks_)),
       is_private_link_(survey.is_private_link),
       holds_sms_(survey.holds_sms),
@@ -33,7 +33,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       has_launches_(survey.has_launches),
       rates_matter_(survey.hbm_matters || sink_ != nullptr),
       has_simple_ops_(fixed_durations_ && !has_launches_ && !rates_matter_ && options.faults == nullptr),
-      no_counts_(signals_per_rank_),
+      no_counts_(static_cast<std::size_t>(blocks.signals_per_rank())),
       accounts_(blocks.ranks(), blocks.accounts()),
       spans_(sink_),
       link_tracer_(sink_, cluster.links().size()) {

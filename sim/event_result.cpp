@@ -25,13 +25,9 @@ void EventEngine::check_all_done() {
       continue;
     }
     const CompiledWait& wait = self.op->waits[self.next_wait];
-    const Rank rank = wrap(self.rank, wait.signal.distance);
-    lines += fmt::format(
-        "\n  {} waits for signal {} of rank {}: it has been raised {} times, wanted are {}", name(stream),
-        program_.signals()[static_cast<std::size_t>(wait.signal.signal)], rank,
-        signals_[static_cast<std::size_t>(rank) * signals_per_rank_ + static_cast<std::size_t>(wait.signal.signal)]
-            .count,
-        self.wanted);
+    lines += fmt::format("\n  {} waits for signal {} of rank {}: it has been raised {} times, wanted are {}",
+                         name(stream), program_.signals()[static_cast<std::size_t>(wait.signal.signal)],
+                         wrap(self.rank, wait.signal.distance), signal(self, wait.place).count, self.wanted);
   }
   if (waiting == 0) return;
   if (waiting > most_named) lines += fmt::format("\n  and {} more", waiting - most_named);

@@ -110,8 +110,11 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
   const Program& program = blocks.program();
   std::vector<bool> seen(static_cast<std::size_t>(program.shapes()));
   std::vector<std::uint64_t> ops(seen.size());
+  std::vector<bool> uses_signal(static_cast<std::size_t>(blocks.signals_per_rank()));
   const auto add = [&](RelativeSignal signal) {
-    if (signal.signal >= 0) distances.insert(signal.distance);
+    if (signal.signal < 0) return;
+    distances.insert(signal.distance);
+    uses_signal[static_cast<std::size_t>(signal.signal)] = true;
   };
   for (std::int64_t number = 0; number < blocks.blocks(); ++number) {
     const auto shape = static_cast<std::size_t>(program.shape(number));
@@ -152,6 +155,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
   result.hbm_matters = traffic && !wants_hbm.empty();
   result.is_private_link = owners.is_private();
   result.one_raiser = raisers.one();
+  blocks.keep_signals(uses_signal);
   result.trunks = find_trunks(blocks.routes(), cluster.links(), result.is_private_link);
   if (!holds_sms.empty()) {
     result.contention = fmt::format("{} holds SMs that compute would use", holds_sms);
