@@ -52,6 +52,12 @@ class EvenRing : public Program {
     if (block % period == 1) compute.wait_for({rank, come_far}, block / period + 1);
     compute.finished[0] = {rank, computed};
     buffer.add(compute);
+    for (int i = 0; i < 10 && block % 5 == 2; ++i) {  // while other streams rest
+      Op small = compute_op(us);
+      small.phase = phase;
+      small.wait_for({rank, arrived}, block);
+      buffer.add(small);
+    }
     Op marker;
     marker.phase = phase;
     marker.finished[0] = {rank, marked};
@@ -80,14 +86,14 @@ class EvenRing : public Program {
   std::vector<std::string> phases_ = {"first half", "second half"};
 };
 
-/// A switch between any two ranks that talk, so that no link is shared; each of another latency than its neighbours.
-Cluster with_lines_between(Rank ranks, Rank far) {
+/// A switch between any two ranks that talk, so that no link is shared; so many latencies take turns.
+Cluster with_lines_between(Rank ranks, Rank far, Rank latencies = 3) {
   Cluster cluster({});
   for (Rank rank = 0; rank < ranks; ++rank) cluster.add_gpu(fmt::format("gpu{}", rank));
   for (const Rank distance : {1, far}) {
     for (Rank rank = 0; rank < ranks; ++rank) {
       const auto line = cluster.add_switch(fmt::format("line {} from {}", distance, rank));
-      cluster.connect(static_cast<Cluster::Node>(rank), line, gigabytes_per_second(1), microseconds(rank % 3));
+      cluster.connect(static_cast<Cluster::Node>(rank), line, gigabytes_per_second(1), microseconds(rank % latencies));
       cluster.connect(line, static_cast<Cluster::Node>((rank + distance) % ranks), gigabytes_per_second(1), {});
     }
   }
