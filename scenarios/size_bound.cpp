@@ -5,11 +5,6 @@
 namespace orrery {
 namespace {
 
-/// Kernels measured one by one may come closer to the peak than the mean efficiency says; they cannot exceed it.
-double most_efficiency(const Profile& profile, const Constant& efficiency) {
-  return profile.kernels ? 1.0 : efficiency.value;
-}
-
 /// Ranks that one rank's neighbours on an axis are apart, in nodes.
 bool leaves_node(const SizeProblem& problem, int ranks) {
   return ranks > problem.node_size;
@@ -31,17 +26,17 @@ Bound bound_of(const SizeProblem& problem, const Candidate& c) {
   const Memory memory = memory_of(in);
   const ModelShape& m = problem.model;
   const Degrees& d = c.degrees;
-  const double peak = option.gpu.peak(problem.dtype).si(), e = in.element_bytes;
-  const double hbm = option.gpu.hbm_bandwidth.si();
-  const double dense_efficiency = most_efficiency(option.profile, option.profile.dense_efficiency);
-  const double dense_rate = (problem.fp8_matrices ? option.gpu.peak("fp8").si() : peak) * dense_efficiency;
+  const double e = in.element_bytes, hbm = option.gpu.hbm_bandwidth.si();
+  const double dense_rate = option.fastest.dense.si();
   const bool decode = in.pass == StepPass::decode, training = in.pass == StepPass::training;
   const double rows = in.sequences * (decode ? 1 : in.tokens / d.context);
   const double weights = (m.attention_parameters() + m.ffn_parameters()) / d.tensor;
-  const double dense = std::max(2 * rows * weights / dense_rate, weights * (problem.fp8_matrices ? 1 : e) / hbm);
+  // The measured model of matrices knows no HBM limit (kernel_cost.cpp).
+  const bool measured = option.profile.kernels && option.profile.kernels->gemm && !problem.fp8_matrices;
+  const double read = measured ? 0 : weights * (problem.fp8_matrices ? 1 : e) / hbm;
+  const double dense = std::max(2 * rows * weights / dense_rate, read);
   const double pairs = decode ? in.tokens : problem.pairs;
   const double attention = 4 * in.sequences * pairs * static_cast<double>(m.heads * m.head_dim) / d.tensor / d.context;
-  const Profile& p = option.profile;
   double forward = dense, backward = 2 * dense;
   const double hidden = rows * static_cast<double>(m.hidden) * e;
   if (d.tensor > 1) {
@@ -75,12 +70,14 @@ Bound bound_of(const SizeProblem& problem, const Candidate& c) {
                                implementation.gather_attention == GatherAttention::together &&
                                implementation.gather_kv_heads == 0;
     const auto beside = [&](double attend) { return gathers_first ? round + attend : std::max(round, attend); };
-    forward += exchange + beside(attention / (peak * most_efficiency(p, p.attention_forward_efficiency)));
-    backward += exchange + beside(2.5 * attention / (peak * most_efficiency(p, p.attention_backward_efficiency)));
+    forward += exchange + beside(attention / option.fastest.attention_forward.si());
+    backward += exchange + beside(2.5 * attention / option.fastest.attention_backward.si());
   }
   const double layers = static_cast<double>(m.layers) / d.pipeline;
   const bool again = training && c.recompute == Recompute::full;
-  const double head = 2 * rows * static_cast<double>(m.hidden * m.vocabulary) / d.tensor / (peak * dense_efficiency);
+  // The head stays in 16 bits.
+  const double head_rate = problem.fp8_matrices ? option.gpu.peak(problem.dtype).si() : dense_rate;
+  const double head = 2 * rows * static_cast<double>(m.hidden * m.vocabulary) / d.tensor / head_rate;
   const double slot = layers * (forward + (training ? backward + (again ? forward : 0) : 0));
   double time = slot * (c.microbatches + (d.pipeline - 1.0) / d.virtual_stages);
   if (training) time += 3 * head * c.microbatches;

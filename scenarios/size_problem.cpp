@@ -11,10 +11,57 @@
 
 namespace orrery {
 
+namespace {
+
+/// Of a kernel that is nothing but cycles of the tensor cores. What else a kernel does takes time, and the clock that
+/// it may then have longer does not make up for it: at the power limit its time grows with its clock.
+FlopsPerSecond rate_of(Flops flops, double cycles, const ClockModel& clock, const PowerModel& power) {
+  KernelLoad load;
+  load.flops = flops;
+  load.cycles = cycles;
+  return flops / run_kernel(load, clock, power, Regime::sustained).duration;
+}
+
+/// The smaller of what a full tile takes, and a half masked one per pair that counts.
+FlopsPerSecond tile_rate(const AttentionModel& model, const MeasuredKernels& kernels, const Profile& profile, int sms) {
+  const double pairs = profile.tile_query.value * profile.tile_key.value;
+  const Flops flops = Flops::from_si((model.phase == Phase::forward ? 4 : 10) * pairs * model.head_dim) * sms;
+  const double cycles = std::min(model.full_tile.value, 2 * model.masked_tile.value);
+  // On all multiprocessors at once; never above what the tensor cores do.
+  return rate_of(flops, std::max(cycles, flops.si() / kernels.clock.tensor_flops_per_cycle.value), kernels.clock,
+                 model.power);
+}
+
+GpuOption::Rates fastest_rates(const GpuOption& option, const SizeProblem& problem) {
+  const Profile& profile = option.profile;
+  const FlopsPerSecond peak = option.gpu.peak(problem.dtype);
+  GpuOption::Rates rates = {peak * profile.dense_efficiency.value, peak * profile.attention_forward_efficiency.value,
+                            peak * profile.attention_backward_efficiency.value};
+  if (problem.dtype != "fp32" && profile.kernels) {  // see kernel_cost.cpp: measured in 16 bits
+    const MeasuredKernels& kernels = *profile.kernels;
+    const auto head_dim = static_cast<double>(problem.model.head_dim);
+    const auto sms = static_cast<int>(option.gpu.sms);
+    if (kernels.gemm) {
+      const double per_cycle = kernels.gemm->efficiency.value * kernels.clock.tensor_flops_per_cycle.value;
+      rates.dense = rate_of(Flops::from_si(1e15), 1e15 / per_cycle, kernels.clock, kernels.gemm->power);
+    }
+    if (const AttentionModel* model = kernels.attention_of(Phase::forward, head_dim))
+      rates.attention_forward = tile_rate(*model, kernels, profile, sms);
+    if (const AttentionModel* model = kernels.attention_of(Phase::backward, head_dim))
+      rates.attention_backward = tile_rate(*model, kernels, profile, sms);
+  }
+  // The roofline holds for matrices in fp8 whatever was measured.
+  if (problem.fp8_matrices) rates.dense = option.gpu.peak("fp8") * profile.dense_efficiency.value;
+  return rates;
+}
+
+}  // namespace
+
 void SizeProblem::prepare() {
   const Pattern pattern(primitives, static_cast<int>(model.layers));
   const TokenSet all({{0, tokens, 1}});
   pairs = static_cast<double>(pattern.mask(0, tokens, causal, {}).pairs(all, all));
+  for (GpuOption& option : gpus) option.fastest = fastest_rates(option, *this);
 }
 
 Flops useful_flops(const SizeProblem& problem) {

@@ -20,6 +20,12 @@ struct GpuOption {
   Profile profile;
   LinkType link;
   double price_per_hour = 0;  // of one GPU; 0: not stated
+
+  /// That no kernel exceeds, whatever its shape; set by SizeProblem::prepare.
+  struct Rates {
+    FlopsPerSecond dense, attention_forward, attention_backward;
+  };
+  Rates fastest{};
 };
 
 /// By name or path. A GPU without a profile of its own gets `profile`. Throws std::runtime_error if it has no peak for
@@ -41,7 +47,7 @@ struct SizeProblem {
   int max_gpus = 4096;
   Implementation implementation;
 
-  /// Unmasked pairs of a sequence, from the primitives; set by prepare.
+  /// Unmasked pairs of a sequence, from the primitives; set by prepare, as the rates of the GPUs are.
   double pairs = 0;
   void prepare();
 };

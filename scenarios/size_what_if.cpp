@@ -38,9 +38,19 @@ class Changes {
   void hardware() {
     add("matrix units of twice the speed", [](SizeProblem&, GpuOption& option, Candidate&) {
       for (auto& [dtype, peak] : option.gpu.peaks) peak = peak * 2;
+      if (!option.profile.kernels) return;
+      // At the same power: it goes with the share of the units that is busy.
+      MeasuredKernels& kernels = *option.profile.kernels;
+      kernels.clock.tensor_flops_per_cycle.value *= 2;
+      for (AttentionModel& model : kernels.attention) {
+        for (Constant* cycles : {&model.list_start, &model.full_tile, &model.masked_tile}) cycles->value /= 2;
+      }
     });
-    add("HBM of twice the bandwidth",
-        [](SizeProblem&, GpuOption& option, Candidate&) { option.gpu.hbm_bandwidth = option.gpu.hbm_bandwidth * 2; });
+    add("HBM of twice the bandwidth", [](SizeProblem&, GpuOption& option, Candidate&) {
+      option.gpu.hbm_bandwidth = option.gpu.hbm_bandwidth * 2;
+      if (!option.profile.kernels) return;
+      for (StreamModel& model : option.profile.kernels->streams) model.bandwidth.value *= 2;
+    });
     if (sized_.gpus > 1) {
       add("links inside nodes of twice the bandwidth",
           [](SizeProblem&, GpuOption& option, Candidate&) { option.link.bandwidth = option.link.bandwidth * 2; });

@@ -89,6 +89,27 @@ TEST_CASE("every candidate's bound holds and its extrapolated time is that of al
   CHECK(checked > 20);
 }
 
+TEST_CASE("bounds hold for measured kernels, and are near what is simulated") {
+  SizeProblem p = problem({"h100_sxm"});
+  p.gpus[0].profile = load_profile("h200_sxm", "h200_sxm");
+  p.model.layers = 2;
+  p.tokens = 65536;
+  p.batch = 1;
+  p.max_gpus = 8;
+  for (const StepPass pass : {StepPass::training, StepPass::prefill, StepPass::decode}) {
+    p.pass = pass;
+    p.fp8_matrices = pass == StepPass::prefill;
+    p.prepare();
+    double nearest = 0;
+    for (const Candidate& c : candidates_of(p)) {
+      const double bound = bound_of(p, c).time / simulate_candidate(p, c).time;
+      CHECK(bound <= 1);
+      nearest = std::max(nearest, bound);
+    }
+    if (pass == StepPass::training) CHECK(nearest > 0.85);
+  }
+}
+
 TEST_CASE("a long ring simulated in merged steps takes what all its steps take") {
   SizeProblem p = problem({"h100_sxm"});
   p.model.layers = 4;
