@@ -115,6 +115,14 @@ TEST_CASE("a batch is computed and sent as often as it has sequences") {
   CHECK(three.sent_in_all.si() == 3 * one.sent_in_all.si());
 }
 
+TEST_CASE("fp32 sends twice the bytes of bf16") {
+  const ScratchFolder folder;
+  std::string text = file_of("{kind = \"full\"}", 512);
+  const double bf16 = predict(load_scenario(written(folder, text, true))).sent_in_all.si();
+  text.replace(text.find("\"bf16\""), 6, "\"fp32\"");
+  CHECK(predict(load_scenario(written(folder, text, true))).sent_in_all.si() == 2 * bf16);
+}
+
 TEST_CASE("in a burst kernels run at the clock of a cool GPU") {
   const ScratchFolder folder;
   std::string text = file_of("{kind = \"full\"}", 65536);
