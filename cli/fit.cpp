@@ -19,6 +19,7 @@
 #include "scenarios/measured_profile.hpp"
 #include "scenarios/preset_files.hpp"
 #include "scenarios/reader.hpp"
+#include "validate/run_bands.hpp"
 
 namespace orrery {
 namespace {
@@ -29,6 +30,7 @@ struct FitOptions {
   std::string base = "peak";
   std::vector<std::string> other_chip;
   std::string like;
+  std::vector<std::string> runs;
 };
 
 /// The one value that all tables have under that header key or column; an error if they disagree or none has it.
@@ -200,6 +202,7 @@ void run(const FitOptions& options) {
   const Gpu gpu = load_gpu(inputs.gpu);
   FitFacts facts = inputs.facts;
   facts.peaks = {gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
+  facts.cache = gpu.l2_cache.value_or(Bytes());
   Profile base = load_profile(options.base, inputs.gpu);
   base.kernels.reset();
   for (Constant* side : {&base.tile_query, &base.tile_key}) {
@@ -213,6 +216,9 @@ void run(const FitOptions& options) {
     for (const std::string& file : options.other_chip) add_rows(MeasuredTable::read(file), rows);
     fit.profile.kernels->bands.push_back(band_of_other_chip(rows, facts.peaks, fit.profile));
   }
+  std::vector<MeasuredTable> runs;
+  for (const std::string& file : options.runs) runs.push_back(MeasuredTable::read(file));
+  calibrate_runs(runs, fit.profile);
   const std::string text =
       write_profile(fit.profile, inputs.gpu, fmt::format("{}, fitted by orrery fit to {}.", inputs.gpu, inputs.files),
                     inputs.conditions);
@@ -235,6 +241,9 @@ void add_fit(CLI::App& app) {
                       "Files of another GPU of the same type: how much wider the bands of runs have to be");
   command->add_option("--like", options->like,
                       "Published rates: the profile of another GPU that lends what they do not say");
+  command->add_option("--runs", options->runs,
+                      "Files of runs of several GPUs (ring.csv, overlap.csv, ...): every other shape of them says how "
+                      "wide the intervals of runs are; no constant is fitted to them");
   command->add_option("--base", options->base, "Profile whose constants stay where no row says better")
       ->capture_default_str();
   command->callback([options] { run(*options); });

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/csv_cell.hpp"
@@ -34,6 +36,12 @@ Json scenario_scalars(const Scenario& s) {
 Json report_scalars(const Scenario& s, const Report& r) {
   Json json = scenario_scalars(s);
   json["step_time_s"] = r.step_time.si();
+  const auto bound = [&](int sign) {
+    return r.interval ? Json(r.step_time.si() * (1 + sign * std::min(r.interval->half_width, 1.0))) : Json();
+  };
+  json["step_time_low_s"] = bound(-1);
+  json["step_time_high_s"] = bound(1);
+  json["step_time_extrapolated"] = r.interval ? Json(r.interval->extrapolated) : Json();
   json["compute_s"] = r.compute.si();
   json["comm_s"] = r.comm.si();
   json["exposed_comm_s"] = r.exposed_comm.si();
@@ -45,6 +53,10 @@ Json report_scalars(const Scenario& s, const Report& r) {
   json["executed_flops"] = r.executed.si();
   json["mfu"] = r.mfu;
   json["imbalance"] = r.imbalance;
+  json["energy_j"] = r.power ? Json(r.power->energy.si()) : Json();
+  json["mean_power_w"] = r.power ? Json(r.power->mean.si()) : Json();
+  json["highest_power_w"] = r.power ? Json(r.power->highest.si()) : Json();
+  json["clock_cap_hz"] = r.power && r.power->clock_cap_hz > 0 ? Json(r.power->clock_cap_hz) : Json();
   json["engine"] = r.engine;
   json["engine_reason"] = r.engine_reason;
   json["events"] = r.events;
@@ -200,7 +212,7 @@ std::string csv_report(const Scenario& s, const Report& r) {
   std::string header, row;
   for (const auto& [key, value] : json.items()) {
     header += (header.empty() ? "" : ",") + key;
-    const std::string cell = value.is_string() ? value.get<std::string>() : value.dump();
+    const std::string cell = value.is_string() ? value.get<std::string>() : value.is_null() ? "" : value.dump();
     row += (row.empty() ? "" : ",") + csv_cell(cell);
   }
   return header + "\n" + row + "\n";

@@ -108,6 +108,11 @@ void write_what(Page& page, const Scenario& s) {
 
 void write_time(Page& page, const Report& r) {
   page.line("step time          {}", format(r.step_time));
+  if (r.interval) {
+    const double half = std::min(r.interval->half_width, 1.0);
+    page.line("  90 % interval    {} to {}{}", format(r.step_time * (1 - half)), format(r.step_time * (1 + half)),
+              r.interval->extrapolated ? ", extrapolated: no such run was measured" : "");
+  }
   if (r.phases.size() > 1) {
     for (const PhaseReport& p : r.phases) {
       page.line("  {:<16} {:>10}   compute {} and transfers {} per rank", p.name, format(p.end - p.start),
@@ -131,6 +136,13 @@ void write_work(Page& page, const Scenario& s, const Report& r) {
   page.line("useful FLOPs       {:>12}   executed {} ({} more)", format(r.useful), format(r.executed),
             r.useful > Flops() ? percent(r.executed / r.useful - 1) : "-");
   page.line("MFU                {:>12}   of the {} peak, useful FLOPs only", percent(r.mfu), s.dtype);
+  if (r.power) {
+    page.line("energy             {:>12}   of all GPUs; {} per GPU in the mean, at most {}{}",
+              fmt::format("{:.4g} J", r.power->energy.si()), format(r.power->mean), format(r.power->highest),
+              r.power->clock_cap_hz > 0
+                  ? fmt::format("; the power limit caps the clock at {:.0f} MHz", r.power->clock_cap_hz / 1e6)
+                  : "");
+  }
   page.line("imbalance          {:>12}   compute of the busiest rank over the mean",
             fmt::format("{:.3f}", r.imbalance));
   page.line("sent per rank      {:>12}   at most; {} in all", format(r.sent_by_busiest_rank), format(r.sent_in_all));

@@ -14,10 +14,17 @@
 namespace orrery {
 namespace {
 
-/// Does all runs; every thread has its own copy of the scenario, since routes are found when they are asked for.
+/// What a thread has of its own: routes are found when they are asked for, and a program has the clock of its run.
 template <class AnyProgram>
-void run_all(const Scenario& scenario, const AnyProgram& program, Engine engine, Runs& runs) {
-  tbb::enumerable_thread_specific<Scenario> copies([&] { return scenario; });
+struct Own {
+  Own(const Scenario& s, AnyProgram (*build)(const Scenario&)) : scenario(s), program(build(scenario)) {}
+  Scenario scenario;
+  AnyProgram program;
+};
+
+template <class AnyProgram>
+void run_all(const Scenario& scenario, AnyProgram (*build)(const Scenario&), Engine engine, Runs& runs) {
+  tbb::enumerable_thread_specific<Own<AnyProgram>> copies([&] { return Own<AnyProgram>(scenario, build); });
   std::mutex mutex;
   std::exception_ptr failure;
   std::size_t failed = runs.count();
@@ -27,9 +34,9 @@ void run_all(const Scenario& scenario, const AnyProgram& program, Engine engine,
       if (run > failed) return;
     }
     try {
-      const Scenario& own = copies.local();
+      auto& [own, program] = copies.local();
       const Perturbation draws = own.variation.perturbation->with_seed(runs.first_seed + run);
-      const SimulationResult result = simulate(program, own, {.engine = engine, .perturbation = &draws});
+      const PoweredResult result = simulate_step(program, own, {.engine = engine, .perturbation = &draws});
       const Report report = summarize(own, program, result, 0);
       for (std::size_t q = 0; q < runs.values.size(); ++q) runs.values[q][run] = run_quantities()[q].of(report);
       const std::lock_guard lock(mutex);
@@ -58,8 +65,11 @@ Runs simulate_runs(const Scenario& scenario, Engine engine, int runs, int thread
   all.values.assign(run_quantities().size(), std::vector<double>(static_cast<std::size_t>(runs)));
   const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, static_cast<std::size_t>(threads));
   tbb::task_arena(threads).execute([&] {
-    if (scenario.whole_step) return run_all(scenario, build_step(scenario), engine, all);
-    run_all(scenario, build_program(scenario), engine, all);
+    if (scenario.whole_step)
+      return run_all<StepProgram>(
+          scenario, [](const Scenario& s) { return build_step(s); }, engine, all);
+    run_all<AttentionProgram>(
+        scenario, [](const Scenario& s) { return build_program(s); }, engine, all);
   });
   return all;
 }

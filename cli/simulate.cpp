@@ -70,14 +70,14 @@ class Sinks : public SpanSink {
   std::vector<SpanSink*> sinks_;
 };
 
-SimulationResult simulate_into(Sinks& sinks, const Program& program, const Scenario& scenario,
-                               const SimulateOptions& options) {
+PoweredResult simulate_into(Sinks& sinks, KernelProgram& program, const Scenario& scenario,
+                            const SimulateOptions& options) {
   const SimulationOptions how{.engine = simulation_engine(options.engine), .sink = &sinks};
-  if (!options.traces) return simulate(program, scenario, how);
+  if (!options.traces) return simulate_step(program, scenario, how);
   OutputFile file(options.trace);
   ChromeTrace trace(file.stream(), program, scenario.cluster);
   sinks.add(trace);
-  SimulationResult result = simulate(program, scenario, how);
+  PoweredResult result = simulate_step(program, scenario, how);
   trace.finish();
   file.keep();
   return result;
@@ -89,19 +89,19 @@ Report traced_attention(const Scenario& scenario, const SimulateOptions& options
         fmt::format("{}: --memory follows a whole step (this one is of less), write scope = \"step\" or leave it out",
                     scenario.file.string()));
   }
-  const AttentionProgram program = build_program(scenario);
+  AttentionProgram program = build_program(scenario);
   Sinks sinks;
   return summarize(scenario, program, simulate_into(sinks, program, scenario, options), 0);
 }
 
 Report traced_step(const Scenario& scenario, const SimulateOptions& options) {
-  const StepProgram program = build_step(scenario);
+  StepProgram program = build_step(scenario);
   Sinks sinks;
   if (!options.follows_memory) return summarize(scenario, program, simulate_into(sinks, program, scenario, options), 0);
   OutputFile file(options.memory);
   VisitTimes times(program);
   sinks.add(times);
-  const SimulationResult result = simulate_into(sinks, program, scenario, options);
+  const PoweredResult result = simulate_into(sinks, program, scenario, options);
   write_memory_csv(file.stream(), program, times);
   file.keep();
   return summarize(scenario, program, result, 0);

@@ -37,7 +37,7 @@ std::vector<double> list_lengths(const TileLists& t) {
   return lengths;
 }
 
-double schedule(const std::vector<double>& durations, std::int64_t heads, int sms) {
+Makespan schedule(const std::vector<double>& durations, std::int64_t heads, int sms, int idle_sms) {
   std::priority_queue<double, std::vector<double>, std::greater<>> free_at;
   for (int i = 0; i < sms; ++i) free_at.push(0);
   double end = 0;
@@ -49,18 +49,21 @@ double schedule(const std::vector<double>& durations, std::int64_t heads, int sm
       end = std::max(end, done);
     }
   }
-  return end;
+  for (int i = 1; i < idle_sms; ++i) free_at.pop();
+  return {end, end - free_at.top()};
 }
 
 }  // namespace
 
-double makespan(const TileLists& t, const TileCycles& c, int sms) {
-  if (t.lists <= 0 || t.heads <= 0) return 0;
+Makespan makespan(const TileLists& t, const TileCycles& c, int sms, int idle_sms) {
+  if (t.lists <= 0 || t.heads <= 0) return {};
+  idle_sms = std::clamp(idle_sms, 1, sms);
   const auto lists = static_cast<double>(t.lists);
   const double masked_extra = t.masked_tiles / lists * (c.masked_tile - c.full_tile);
   if (t.tiles >= t.longest * lists * (1 - 1e-9)) {
-    const double waves = std::ceil(lists * static_cast<double>(t.heads) / sms);
-    return waves * (c.list_start + t.tiles / lists * c.full_tile + masked_extra);
+    const double all = lists * static_cast<double>(t.heads), waves = std::ceil(all / sms);
+    const double wave = c.list_start + t.tiles / lists * c.full_tile + masked_extra;
+    return {waves * wave, waves * sms - all >= idle_sms ? wave : 0};
   }
   std::vector<double> durations = list_lengths(t);
   double work = 0;
@@ -69,8 +72,9 @@ double makespan(const TileLists& t, const TileCycles& c, int sms) {
     work += d;
   }
   const std::int64_t exact_heads = std::clamp<std::int64_t>(most_lists / t.lists, 1, t.heads);
-  const double exact = schedule(durations, exact_heads, sms);
-  return exact + work * static_cast<double>(t.heads - exact_heads) / sms;
+  Makespan result = schedule(durations, exact_heads, sms, idle_sms);
+  result.cycles += work * static_cast<double>(t.heads - exact_heads) / sms;
+  return result;
 }
 
 }  // namespace orrery

@@ -27,8 +27,13 @@ struct TileCycles {
   double masked_tile = 0;
 };
 
-/// Cycles from the start of the first thread block to the end of the last one on `sms` SMs. Up to 2^14 lists exactly,
-/// by list scheduling; beyond, the work of all SMs plus the ragged end that the same lists have for fewer heads.
-double makespan(const TileLists& lists, const TileCycles& cycles, int sms);
+/// Cycles from the start of the first thread block to the end of the last one on `sms` SMs, and how many of these at
+/// the end leave `idle_sms` or more of them without work. Up to 2^14 lists exactly, by list scheduling; beyond, the
+/// work of all SMs plus the ragged end that the same lists have for fewer heads.
+struct Makespan {
+  double cycles = 0;
+  double tail = 0;
+};
+Makespan makespan(const TileLists& lists, const TileCycles& cycles, int sms, int idle_sms = 1);
 
 }  // namespace orrery

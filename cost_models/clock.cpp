@@ -41,9 +41,9 @@ double burst_clock(const KernelLoad& load, const ClockModel& clock, const PowerM
 
 }  // namespace
 
-KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, Regime regime) {
-  double f = burst_clock(load, clock, power);
-  if (regime == Regime::sustained && power_at(f, load, clock, power) > clock.power_limit.value) {
+KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, ClockCap cap) {
+  double f = std::min(burst_clock(load, clock, power), cap.hz());
+  if (cap.each_alone() && power_at(f, load, clock, power) > clock.power_limit.value) {
     double low = slowest_share * clock.maximum_clock.value, high = f;
     for (int i = 0; i < bisections; ++i) {
       const double middle = (low + high) / 2;

@@ -4,8 +4,12 @@
 //   at once      the tensor cores' current makes the regulator step back, the further the more they do per cycle
 //   after a lag  the board's mean power reaches its limit, and the clock falls until it is met
 // So a kernel of half a millisecond after a rest (a burst) and the same kernel for ten seconds (sustained) take
-// different times, although they take the same cycles.
+// different times, although they take the same cycles. The limit holds for the mean over everything the board does
+// within the lag: pauses, and kernels that need less, let the others run faster. So a step whose kernels are shorter
+// than the lag has one cap for all of them (scenarios/step_power.hpp).
 #pragma once
+
+#include <limits>
 
 #include "cost_models/constant.hpp"
 #include "sim/units.hpp"
@@ -14,6 +18,27 @@ namespace orrery {
 
 /// How long the GPU has been under load: shorter than the power limit's lag, or much longer.
 enum class Regime { burst, sustained };
+
+/// How far the clock may rise: as far as a burst lets it; until launches of this kernel alone, back to back, meet the
+/// power limit (sustained); or up to a cap that everything in a step shares.
+class ClockCap {
+ public:
+  ClockCap(Regime regime = Regime::sustained) : each_alone_(regime == Regime::sustained) {}
+  static ClockCap shared(double hz) {
+    ClockCap cap(Regime::burst);
+    cap.hz_ = hz;
+    return cap;
+  }
+  bool each_alone() const { return each_alone_; }
+  double hz() const { return hz_; }
+  bool operator==(const ClockCap&) const = default;
+
+ private:
+  bool each_alone_;
+  double hz_ = std::numeric_limits<double>::infinity();
+};
+
+using Joules = Quantity<0, 0, 0, 1>;
 
 /// Of one GPU type, shared by all kernels.
 struct ClockModel {
@@ -39,6 +64,8 @@ struct KernelLoad {
   Seconds unclocked;
   Flops flops;  // on the tensor cores, executed
   Bytes hbm_traffic;
+  double tail_cycles = 0;    // of `cycles`, at the end, with some SMs idle
+  double beside_cycles = 0;  // instead of `cycles`, if others hold some SMs
 };
 
 struct KernelRun {
@@ -47,8 +74,7 @@ struct KernelRun {
   Watts power;
 };
 
-/// One launch, repeated in that regime.
-KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, Regime regime);
+KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, ClockCap cap);
 
 /// `busy` seconds of back-to-back launches from rest: bursts until the lag is over, then sustained. Returns how long
 /// the same work would have taken at burst speed, over `busy`: 1 for short runs, tending to the sustained ratio.

@@ -166,26 +166,39 @@ class Fitter {
 
   // ---- kernels that move bytes
 
-  void fit_stream(const std::string& name, const Rows& rows) {
-    StreamModel& model = kernels().streams.emplace_back();
+  /// `like` lends the ratio of the two rates to a kind whose sizes do not show it.
+  StreamModel fit_stream(const std::string& name, const Rows& rows, const StreamModel* like) const {
+    StreamModel model;
     model.kernel = name;
+    known(model.cache, "stream." + name + ".cache", "B", facts_.cache.si(), Provenance::datasheet,
+          "L2 of the GPU's file");
+    const auto cached = std::count_if(rows.begin(), rows.end(), [&](const auto* r) { return r->bytes < facts_.cache; });
+    const bool both = cached >= 2 && static_cast<std::size_t>(cached) < rows.size();
+    const double ratio = like == nullptr ? 1 : like->cached_bandwidth.value / like->bandwidth.value;
+    const auto constants = constants_of_stream();
     Unknowns unknowns;
-    for (const auto& constant : constants_of_stream()) unknowns.add(model, constant, "stream." + name);
+    for (std::size_t c = 0; c < (both ? 3u : 2u); ++c) unknowns.add(model, constants[c], "stream." + name);
     unknowns.fit_to(rows, name, [&](const MeasuredKernel& row) {
-      return (model.launch.value + row.bytes.si() / model.bandwidth.value) / row.time.si() - 1;
+      if (!both) model.cached_bandwidth.value = ratio * model.bandwidth.value;
+      return model.time(row.bytes) / row.time - 1;
     });
+    if (!both) {
+      known(model.cached_bandwidth, "stream." + name + ".cached_bandwidth", "B/s", ratio * model.bandwidth.value,
+            Provenance::assumed, "as much above `bandwidth` as in all kinds together");
+    }
+    return model;
   }
 
-  /// A kind with few sizes shares the constants of all; copies first, since other models use their rate.
+  /// A kind with few sizes shares the constants of all.
   void fit_streams() {
     std::map<std::string, Rows> by_family;
     for (const MeasuredKernel* row : of(Kind::stream)) by_family[row->family].push_back(row);
     if (by_family.empty()) return;
-    Rows all = of(Kind::stream);
+    const StreamModel other = fit_stream("other", of(Kind::stream), nullptr);
     for (const auto& [name, rows] : by_family) {
-      if (rows.size() >= fewest_sizes) fit_stream(name, rows);
+      if (rows.size() >= fewest_sizes) kernels().streams.push_back(fit_stream(name, rows, &other));
     }
-    fit_stream("other", all);
+    kernels().streams.push_back(other);
   }
 
   void hbm_energy() {
@@ -216,12 +229,15 @@ class Fitter {
     throw FitError(row.place + ": no model of this head_dim");  // cannot happen: models are made from the rows
   }
 
-  /// What does not depend on head_dim is shared by all: launch, traffic per element, and the latencies at the start of
-  /// a list. The cycles of tiles are not.
+  /// What does not depend on head_dim is shared by all: launch and traffic per element. Cycles are not.
   void fit_attention(Phase phase) {
-    const Rows rows = fitted([&](const MeasuredKernel& row) {
-      return row.kind == Kind::attention && row.phase == phase && row.clock_hz > 0;
-    });
+    const auto rows_of = [&](bool window, bool halo) {
+      return fitted([&](const MeasuredKernel& row) {
+        return row.kind == Kind::attention && row.phase == phase && row.clock_hz > 0 &&
+               row.attention.window == window && row.attention.halo() == halo;
+      });
+    };
+    const Rows rows = rows_of(false, false);
     std::set<int> head_dims;
     for (const MeasuredKernel* row : rows) head_dims.insert(static_cast<int>(row->attention.head_dim));
     if (rows.empty()) {
@@ -236,7 +252,8 @@ class Fitter {
     }
     const auto models = std::span(kernels().attention).subspan(first);
     const auto constants = constants_of_attention();
-    const auto shared_count = std::size_t{4};  // launch, query_traffic, grouped_traffic, list_start
+    // Shared: launch, query_traffic, grouped_traffic; the last two are of windows.
+    const std::size_t shared_count = 3, own_count = constants.size() - 2;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
@@ -250,7 +267,7 @@ class Fitter {
     }
     for (AttentionModel& model : models) {
       const std::string owner = fmt::format("attention.{}.d{}", name_of(phase), model.head_dim);
-      for (std::size_t c = shared_count; c < constants.size(); ++c) unknowns.add(model, constants[c], owner);
+      for (std::size_t c = shared_count; c < own_count; ++c) unknowns.add(model, constants[c], owner);
     }
     const auto share = [&] {
       for (AttentionModel& model : models) {
@@ -261,11 +278,30 @@ class Fitter {
     };
     unknowns.fit_to(rows, fmt::format("attention {}", name_of(phase)), [&](const MeasuredKernel& row) {
       share();
-      const KernelLoad load = attention_load(row.attention, model_of(row), kernels(), facts_.peaks,
-                                             profile_.tile_query.value, profile_.tile_key.value);
-      return at_measured_clock(load, row);
+      return at_measured_clock(load_of(row), row);
     });
     share();
+    fit_windows(constants[own_count], models, rows_of(true, false));
+    fit_windows(constants[own_count + 1], models, rows_of(true, true));
+  }
+
+  /// A constant that all head_dims share. Windows are other kernels: their edges take other times than a diagonal, and
+  /// some skip the masked tiles only if there are as many queries as keys.
+  void fit_windows(const ConstantOf<AttentionModel>& constant, std::span<AttentionModel> models, const Rows& rows) {
+    Constant& first = models.front().*constant.member;
+    const std::string owner = fmt::format("attention.{}", name_of(models.front().phase));
+    if (rows.empty()) {
+      known(first, fmt::format("{}.{}", owner, constant.name), std::string(constant.unit), 0, Provenance::assumed,
+            fmt::format("no rows of {}", constant.determined_by));
+    } else {
+      Unknowns unknowns;
+      unknowns.add(models.front(), constant, owner);
+      unknowns.fit_to(rows, fmt::format("{} of {}", owner, constant.determined_by), [&](const MeasuredKernel& row) {
+        for (AttentionModel& model : models) model.*constant.member = first;
+        return at_measured_clock(load_of(row), row);
+      });
+    }
+    for (AttentionModel& model : models) model.*constant.member = first;
   }
 
   void fit_gemm() {
@@ -425,7 +461,10 @@ std::vector<RowUse> split(std::span<const MeasuredKernel> rows) {
     for (auto& [shape, use] : shapes) use = static_cast<RowUse>(i++ % 3);
   }
   std::vector<RowUse> uses;
-  for (const MeasuredKernel& row : rows) uses.push_back(families[row.family][{row.work, row.shape}]);
+  for (const MeasuredKernel& row : rows) {
+    const RowUse use = families[row.family][{row.work, row.shape}];
+    uses.push_back(row.attention.halo() ? RowUse::fitted : use);
+  }
   return uses;
 }
 

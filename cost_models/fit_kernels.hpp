@@ -17,13 +17,15 @@ struct FitError : std::runtime_error {
 };
 
 /// What a row is used for. The shapes of a family are put in order of work; the first of every three is fitted on, the
-/// second calibrates the error bands, the third tests them. Both regimes of a shape share its use. Times play no part.
+/// second calibrates the error bands, the third tests them. Both regimes of a shape share its use. Windows with a halo,
+/// of which there are few, are all fitted on. Times play no part.
 enum class RowUse { fitted, calibration, test };
 std::vector<RowUse> split(std::span<const MeasuredKernel> rows);
 
 /// Facts that no fit can find, from datasheets and file headers.
 struct FitFacts {
   GpuPeaks peaks;
+  Bytes cache{};  // L2; 0: unknown
   double maximum_clock_hz = 0;
   double power_limit_w = 0;
   double idle_power_w = 0;

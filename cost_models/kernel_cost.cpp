@@ -38,31 +38,37 @@ Bytes attention_bytes(const AttentionShape& shape, Phase phase) {
 }
 
 KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& model, const MeasuredKernels& kernels,
-                          const GpuPeaks& peaks, double tile_query, double tile_key) {
+                          const GpuPeaks& peaks, double tile_query, double tile_key, int idle_sms) {
   const std::int64_t query_tiles = tiles_along(shape.query_rows, tile_query);
   const std::int64_t key_tiles = tiles_along(shape.key_rows, tile_key);
   const bool forward = model.phase == Phase::forward;
   TileLists lists;
   lists.lists = forward ? query_tiles : key_tiles;
   lists.longest = static_cast<double>(forward ? key_tiles : query_tiles);
-  lists.tiles = shape.pairs / (tile_query * tile_key);
+  AttentionShape computed = shape;
+  if (shape.halo()) computed.pairs += model.halo_rectangle.value * (shape.query_rows * shape.key_rows - shape.pairs);
+  lists.tiles = computed.pairs / (tile_query * tile_key);
   // A boundary tile loses half of its pairs on the average: the diagonal of a causal mask, either end of a window.
   lists.masked_tiles = std::min(lists.tiles, shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
   lists.heads = static_cast<std::int64_t>(shape.heads * shape.batch);
   lists.longest_first = !forward;
   // Constants of another head_dim: products grow with it. Then the prediction is an extrapolation.
   const double scale = shape.head_dim / model.head_dim;
-  const TileCycles cycles{model.list_start.value * scale, model.full_tile.value * scale,
-                          model.masked_tile.value * scale};
+  const double masked = shape.window && model.window_edge.value > 0 ? model.window_edge.value * model.full_tile.value
+                                                                    : model.masked_tile.value;
+  const TileCycles cycles{model.list_start.value * scale, model.full_tile.value * scale, masked * scale};
   const double row = shape.heads * shape.head_dim * shape.batch;
   double traffic = model.query_traffic.value * shape.query_rows * row;
   if (shape.kv_heads < shape.heads) traffic += model.grouped_traffic.value * shape.key_rows * row;
   KernelLoad load;
-  load.cycles = makespan(lists, cycles, peaks.sms);
+  const Makespan busy = makespan(lists, cycles, peaks.sms, idle_sms);
+  load.cycles = busy.cycles;
+  load.tail_cycles = busy.tail;
+  if (idle_sms > 1) load.beside_cycles = makespan(lists, cycles, std::max(1, peaks.sms - idle_sms)).cycles;
   const StreamModel* copy = kernels.stream_of("copy_kernel");
   const double rate = copy != nullptr ? copy->bandwidth.value : peaks.hbm.si();
   load.unclocked = Seconds::from_si(model.launch.value + traffic / rate);
-  load.flops = attention_flops(shape, model.phase);
+  load.flops = attention_flops(computed, model.phase);
   load.hbm_traffic = attention_bytes(shape, model.phase) + Bytes::from_si(traffic);
   return load;
 }
@@ -77,21 +83,41 @@ KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const Cloc
   return load;
 }
 
+namespace {
+
+KernelCost cost_of(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, ClockCap cap) {
+  const KernelRun run = run_kernel(load, clock, power, cap);
+  return {run.duration,
+          load.hbm_traffic,
+          load.flops,
+          (run.power - Watts::from_si(clock.idle_power.value)) * run.duration,
+          Seconds::from_si(load.tail_cycles / run.clock_hz),
+          1 + std::max(0.0, load.beside_cycles - load.cycles) / run.clock_hz / run.duration.si()};
+}
+
+const AttentionModel* model_of(const AttentionShape& shape, Phase phase, const Profile& profile) {
+  return profile.kernels && measured_type(shape.element_bytes) ? profile.kernels->attention_of(phase, shape.head_dim)
+                                                               : nullptr;
+}
+
+KernelLoad load_of(const AttentionShape& shape, const AttentionModel& model, const GpuPeaks& peaks,
+                   const Profile& profile, int idle_sms) {
+  return attention_load(shape, model, *profile.kernels, peaks, profile.tile_query.value, profile.tile_key.value,
+                        idle_sms);
+}
+
+}  // namespace
+
 KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
-                          Regime regime) {
+                          ClockCap cap, int idle_sms) {
+  if (const AttentionModel* model = model_of(shape, phase, profile)) {
+    return cost_of(load_of(shape, *model, peaks, profile, idle_sms), profile.kernels->clock, model->power, cap);
+  }
   const Flops flops = attention_flops(shape, phase);
   const Bytes bytes = attention_bytes(shape, phase);
-  if (profile.kernels && measured_type(shape.element_bytes)) {
-    if (const AttentionModel* model = profile.kernels->attention_of(phase, shape.head_dim)) {
-      const KernelLoad load =
-          attention_load(shape, *model, *profile.kernels, peaks, profile.tile_query.value, profile.tile_key.value);
-      const KernelRun run = run_kernel(load, profile.kernels->clock, model->power, regime);
-      return {run.duration, load.hbm_traffic, flops, run.power};
-    }
-  }
   const Constant& efficiency =
       phase == Phase::forward ? profile.attention_forward_efficiency : profile.attention_backward_efficiency;
-  return {roofline(flops, bytes, efficiency, peaks, profile), bytes, flops, Watts()};
+  return {roofline(flops, bytes, efficiency, peaks, profile), bytes, flops, Joules(), Seconds(), 1};
 }
 
 KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& profile, std::string_view kernel) {
@@ -100,35 +126,45 @@ KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& pro
     if (model == nullptr) model = profile.kernels->stream_of("other");
     if (model != nullptr) {
       KernelLoad load;
-      load.unclocked = Seconds::from_si(model->launch.value + bytes.si() / model->bandwidth.value);
+      load.unclocked = model->time(bytes);
       load.hbm_traffic = bytes;
-      const KernelRun run = run_kernel(load, profile.kernels->clock, PowerModel(), Regime::sustained);
-      return {run.duration, bytes, Flops(), run.power};
+      return cost_of(load, profile.kernels->clock, PowerModel(), Regime::burst);
     }
   }
-  return {roofline(Flops(), bytes, profile.dense_efficiency, peaks, profile), bytes, Flops(), Watts()};
+  return {roofline(Flops(), bytes, profile.dense_efficiency, peaks, profile), bytes, Flops(), Joules(), Seconds(), 1};
 }
 
-KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Profile& profile, Regime regime) {
+KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Profile& profile, ClockCap cap) {
   if (profile.kernels && profile.kernels->gemm && measured_type(shape.element_bytes)) {
     const GemmModel& model = *profile.kernels->gemm;
-    const KernelRun run =
-        run_kernel(gemm_load(shape, model, profile.kernels->clock), profile.kernels->clock, model.power, regime);
-    return {run.duration, shape.bytes, shape.flops, run.power};
+    return cost_of(gemm_load(shape, model, profile.kernels->clock), profile.kernels->clock, model.power, cap);
   }
-  return {roofline(shape.flops, shape.bytes, profile.dense_efficiency, peaks, profile), shape.bytes, shape.flops,
-          Watts()};
+  return {roofline(shape.flops, shape.bytes, profile.dense_efficiency, peaks, profile),
+          shape.bytes,
+          shape.flops,
+          Joules(),
+          Seconds(),
+          1};
 }
 
 KernelCost AttentionCosts::of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
-                              Regime regime) {
-  if (!profile.kernels) return attention_cost(shape, phase, peaks, profile, regime);
+                              ClockCap cap, int idle_sms) {
+  const AttentionModel* model = model_of(shape, phase, profile);
+  if (model == nullptr) return attention_cost(shape, phase, peaks, profile, cap);
   const std::lock_guard lock(mutex_);
+  const auto cost_at = [&](const KernelLoad& load) { return cost_of(load, profile.kernels->clock, model->power, cap); };
   const auto known =
       std::find_if(known_.begin(), known_.end(), [&](const Known& k) { return k.phase == phase && k.shape == shape; });
-  if (known != known_.end()) return known->cost;
-  known_.push_back({shape, phase, attention_cost(shape, phase, peaks, profile, regime)});
-  return known_.back().cost;
+  if (known == known_.end()) {
+    const KernelLoad load = load_of(shape, *model, peaks, profile, idle_sms);
+    known_.push_back({shape, phase, load, cap, cost_at(load)});
+    return known_.back().cost;
+  }
+  if (known->cap != cap) {
+    known->cap = cap;
+    known->cost = cost_at(known->load);
+  }
+  return known->cost;
 }
 
 }  // namespace orrery

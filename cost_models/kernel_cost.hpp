@@ -23,7 +23,9 @@ struct AttentionShape {
   double head_dim = 0;
   double batch = 1;
   double element_bytes = 2;
-  double masked_pairs = 0;  // of `pairs`, those the mask forbids
+  double masked_pairs = 0;                                       // of `pairs`, those the mask forbids
+  bool window = false;                                           // the mask is one window
+  bool halo() const { return window && key_rows > query_rows; }  // whose keys begin before its queries
   bool operator==(const AttentionShape&) const = default;
 };
 
@@ -47,12 +49,14 @@ struct KernelCost {
   Seconds duration;
   Bytes hbm_traffic;
   Flops flops;
-  Watts power;  // 0 if the profile does not know
+  Joules energy;      // above what an idle GPU takes; 0 if the profile does not know
+  Seconds tail;       // at the end, when `idle_sms` are out of work
+  double slowed = 1;  // times as long, if others hold `idle_sms`
 };
 
 /// The measured tile model, or max(executed FLOPs / (peak * efficiency), bytes / (HBM * efficiency)) + overhead.
 KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
-                          Regime regime = Regime::sustained);
+                          ClockCap cap = Regime::sustained, int idle_sms = 1);
 
 /// A kernel that only streams bytes through HBM; `kernel` names it in the profile.
 KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& profile, std::string_view kernel = "");
@@ -66,23 +70,27 @@ struct DenseShape {
   double element_bytes = 2;
 };
 KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Profile& profile,
-                      Regime regime = Regime::sustained);
+                      ClockCap cap = Regime::sustained);
 
 /// What the measured model of an attention kernel asks of the clock; for fits, which need it at a clock they know.
 KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& model, const MeasuredKernels& kernels,
-                          const GpuPeaks& peaks, double tile_query, double tile_key);
+                          const GpuPeaks& peaks, double tile_query, double tile_key, int idle_sms = 1);
 KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const ClockModel& clock);
 
 /// Costs of shapes seen before. A program asks for the same few shapes in every layer, and a list schedule takes a
-/// millisecond. Several threads may use one.
+/// millisecond; at another cap only the clock is looked for again. Several threads may use one.
 class AttentionCosts {
  public:
-  KernelCost of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile, Regime regime);
+  /// `idle_sms` is the same in all calls.
+  KernelCost of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile, ClockCap cap,
+                int idle_sms);
 
  private:
   struct Known {
     AttentionShape shape;
     Phase phase;
+    KernelLoad load;
+    ClockCap cap;
     KernelCost cost;
   };
   std::mutex mutex_;

@@ -9,6 +9,12 @@ std::string_view name_of(Phase phase) {
   return phase == Phase::forward ? "forward" : "backward";
 }
 
+Seconds StreamModel::time(Bytes bytes) const {
+  const double in_cache = std::min(bytes.si(), cache.value);
+  const double first = in_cache > 0 ? in_cache / cached_bandwidth.value : 0;
+  return Seconds::from_si(launch.value + first + (bytes.si() - in_cache) / bandwidth.value);
+}
+
 const AttentionModel* MeasuredKernels::attention_of(Phase phase, double head_dim) const {
   const AttentionModel* best = nullptr;
   for (const AttentionModel& model : attention) {
@@ -53,14 +59,17 @@ std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
            {"tensor_power", "W", &PowerModel::tensor_power, 1, 1e4, 2000, "sustained rows at the power limit"}}};
 }
 
-std::array<ConstantOf<AttentionModel>, 6> constants_of_attention() {
+std::array<ConstantOf<AttentionModel>, 8> constants_of_attention() {
   return {
       {{"launch", "s", &AttentionModel::launch, 0, 1e-4, 5e-6, "blocks of a few hundred tokens"},
        {"query_traffic", "B", &AttentionModel::query_traffic, 0, 100, 14, "blocks with many more queries than keys"},
        {"grouped_traffic", "B", &AttentionModel::grouped_traffic, 0, 100, 4, "blocks with fewer key heads"},
        {"list_start", "cycle", &AttentionModel::list_start, 0, 1e5, 3000, "blocks of few keys (backward: queries)"},
        {"full_tile", "cycle", &AttentionModel::full_tile, 1, 1e6, 3000, "full blocks of several lengths"},
-       {"masked_tile", "cycle", &AttentionModel::masked_tile, 1, 1e6, 4500, "causal blocks or windows"}}};
+       {"masked_tile", "cycle", &AttentionModel::masked_tile, 1, 1e6, 4500, "causal blocks"},
+       {"window_edge", "1", &AttentionModel::window_edge, 0, 10, 1.5, "windows", true},
+       {"halo_rectangle", "1", &AttentionModel::halo_rectangle, 0, 1.5, 0.5, "windows with more keys than queries",
+        true}}};
 }
 
 std::array<ConstantOf<GemmModel>, 3> constants_of_gemm() {
@@ -69,9 +78,11 @@ std::array<ConstantOf<GemmModel>, 3> constants_of_gemm() {
            {"output_cycles", "cycle", &GemmModel::output_cycles, 0, 1e2, 0.05, "products of several inner sizes"}}};
 }
 
-std::array<ConstantOf<StreamModel>, 2> constants_of_stream() {
-  return {{{"launch", "s", &StreamModel::launch, 0, 1e-4, 2e-6, "rows of a few megabytes"},
-           {"bandwidth", "B/s", &StreamModel::bandwidth, 1e9, 1e14, 4e12, "rows of a hundred megabytes and more"}}};
+std::array<ConstantOf<StreamModel>, 4> constants_of_stream() {
+  return {{{"launch", "s", &StreamModel::launch, 0, 1e-4, 2e-6, "rows of less than a megabyte"},
+           {"bandwidth", "B/s", &StreamModel::bandwidth, 1e9, 1e14, 4e12, "rows of a hundred megabytes and more"},
+           {"cached_bandwidth", "B/s", &StreamModel::cached_bandwidth, 1e9, 1e14, 4e12, "rows of 10 megabytes", true},
+           {"cache", "B", &StreamModel::cache, 0, 1e10, 5e7, "the datasheet", true}}};
 }
 
 }  // namespace orrery

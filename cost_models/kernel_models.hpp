@@ -29,6 +29,8 @@ struct AttentionModel {
   Constant list_start;       // cycles
   Constant full_tile;        // cycles
   Constant masked_tile;      // cycles
+  Constant window_edge;      // cycles of a tile at either edge of a window, in full tiles; 0: those of a masked tile
+  Constant halo_rectangle;   // of the tiles outside a window with a halo, the share that is computed all the same
   PowerModel power;
 };
 
@@ -41,11 +43,16 @@ struct GemmModel {
   PowerModel power;
 };
 
-/// Kernels that only move bytes: launch + bytes / bandwidth. launch * bandwidth is the size at half the rate.
+/// Kernels that only move bytes: launch + bytes / bandwidth. launch * bandwidth is the size at half the rate. The first
+/// bytes go at another rate: as long as what is written fits into L2, its way to HBM is not waited for.
 struct StreamModel {
   std::string kernel;
-  Constant launch;     // s
-  Constant bandwidth;  // B/s
+  Constant launch;            // s
+  Constant bandwidth;         // B/s, beyond the cache
+  Constant cached_bandwidth;  // B/s
+  Constant cache;             // B; 0: all at `bandwidth`
+
+  Seconds time(Bytes bytes) const;
 };
 
 /// The half width, as a fraction of the prediction, that 90 % of predictions are within.
@@ -57,6 +64,18 @@ struct ErrorBand {
   int rows = 0;
 };
 
+/// How far whole runs of an implementation miss, in multiples of what the bands of their kernels and messages add up
+/// to: 90 % of the runs that calibrated it are within `factor`.
+struct RunBand {
+  std::string implementation;  // the preset
+  std::string transport;       // its transport
+  double factor = 0;
+  int rows = 0;
+  int most_gpus = 0;
+  double shortest_s = 0, longest_s = 0;
+  std::string source;
+};
+
 struct MeasuredKernels {
   ClockModel clock;
   std::vector<AttentionModel> attention;
@@ -64,6 +83,7 @@ struct MeasuredKernels {
   std::vector<StreamModel> streams;
   std::vector<LinkTable> links;
   std::vector<ErrorBand> bands;
+  std::vector<RunBand> runs;
 
   /// The one of that head_dim, or else the nearest (then the prediction is an extrapolation). Null if there is none.
   const AttentionModel* attention_of(Phase phase, double head_dim) const;
@@ -81,12 +101,13 @@ struct ConstantOf {
   Constant Model::*member;
   double lower, upper, start;
   std::string_view determined_by;
+  bool optional = false;  // files may leave it out: 0
 };
 
 std::array<ConstantOf<ClockModel>, 8> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
-std::array<ConstantOf<AttentionModel>, 6> constants_of_attention();
+std::array<ConstantOf<AttentionModel>, 8> constants_of_attention();
 std::array<ConstantOf<GemmModel>, 3> constants_of_gemm();
-std::array<ConstantOf<StreamModel>, 2> constants_of_stream();
+std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
 
 }  // namespace orrery

@@ -47,7 +47,8 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
                  .heads = table.number(row, "heads"),
                  .kv_heads = table.number(row, "kv_heads"),
                  .head_dim = table.number(row, "head_dim"),
-                 .masked_pairs = pairs.masked};
+                 .masked_pairs = pairs.masked,
+                 .window = mask.mask == "window"};
   k.group = fmt::format("attention {}", pass);
   k.family = fmt::format("attention {} {}", pass, k.attention.head_dim);
   k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}", pass, mask.mask,
@@ -92,6 +93,8 @@ MeasuredKernel message_row(const MeasuredTable& table, std::size_t row) {
   if (k.mechanism == "copy_engine") k.op += " " + table.text(row, "pattern");
   const std::string& channels = table.text(row, "channels");
   if (!channels.empty() && channels != "auto") k.op += fmt::format(" {} channels", channels);
+  const double ranks = table.optional_number(row, "ranks").value_or(2);
+  if (k.mechanism == "nccl" && ranks > 2) k.op += fmt::format(" {} ranks", ranks);
   k.bytes = Bytes::from_si(table.number(row, "bytes"));
   k.family = fmt::format("{} {} {}", k.link, k.mechanism, k.op);
   k.group = fmt::format("{} {} 1 MB", k.mechanism == "nccl" ? "collectives" : "copies",

@@ -5,7 +5,10 @@ namespace {
 
 template <class Model, std::size_t n>
 void add(const Model& model, const std::array<ConstantOf<Model>, n>& list, std::vector<const Constant*>& all) {
-  for (const ConstantOf<Model>& constant : list) all.push_back(&(model.*constant.member));
+  for (const ConstantOf<Model>& constant : list) {
+    const Constant& c = model.*constant.member;
+    if (!constant.optional || !c.name.empty()) all.push_back(&c);
+  }
 }
 
 }  // namespace

@@ -273,8 +273,8 @@ class AllGather : public Schedule {
     action.into = hops_ == 0 ? Buffer{BufferKind::d_kv} : slot_of(BufferKind::d_kv_work, number, 2);
     Op op = waiting_op(rank, visit, step);
     if (hops_ > 0) op.wait_for(at(rank, Signal::grad_sent), (number - 1) * hops_);
-    op.finished = {consumed(rank, visit, step), at(rank, Signal::computed)};
-    writer.attention(action, work(rank, visit, step), op);
+    op.finished[0] = consumed(rank, visit, step);
+    writer.attention(action, work(rank, visit, step), op, {at(rank, Signal::computed)});
     if (hops_ == 0 || !last_of_gather) return;
     for (int hop = 0; hop < hops_; ++hop) write_scatter_hop(rank, visit, gather, hop, step, action, writer);
 

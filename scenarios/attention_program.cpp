@@ -14,7 +14,8 @@ AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::mo
            .implementation = &input_.implementation,
            .profile = &input_.profile,
            .peaks = input_.peaks,
-           .regime = input_.regime,
+           .clock_cap = input_.clock_cap,
+           .plain_window = input_.plain_window,
            .element_bytes = input_.element_bytes,
            .dense = input_.dense,
            .link = input_.link ? &*input_.link : nullptr,
@@ -111,8 +112,10 @@ void AttentionProgram::generate(Rank rank, std::int64_t block, OpBuffer& buffer)
   write(rank, block, writer, visit, static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]));
 }
 
-void AttentionProgram::write_block(Rank rank, const Visit& visit, int block_in_visit, OpBuffer& buffer) const {
+void AttentionProgram::write_block(Rank rank, const Visit& visit, int block_in_visit, OpBuffer& buffer,
+                                   WorkTotals* totals) const {
   BlockWriter writer(cost_, visit.phase, buffer);
+  writer.record(nullptr, totals);
   write(rank, 0, writer, visit, block_in_visit);
 }
 
@@ -146,7 +149,7 @@ void AttentionProgram::write_begin(Rank rank, const Visit& visit, BlockWriter& w
   const bool exchanges = input_.geometry.members > 1;
   Op projections;
   projections.finished[0] = at(rank, exchanges ? Signal::qkv_ready : Signal::inputs_ready);
-  writer.dense({.kind = ActionKind::dense, .layer = visit.layer}, projections);
+  writer.begin({.kind = ActionKind::dense, .layer = visit.layer}, projections);
   if (!exchanges) return;
   write_exchange(rank, visit, true, writer);
   Op ready;
@@ -262,8 +265,29 @@ WorkTotals AttentionProgram::work_of(Rank rank) const {
     sum.attention_executed += once.attention_executed * kind.count;
     sum.sent += once.sent * kind.count;
     sum.kv_sent += once.kv_sent * kind.count;
+    sum.kernels += once.kernels * kind.count;
   }
   return sum;
+}
+
+std::vector<KernelWork> AttentionProgram::kernel_work_of_ranks() const {
+  std::vector<KernelWork> all(static_cast<std::size_t>(ranks()));
+  std::vector<RankSet> sets;
+  OpBuffer buffer;
+  for (const VisitKind& kind : visit_kinds_) {
+    const auto number = static_cast<std::size_t>(visits_[kind.first].number);
+    for (std::int64_t block = block_of_visit_[number]; block < block_of_visit_[number + 1]; ++block) {
+      sets.clear();
+      partition(block, sets);
+      for (const RankSet& set : sets) {
+        WorkTotals totals;
+        actions(set.first, block, buffer, &totals);
+        for (Rank i = 0; i < set.count; ++i)
+          all[static_cast<std::size_t>(set[i])] += totals.kernels * static_cast<double>(kind.count);
+      }
+    }
+  }
+  return all;
 }
 
 AttentionProgram::FlopTotals AttentionProgram::flops_of(Rank rank) const {

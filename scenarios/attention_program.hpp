@@ -22,7 +22,7 @@ struct AttentionProgramInput {
   Implementation implementation;
   Profile profile;
   GpuPeaks peaks;
-  Regime regime = Regime::sustained;
+  ClockCap clock_cap = Regime::sustained;
   std::optional<LinkTiming> link = std::nullopt;  // between neighbours, if the profile measured it
   double element_bytes = 2;
   DenseShape dense;                 // per rank and layer, forward
@@ -31,9 +31,10 @@ struct AttentionProgramInput {
   const ScheduleKind* schedule = nullptr;
   int inner_ring = 1;
   bool backward = false;
+  bool plain_window = false;  // the pattern is one window
 };
 
-class AttentionProgram final : public Program {
+class AttentionProgram final : public KernelProgram {
  public:
   explicit AttentionProgram(AttentionProgramInput input);
   AttentionProgram(const AttentionProgram&) = delete;  // the schedule refers to the input in here
@@ -51,6 +52,10 @@ class AttentionProgram final : public Program {
   std::span<const std::int64_t> counts_before(std::int64_t block) const override;
   std::string describe(Rank rank, std::int64_t block, std::int32_t index) const override;
 
+  void cap_clock(ClockCap cap) override { cost_.clock_cap = cap; }
+  KernelWork kernel_work(Rank rank) const override { return work_of(rank).kernels; }
+  std::vector<KernelWork> kernel_work_of_ranks() const override;
+
   /// The actions behind the ops of a block, in the same order; optionally adds up their work.
   std::vector<Action> actions(Rank rank, std::int64_t block, OpBuffer& buffer, WorkTotals* totals = nullptr) const;
 
@@ -64,7 +69,8 @@ class AttentionProgram final : public Program {
 
   int steps(const Visit& visit) const { return schedule_->steps(visit); }
   /// For programs that attention is a part of: the blocks 0 .. steps + 1 of a visit they made, and its raises.
-  void write_block(Rank rank, const Visit& visit, int block_in_visit, OpBuffer& buffer) const;
+  void write_block(Rank rank, const Visit& visit, int block_in_visit, OpBuffer& buffer,
+                   WorkTotals* totals = nullptr) const;
   SignalCounts raises(const Visit& visit) const;
   std::int64_t block_of_step(const Visit& visit, int step) const {
     return block_of_visit_[static_cast<std::size_t>(visit.number)] + 1 + step;

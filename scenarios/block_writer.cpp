@@ -51,16 +51,53 @@ Ticks BlockWriter::ticks_of(Seconds duration, const Action& action, Category cat
   }
 }
 
+Seconds BlockWriter::host_of(const Constant& cost) const {
+  return Seconds::from_si(context_.implementation->launch.value + cost.value);
+}
+
+KernelCost BlockWriter::in_stream(KernelCost cost) const {
+  cost.duration += Seconds::from_si(context_.implementation->kernel_gap.value);
+  return cost;
+}
+
 void BlockWriter::compute(const Action& action, Category category, const KernelCost& cost, Op op) {
+  compute(action, category, in_stream(cost), op, Seconds::from_si(context_.implementation->launch.value));
+}
+
+void BlockWriter::compute(const Action& action, Category category, const KernelCost& cost, Op op, Seconds host) {
   op.stream = Stream::compute;
   op.duration = ticks_of(cost.duration, action, category);
   op.hbm_traffic = cost.hbm_traffic;
-  op.launch = to_ticks(Seconds::from_si(context_.implementation->launch.value));
+  op.launch += to_ticks(host);
   add(action, category, op);
+  if (totals_ != nullptr) totals_->kernels += {cost.duration, cost.energy};
 }
 
-void BlockWriter::attention(const Action& action, const TileWork& work, Op op) {
+/// Two ops of one kernel: until the tail, and the tail. The first is nothing to the functional check.
+void BlockWriter::attention_and_tail(const Action& action, const KernelCost& cost, Op op, SignalRef sms_free) {
+  Op tail;
+  tail.started = sms_free;
+  tail.sms = op.sms;
+  tail.finished = op.finished;
+  op.finished = {};
+  const double share = cost.tail / cost.duration;
+  const auto part = [&](double of) {
+    return KernelCost{cost.duration * of, cost.hbm_traffic * of, cost.flops * of, cost.energy * of, Seconds(), 1};
+  };
+  compute({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, Category::attention,
+          in_stream(part(1 - share)), op, host_of(context_.implementation->host_attention));
+  compute(action, Category::attention, part(share), tail, Seconds());
+}
+
+void BlockWriter::attention(const Action& action, const TileWork& work, Op op, const StepSignals& signals) {
+  const StepKernel::When when = action.first ? StepKernel::When::first_step : StepKernel::When::later_steps;
+  std::vector<StepKernel::When> behind = {when};
+  if (!action.first && work.query_rows < action.queries->size()) behind.push_back(StepKernel::When::part_queries);
+  if (!action.first && work.key_rows < action.rows->size()) behind.push_back(StepKernel::When::part_keys);
+  const bool more = work.useful > 0 && std::any_of(behind.begin(), behind.end(), [&](auto w) { return has_step_kernels(w); });
+  if (!more && signals.done.rank >= 0) op.finished[1] = signals.done;
   if (work.useful == 0) {
+    op.started = signals.sms_free;
     add(action, Category::attention, op);
     return;
   }
@@ -73,22 +110,34 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op) {
                        .head_dim = static_cast<double>(g.head_dim),
                        .batch = static_cast<double>(g.batch),
                        .element_bytes = context_.element_bytes,
-                       .masked_pairs = static_cast<double>(work.executed - work.useful)};
-  const KernelCost cost = context_.attention->of(shape, phase_, context_.peaks, *context_.profile, context_.regime);
-  compute(action, Category::attention, cost, op);
-  step_kernels(action, action.first ? StepKernel::When::first_step : StepKernel::When::later_steps, work.query_rows,
-               work.key_rows);
-  if (!action.first && work.query_rows < action.queries->size()) {
-    step_kernels(action, StepKernel::When::part_queries, work.query_rows, work.key_rows);
+                       .masked_pairs = static_cast<double>(work.executed - work.useful),
+                       .window = context_.plain_window};
+  const KernelCost cost = context_.attention->of(shape, phase_, context_.peaks, *context_.profile, context_.clock_cap,
+                                                 static_cast<int>(context_.implementation->sms.value));
+  // A compute op's SMs: what it loses beside a transfer, in whole waves.
+  if (cost.slowed > 1) op.sms = context_.peaks.sms * (1 - 1 / cost.slowed);
+  if (signals.sms_free.rank >= 0) {
+    attention_and_tail(action, cost, op, signals.sms_free);
+  } else {
+    compute(action, Category::attention, in_stream(cost), op, host_of(context_.implementation->host_attention));
   }
-  if (!action.first && work.key_rows < action.rows->size()) {
-    step_kernels(action, StepKernel::When::part_keys, work.query_rows, work.key_rows);
+  for (const StepKernel::When each : behind) step_kernels(action, each, work.query_rows, work.key_rows);
+  if (more && signals.done.rank >= 0) {
+    Op done;
+    done.finished[0] = signals.done;
+    marker({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, done);
   }
   if (totals_ == nullptr) return;
   totals_->executed += cost.flops;
   totals_->attention_executed += cost.flops;
   shape.pairs = static_cast<double>(work.useful);
   totals_->useful += attention_flops(shape, phase_);
+}
+
+bool BlockWriter::has_step_kernels(StepKernel::When when) const {
+  const auto& all = context_.implementation->step_kernels;
+  return std::any_of(all.begin(), all.end(),
+                     [&](const StepKernel& kernel) { return kernel.phase == phase_ && kernel.when == when; });
 }
 
 void BlockWriter::step_kernels(const Action& attention, StepKernel::When when, Index query_rows, Index key_rows) {
@@ -139,10 +188,17 @@ void BlockWriter::dense(const Action& action, Op op) {
     marker(action, op);
     return;
   }
-  compute(action, Category::dense, dense_cost(shape, context_.peaks, *context_.profile, context_.regime), op);
+  compute(action, Category::dense, dense_cost(shape, context_.peaks, *context_.profile, context_.clock_cap), op);
   if (totals_ == nullptr) return;
   totals_->useful += flops;
   totals_->executed += flops;
+}
+
+void BlockWriter::begin(const Action& action, Op op) {
+  const Implementation& i = *context_.implementation;
+  op.launch =
+      to_ticks(Seconds::from_si(phase_ == Phase::forward ? i.host_call_forward.value : i.host_call_backward.value));
+  dense(action, op);
 }
 
 void BlockWriter::marker(const Action& action, Op op) {
@@ -179,7 +235,7 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
                                 ? context_.link->startup(largest / startups) * startups
                                 : Seconds::from_si(implementation.message_startup.value * startups);
     op.duration = ticks_of(startup + Seconds::from_si(implementation.dependency.value), action, category);
-    op.launch = to_ticks(Seconds::from_si(implementation.launch.value));
+    op.launch = to_ticks(host_of(implementation.host_message));
     op.sms = implementation.sms.value;
   }
   add(action, category, op, messages_);

@@ -7,6 +7,7 @@
 #include "scenarios/action.hpp"
 #include "scenarios/geometry.hpp"
 #include "scenarios/implementation.hpp"
+#include "scenarios/kernel_program.hpp"
 #include "sim/program.hpp"
 
 namespace orrery {
@@ -48,7 +49,8 @@ struct CostContext {
   const Implementation* implementation = nullptr;
   const Profile* profile = nullptr;
   GpuPeaks peaks;
-  Regime regime = Regime::sustained;
+  ClockCap clock_cap = Regime::sustained;
+  bool plain_window = false;  // the pattern is one window
   double element_bytes = 2;
   /// Projections and MLP of one layer on one rank, forward; zero if the scenario simulates attention alone.
   DenseShape dense;
@@ -68,6 +70,7 @@ struct WorkTotals {
   Bytes sent;                // to other ranks
   Bytes kv_sent;             // of which KV of the context-parallel schedule
   Flops attention_executed;  // of `executed`
+  KernelWork kernels;
 };
 
 class BlockWriter {
@@ -77,10 +80,17 @@ class BlockWriter {
   void record(std::vector<Action>* actions, WorkTotals* totals);
 
   /// `op` carries stream, waits and signals; the writer adds cost and accounting.
-  void attention(const Action& action, const TileWork& work, Op op);
+  /// Raised by an attention kernel and the step kernels behind it.
+  struct StepSignals {
+    SignalRef done{};      // when the last of them ends
+    SignalRef sms_free{};  // when the last wave of attention leaves SMs to transfers
+  };
+  void attention(const Action& action, const TileWork& work, Op op, const StepSignals& signals);
   void merge(const Action& action, Index query_rows, Op op);
   void accumulate(const Action& action, Op op);
   void dense(const Action& action, Op op);
+  /// The first op of a layer's pass: what the host needs before it, and the dense work.
+  void begin(const Action& action, Op op);
   void marker(const Action& action, Op op);
   /// Kernels of the implementation that end a layer's pass, over all rows of the rank.
   void end(const Action& action, Index query_rows, Index key_rows);
@@ -97,7 +107,12 @@ class BlockWriter {
   Ticks ticks_of(Seconds duration, const Action& action, Category category) const;
   void add(const Action& action, Category category, Op op, std::span<const Message> messages = {});
   void compute(const Action& action, Category category, const KernelCost& cost, Op op);
+  void compute(const Action& action, Category category, const KernelCost& cost, Op op, Seconds host);
+  Seconds host_of(const Constant& cost) const;
+  KernelCost in_stream(KernelCost cost) const;
+  void attention_and_tail(const Action& action, const KernelCost& cost, Op op, SignalRef sms_free);
   void step_kernels(const Action& action, StepKernel::When when, Index query_rows, Index key_rows);
+  bool has_step_kernels(StepKernel::When when) const;
   Bytes size_of(const MessageAction& message) const;
 
   const CostContext& context_;

@@ -11,8 +11,7 @@ void write_gradient(BlockWriter& writer, const Implementation& implementation, R
                     Action action, const TileWork& tile, Op op, SignalRef consumed) {
   op.finished[0] = consumed;
   if (!step.receives) {
-    op.finished[1] = at(rank, Signal::computed);
-    writer.attention(action, tile, op);
+    writer.attention(action, tile, op, {at(rank, Signal::computed)});
     return;
   }
   const Signal arrival = implementation.transport == Transport::nccl ? Signal::grad_sent : Signal::grad_arrived;
@@ -22,13 +21,13 @@ void write_gradient(BlockWriter& writer, const Implementation& implementation, R
     op.wait_for(at(rank, arrival), step.arrived);
     action.adds_in = true;
     op.finished[1] = at(rank, Signal::grad_consumed);
-    writer.attention(action, tile, op);
+    writer.attention(action, tile, op, {});
     // An op raises two signals; a marker raises the third.
     last.finished[0] = at(rank, Signal::computed);
     writer.marker({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, last);
     return;
   }
-  writer.attention(action, tile, op);
+  writer.attention(action, tile, op, {});
   last.wait_for(at(rank, arrival), step.arrived);
   last.finished = {at(rank, Signal::grad_consumed), at(rank, Signal::computed)};
   action.kind = ActionKind::accumulate;

@@ -1,6 +1,7 @@
 // Halo exchange: every rank fetches just the KV rows its queries score, from whichever ranks hold them, any distance
-// away. Local attention runs while the rows travel; a second kernel attends them. Backward fetches them again and
-// returns their gradients, which the owner adds to its own.
+// away. Local attention runs while the rows travel; a second kernel attends them. Or (halo attention `together`) one
+// kernel attends both once the rows are there. Backward fetches them again and returns their gradients, which the owner
+// adds to its own.
 //
 // Buffers: the fetched rows of a visit go into slot v % 2 (v counts the visits that fetch anything).
 #include <fmt/format.h>
@@ -18,10 +19,10 @@ struct Fetches {
   std::vector<int> distances;               // at which any group finds rows, upstream
   std::vector<std::vector<TokenSet>> rows;  // by group, by index of the distance
   std::vector<TokenSet> all;                // by group: concatenation over the distances
-  std::vector<TileWork> local, remote;      // by group
+  std::vector<TileWork> local, remote;      // by group: what the two kernels do, or (together) the second does both
 };
 
-Fetches find_fetches(const Geometry& geometry, const Mask& mask, TileShape tile) {
+Fetches find_fetches(const Geometry& geometry, const Mask& mask, TileShape tile, GatherAttention attention) {
   const int groups = geometry.groups;
   const auto tokens = [&](int group) -> const TokenSet& {
     return geometry.group_tokens[static_cast<std::size_t>((group + groups) % groups)];
@@ -38,8 +39,14 @@ Fetches find_fetches(const Geometry& geometry, const Mask& mask, TileShape tile)
   }
   for (int group = 0; group < groups; ++group) {
     fetches.all.push_back(concatenate(fetches.rows[static_cast<std::size_t>(group)]));
+    const TokenSet& fetched = fetches.all.back();
+    if (attention == GatherAttention::together && !fetched.empty()) {
+      fetches.local.emplace_back();
+      fetches.remote.push_back(measure(mask.local(tokens(group), concatenate({fetched, tokens(group)})), tile));
+      continue;
+    }
     fetches.local.push_back(works.at(group, group));
-    fetches.remote.push_back(measure(mask.local(tokens(group), fetches.all.back()), tile));
+    fetches.remote.push_back(measure(mask.local(tokens(group), fetched), tile));
   }
   return fetches;
 }
@@ -49,7 +56,7 @@ class Halo : public Schedule {
   explicit Halo(const ScheduleInput& input) : geometry_(input.geometry), implementation_(input.implementation) {
     std::set<int> all;
     for (const Mask& mask : input.masks) {
-      fetches_.push_back(find_fetches(input.geometry, mask, input.tile));
+      fetches_.push_back(find_fetches(input.geometry, mask, input.tile, input.implementation.halo_attention));
       all.insert(fetches_.back().distances.begin(), fetches_.back().distances.end());
     }
     all_distances_.assign(all.begin(), all.end());

@@ -37,6 +37,7 @@ Gpu load_gpu(std::string_view name, const std::filesystem::path& mentioned_in) {
   gpu.source = file.string("source");
   gpu.hbm_bandwidth = positive(file, "hbm_bandwidth", file.bandwidth("hbm_bandwidth"));
   gpu.hbm_capacity = positive(file, "hbm_capacity", file.bytes("hbm_capacity"));
+  if (file.has("l2_cache")) gpu.l2_cache = positive(file, "l2_cache", file.bytes("l2_cache"));
   gpu.sms = positive(file, "sms", file.count("sms"));
   gpu.board_power = file.optional_power("board_power");
   gpu.links = file.strings("links");

@@ -22,6 +22,7 @@ struct Gpu {
   std::map<std::string, FlopsPerSecond> peaks;  // by dtype: bf16, fp16, tf32, fp32, fp8
   BytesPerSecond hbm_bandwidth;
   Bytes hbm_capacity;
+  std::optional<Bytes> l2_cache;
   std::int64_t sms = 0;              // streaming multiprocessors; TPU: tensor cores
   std::optional<Watts> board_power;  // what the board may draw; not published for every chip
   std::vector<std::string> links;    // names of the link types it has, the fastest first

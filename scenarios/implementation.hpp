@@ -23,7 +23,9 @@ constexpr std::string_view name_of(Transport transport) {
 ///   previous_compute   the compute issued before it: frameworks order a communication stream after the compute stream
 ///                      at the moment of the call
 ///   same_step_compute  also the compute of its own step: no overlap
-enum class TransferOrder { data, previous_compute, same_step_compute };
+///   free_sms           a kernel issued together with attention waits until attention's last wave leaves `sms` SMs
+///                      without work. A backward pass begins with small kernels, beside which it finds them at once.
+enum class TransferOrder { data, previous_compute, same_step_compute, free_sms };
 
 /// Where a ring's backward pass starts.
 ///   own            with the rank's own block; the gradient needs one hop more than the block to come home
@@ -36,8 +38,8 @@ enum class RingBackward { own, last_received };
 /// way.
 enum class Merge { fused, kernel };
 
-/// How gathered keys are attended.
-///   together   the whole sequence in one kernel, after the gather
+/// How gathered or fetched keys are attended.
+///   together   all in one kernel, once they are there
 ///   per_rank   the local block at once, the others one kernel each after the gather
 enum class GatherAttention { together, per_rank };
 
@@ -69,6 +71,13 @@ struct Implementation {
   Constant message_startup;  // seconds per message before the first byte leaves
   Constant launch;           // host seconds to issue one op
   Constant dependency;  // seconds from the end of what a transfer waits for, on another stream or GPU, to its start
+  // 0 if a preset does not say.
+  Constant
+      kernel_gap;  // GPU seconds between kernels of a stream beyond those of a graph, in which kernels are measured
+  // Host seconds of a library in an interpreter, beyond `launch`.
+  Constant host_call_forward, host_call_backward;  // from the call of a layer's pass to its first kernel
+  Constant host_attention;                         // to issue an attention kernel
+  Constant host_message;                           // to issue a transfer
   std::vector<StepKernel> step_kernels;
 
   TransferOrder transfer_order = TransferOrder::data;
@@ -83,12 +92,17 @@ struct Implementation {
   RingBackward ring_backward = RingBackward::own;
   bool gradients_in_fp32 = false;  // dK and dV on the wire
   GatherAttention gather_attention = GatherAttention::together;
+  GatherAttention halo_attention = GatherAttention::per_rank;
   GatherGradients gather_gradients = GatherGradients::reduce_scatter;
   int gather_kv_heads = 0;  // KV heads gathered at a time; 0: all
 
   /// Those that a prediction rests on.
   std::vector<const Constant*> constants() const {
     std::vector<const Constant*> list = {&sms, &message_startup, &launch, &dependency};
+    for (const Constant* host :
+         {&kernel_gap, &host_call_forward, &host_call_backward, &host_attention, &host_message}) {
+      if (!host->name.empty()) list.push_back(host);
+    }
     if (merge == Merge::kernel) list.push_back(&merge_bytes_per_element);
     return list;
   }

@@ -32,6 +32,7 @@ void read_constants(const Table& table, const std::string& owner, const std::arr
                     Model& model) {
   for (const ConstantOf<Model>& constant : list) {
     Constant& c = model.*constant.member;
+    if (constant.optional && !table.has(constant.name)) continue;
     c = read_constant(table, constant.name, constant.unit, fmt::format("{}.{}", owner, constant.name));
     if (!(c.value >= constant.lower && c.value <= constant.upper) && c.value != 0) {
       throw table.error_at(constant.name, fmt::format("{} = {} {} is not in {} to {} (no GPU is like that)", c.name,
@@ -81,6 +82,19 @@ ErrorBand read_band(const Table& table) {
   return band;
 }
 
+RunBand read_run_band(const Table& table) {
+  RunBand band;
+  band.implementation = table.string("implementation");
+  band.transport = table.choice("transport", {"copy_engine", "nccl"});
+  band.factor = table.number("factor");
+  band.rows = static_cast<int>(table.count("rows"));
+  band.most_gpus = static_cast<int>(table.count("most_gpus"));
+  band.shortest_s = table.number("shortest_s");
+  band.longest_s = table.number("longest_s");
+  band.source = table.string("source");
+  return band;
+}
+
 std::string toml_string(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
@@ -102,7 +116,9 @@ template <class Model, std::size_t n>
 std::string constant_lines(const std::array<ConstantOf<Model>, n>& list, const Model& model) {
   std::string lines;
   for (const ConstantOf<Model>& constant : list) {
-    lines += constant_line(constant.name, model.*constant.member, true);
+    const Constant& c = model.*constant.member;
+    if (constant.optional && c.source.empty()) continue;  // unknown
+    lines += constant_line(constant.name, c, true);
   }
   return lines;
 }
@@ -157,6 +173,14 @@ std::string kernel_lines(const MeasuredKernels& kernels) {
         "\n[[kernels.band]]\ngroup = {}\ninside = {:.5}\noutside = {:.5}\nleast = {:.6e}\nmost = {:.6e}\nrows = {}\n",
         toml_string(band.group), band.inside, band.outside, band.least, band.most, band.rows);
   }
+  for (const RunBand& band : kernels.runs) {
+    text += fmt::format(
+        "\n[[kernels.run_band]]\nimplementation = {}\ntransport = {}\nfactor = {:.4}\nrows = {}\nmost_gpus = "
+        "{}\nshortest_s = "
+        "{:.4g}\nlongest_s = {:.4g}\nsource = {}\n",
+        toml_string(band.implementation), toml_string(band.transport), band.factor, band.rows, band.most_gpus,
+        band.shortest_s, band.longest_s, toml_string(band.source));
+  }
   return text;
 }
 
@@ -189,6 +213,9 @@ MeasuredKernels read_measured_kernels(const Table& table) {
   }
   if (table.has("band")) {
     for (const Table& band : table.tables("band")) kernels.bands.push_back(read_band(band));
+  }
+  if (table.has("run_band")) {
+    for (const Table& band : table.tables("run_band")) kernels.runs.push_back(read_run_band(band));
   }
   return kernels;
 }

@@ -171,13 +171,28 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
   i.message_startup = constant(table, "message_startup", Unit::seconds);
   i.launch = constant(table, "launch", Unit::seconds);
   i.dependency = constant(table, "dependency", Unit::seconds);
+  const std::pair<const char*, Constant*> host_costs[] = {{"kernel_gap", &i.kernel_gap},
+                                                          {"host_call_forward", &i.host_call_forward},
+                                                          {"host_call_backward", &i.host_call_backward},
+                                                          {"host_attention", &i.host_attention},
+                                                          {"host_message", &i.host_message}};
+  for (const auto& [key, host] : host_costs) {
+    if (table.has(key)) *host = constant(table, key, Unit::seconds);
+  }
   if (table.has("step_kernels")) {
     for (const Table& kernel : table.tables("step_kernels")) i.step_kernels.push_back(read_step_kernel(kernel));
   }
-  const std::string order = table.choice("transfers_wait_for", {"data", "previous_compute", "same_step_compute"});
+  const std::string order =
+      table.choice("transfers_wait_for", {"data", "previous_compute", "same_step_compute", "free_sms"});
   i.transfer_order = order == "data"               ? TransferOrder::data
                      : order == "previous_compute" ? TransferOrder::previous_compute
+                     : order == "free_sms"         ? TransferOrder::free_sms
                                                    : TransferOrder::same_step_compute;
+  if (i.transfer_order == TransferOrder::free_sms && runs(i, {"double_ring", "all_gather", "halo"})) {
+    throw table.error_at("transfers_wait_for",
+                         "transfers_wait_for = \"free_sms\" is for rings alone (their hops are issued together with an "
+                         "attention kernel), name schedules among ring, ulysses and usp");
+  }
   i.merge = table.choice("merge", {"fused", "kernel"}) == "kernel" ? Merge::kernel : Merge::fused;
   if (i.merge == Merge::kernel) {
     i.merge_bytes_per_element = constant(table, "merge_bytes_per_element", Unit::one);
@@ -188,6 +203,10 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
   i.gradients_in_fp32 = table.choice("gradient_dtype", {"model", "fp32"}) == "fp32";
   if (runs(i, {"ring", "usp"})) read_ring(table.table("ring"), i);
   if (runs(i, {"all_gather"})) read_gather(table.table("gather"), i);
+  if (const auto halo = table.optional_table("halo")) {
+    i.halo_attention = halo->choice("attention", {"together", "per_rank"}) == "together" ? GatherAttention::together
+                                                                                         : GatherAttention::per_rank;
+  }
   if (runs(i, {"ulysses", "usp"})) i.qkv_messages = one_of(table.table("head_exchange"), "qkv_messages", 1, 3);
   table.finish();
   return i;

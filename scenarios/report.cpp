@@ -94,14 +94,15 @@ std::vector<std::string> left_out_of(const Scenario& s) {
   }
   // Measured kernels have their softmax in the cycles of a tile, and their clock.
   list.emplace_back(s.profile.kernels
-                        ? "gates of pi-attention, what one kernel does to the clock of the next"
+                        ? "gates of pi-attention"
                         : "the softmax's own arithmetic, gates of pi-attention, clock changes under load");
   return list;
 }
 
 /// What every program has to say; `flops_of` gives the work of a rank.
 template <class AnyProgram>
-Report summarize_any(const Scenario& s, const AnyProgram& program, const SimulationResult& result, double wall_s) {
+Report summarize_any(const Scenario& s, const AnyProgram& program, const PoweredResult& run, double wall_s) {
+  const SimulationResult& result = run.result;
   Report report;
   const auto ranks = static_cast<double>(result.ranks.size());
   Ticks busiest = 0;
@@ -145,6 +146,8 @@ Report summarize_any(const Scenario& s, const AnyProgram& program, const Simulat
   }
   report.critical_path = critical_path_of(result, program);
   report.links = links_of(result, s.cluster);
+  report.power = run.power;
+  report.interval = step_interval(s, program, result);
   report.constants = ConstantList(s).take();
   report.left_out = left_out_of(s);
   report.engine = name_of(result.engine);
@@ -156,8 +159,8 @@ Report summarize_any(const Scenario& s, const AnyProgram& program, const Simulat
 
 }  // namespace
 
-Report summarize(const Scenario& s, const AttentionProgram& program, const SimulationResult& result, double wall_s) {
-  Report report = summarize_any(s, program, result, wall_s);
+Report summarize(const Scenario& s, const AttentionProgram& program, const PoweredResult& run, double wall_s) {
+  Report report = summarize_any(s, program, run, wall_s);
   const auto most_flops = std::max_element(report.ranks.begin(), report.ranks.end(),
                                            [](const auto& a, const auto& b) { return a.executed < b.executed; });
   report.intensity =
@@ -165,8 +168,8 @@ Report summarize(const Scenario& s, const AttentionProgram& program, const Simul
   return report;
 }
 
-Report summarize(const Scenario& s, const StepProgram& program, const SimulationResult& result, double wall_s) {
-  Report report = summarize_any(s, program, result, wall_s);
+Report summarize(const Scenario& s, const StepProgram& program, const PoweredResult& run, double wall_s) {
+  Report report = summarize_any(s, program, run, wall_s);
   const MemoryPoint fullest = fullest_point(program);
   report.memory = fullest.memory;
   report.memory_peak = fullest.what();
@@ -184,11 +187,11 @@ SimulationResult simulate(const Program& program, const Scenario& s, SimulationO
 namespace {
 
 template <class AnyProgram>
-Report predict_with(const Scenario& scenario, const AnyProgram& program, const SimulationOptions& options,
+Report predict_with(const Scenario& scenario, AnyProgram program, const SimulationOptions& options,
                     std::chrono::steady_clock::time_point start) {
-  const SimulationResult result = simulate(program, scenario, options);
+  const PoweredResult run = simulate_step(program, scenario, options);
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
-  return summarize(scenario, program, result, wall.count());
+  return summarize(scenario, program, run, wall.count());
 }
 
 }  // namespace

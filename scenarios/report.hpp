@@ -8,6 +8,8 @@
 #include "scenarios/intensity.hpp"
 #include "scenarios/memory.hpp"
 #include "scenarios/scenario.hpp"
+#include "scenarios/step_interval.hpp"
+#include "scenarios/step_power.hpp"
 #include "scenarios/step_program.hpp"
 #include "sim/simulate.hpp"
 
@@ -59,8 +61,10 @@ struct Report {
   double mfu = 0;
   double imbalance = 1;  // compute time of the busiest rank / mean
   Intensities intensity;
-  std::optional<Memory> memory;  // of the stage that needs most, at its peak; whole steps
-  std::string memory_peak;       // when that is
+  std::optional<Memory> memory;          // of the stage that needs most, at its peak; whole steps
+  std::string memory_peak;               // when that is
+  std::optional<StepInterval> interval;  // of step_time, if the profile has error bands
+  std::optional<StepPower> power;        // if the profile has a power model
   std::vector<PhaseReport> phases;
   std::vector<Share> critical_path;
   std::vector<LinkReport> links;  // those that carried anything
@@ -73,9 +77,8 @@ struct Report {
   double wall_s = 0;
 };
 
-Report summarize(const Scenario& scenario, const AttentionProgram& program, const SimulationResult& result,
-                 double wall_s);
-Report summarize(const Scenario& scenario, const StepProgram& program, const SimulationResult& result, double wall_s);
+Report summarize(const Scenario& scenario, const AttentionProgram& program, const PoweredResult& run, double wall_s);
+Report summarize(const Scenario& scenario, const StepProgram& program, const PoweredResult& run, double wall_s);
 
 /// Simulates the scenario's program with its faults and, unless `options` says otherwise, its slow ranks and jitter.
 /// Throws InputError if the run is over before a fault begins.

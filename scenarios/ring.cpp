@@ -30,6 +30,7 @@ class Ring : public Schedule {
       raised[Signal::kv_returned] = hops;
     }
     if (visit.phase == Phase::forward) {
+      if (implementation_.transfer_order == TransferOrder::free_sms) raised[Signal::sms_free] = steps(visit);
       if (keeps_last(visit)) raised[Signal::kv_consumed] = hops - 1;
       return raised;
     }
@@ -126,6 +127,11 @@ class Ring : public Schedule {
 
   void wait_for_order(Rank rank, const Visit& visit, int step, Op& op) const {
     if (implementation_.transfer_order == TransferOrder::data) return;
+    if (implementation_.transfer_order == TransferOrder::free_sms) {
+      if (visit.phase == Phase::backward) return;
+      op.wait_for(at(rank, Signal::sms_free), visit.before[Signal::sms_free] + std::min(step + 1, steps(visit)));
+      return;
+    }
     const int done = implementation_.transfer_order == TransferOrder::same_step_compute ? step + 1 : step;
     const std::int64_t count = visit.before[Signal::computed] + std::min(done, steps(visit));
     op.wait_for(at(rank, Signal::computed), count);

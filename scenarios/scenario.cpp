@@ -320,8 +320,14 @@ void read_cluster_table(const Table& table, Scenario& s) {
 std::optional<LinkTiming> link_timing(const Scenario& s) {
   if (!s.profile.kernels || s.ranks() < 2 || s.links.size() != 1) return std::nullopt;
   const bool nccl = s.implementation.transport == Transport::nccl;
-  const LinkTable* table = s.profile.kernels->link_of(s.links.front().type.name, name_of(s.implementation.transport),
-                                                      nccl ? "send_recv" : "peer_copy both");
+  const auto table_of = [&](std::string_view op) {
+    return s.profile.kernels->link_of(s.links.front().type.name, name_of(s.implementation.transport), op);
+  };
+  const LinkTable* table = table_of(nccl ? "send_recv" : "peer_copy both");
+  // NCCL's rate depends on the number of ranks: of as many, or of the most that were measured below it.
+  for (Rank ranks = 3; nccl && ranks <= s.ranks(); ++ranks) {
+    if (const LinkTable* more = table_of(fmt::format("send_recv {} ranks", ranks))) table = more;
+  }
   if (table == nullptr) return std::nullopt;
   // The table holds for the link as it was measured; a what-if of another bandwidth changes the bytes' part alone.
   const BytesPerSecond rate = s.links.front().type.bandwidth * s.profile.link_efficiency.value;
@@ -377,7 +383,8 @@ AttentionProgramInput attention_input(const Scenario& s) {
   input.implementation = s.implementation;
   input.profile = s.profile;
   input.peaks = peaks_of(s);
-  input.regime = s.regime;
+  input.clock_cap = s.regime;
+  input.plain_window = s.primitives.size() == 1 && s.primitives.front().kind == Primitive::Kind::window;
   input.link = link_timing(s);
   input.element_bytes = bytes_per_element(s.dtype);
   if (s.whole_layers) {

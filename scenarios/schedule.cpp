@@ -29,7 +29,8 @@ std::span<const std::string> signal_names() {
                                                               "outer_grad_consumed",
                                                               "outer_grad_sent",
                                                               "outer_grad_posted",
-                                                              "ring_summed"};
+                                                              "ring_summed",
+                                                              "sms_free"};
   return names;
 }
 
@@ -94,8 +95,11 @@ void write_attention(BlockWriter& writer, const Implementation& implementation, 
       action.kind == ActionKind::attend && implementation.merge == Merge::kernel && !action.first && work.useful > 0;
   action.merges = !merges_apart;
   op.finished[0] = consumed;
-  if (!merges_apart) op.finished[1] = at(rank, Signal::computed);
-  writer.attention(action, work, op);
+  const bool tells_of_sms =
+      action.kind == ActionKind::attend && implementation.transfer_order == TransferOrder::free_sms;
+  writer.attention(action, work, op,
+                   {merges_apart ? SignalRef{} : at(rank, Signal::computed),
+                    tells_of_sms ? at(rank, Signal::sms_free) : SignalRef{}});
   if (!merges_apart) return;
   Op merge;
   merge.finished[0] = at(rank, Signal::computed);

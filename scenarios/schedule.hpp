@@ -46,8 +46,9 @@ enum class Signal : std::uint8_t {
   outer_grad_sent,
   outer_grad_posted,
   ring_summed,  // double_ring: the gradient of an inner ring is complete
+  sms_free,     // the last wave of a forward step's attention leaves SMs to transfers
 };
-inline constexpr int signal_count = static_cast<int>(Signal::ring_summed) + 1;
+inline constexpr int signal_count = static_cast<int>(Signal::sms_free) + 1;
 std::span<const std::string> signal_names();
 
 /// A count may mix only signals that come in order: all from one sender, or held apart by other waits. So a schedule

@@ -30,8 +30,8 @@ struct KernelPieces {
         .outputs = rows * outputs,
         .products = products,
         .element_bytes = operand_bytes};
-    const KernelCost cost = dense_cost(shape, peaks, profile, in.regime);
-    return {cost.duration, cost.hbm_traffic, cost.flops};
+    const KernelCost cost = dense_cost(shape, peaks, profile, in.clock_cap);
+    return {cost.duration, cost.hbm_traffic, cost.flops, cost.energy};
   }
 
   DenseCost& stream(DenseCost& cost, double elements, std::string_view kernel) const {
@@ -42,6 +42,7 @@ struct KernelPieces {
     const KernelCost more = streaming_cost(Bytes::from_si(bytes), in.peaks, profile, kernel);
     cost.duration += more.duration;
     cost.hbm_traffic += more.hbm_traffic;
+    cost.energy += more.energy;
     return cost;
   }
 };

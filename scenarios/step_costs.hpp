@@ -15,6 +15,7 @@ struct DenseCost {
   Seconds duration;
   Bytes hbm_traffic;
   Flops flops;
+  Joules energy;  // above what an idle GPU takes
 };
 
 struct StepCosts {
@@ -38,7 +39,7 @@ struct StepCosts {
 struct StepCostInput {
   MemoryInput shape;  // degrees, tokens, microbatch and types
   GpuPeaks peaks;
-  Regime regime = Regime::sustained;
+  ClockCap clock_cap = Regime::sustained;
   /// Of the matrices of the layers, if they multiply in fp8 as Transformer Engine has it: inputs and weights of one
   /// byte, results of two; attention and the head stay in 16 bits. 0: all in one type.
   FlopsPerSecond fp8_rate{};

@@ -60,6 +60,7 @@ DenseCost operator+(DenseCost a, const DenseCost& b) {
   a.duration += b.duration;
   a.hbm_traffic += b.hbm_traffic;
   a.flops += b.flops;
+  a.energy += b.energy;
   return a;
 }
 
@@ -69,14 +70,15 @@ DenseCost operator+(DenseCost a, const DenseCost& b) {
 /// raises at a neighbour is what it receives.
 class StepProgram::Writer {
  public:
-  Writer(const StepProgram& program, Rank rank, std::uint8_t phase, Counts& counts, OpBuffer& buffer)
+  Writer(const StepProgram& program, Rank rank, std::uint8_t phase, Counts& counts, OpBuffer& buffer, KernelWork* work)
       : program_(program),
         implementation_(program.input_.attention.implementation),
         rank_(rank),
         phase_(phase),
         first_(program.attention_.signals().size()),
         counts_(counts),
-        buffer_(buffer) {}
+        buffer_(buffer),
+        work_(work) {}
 
   void set_phase(std::uint8_t phase) { phase_ = phase; }
   std::int64_t& count(StepSignal signal) { return counts_[first_ + signal]; }
@@ -98,6 +100,7 @@ class StepProgram::Writer {
     op.finished[0] = raise(advanced);
     if (also != step_signals) op.finished[1] = raise(also);
     add(op);
+    if (work_ != nullptr) *work_ += {cost.duration, cost.energy};
   }
 
   /// An all-gather or reduce-scatter (passes = 1) or all-reduce (2) of `size` bytes in all, after the signals in
@@ -138,7 +141,9 @@ class StepProgram::Writer {
   void attention(Rank rank, const Visit& visit, int block) {
     const RankGrid& grid = program_.grid_;
     scratch_.begin(0);
-    program_.attention_.write_block(rank, visit, block, scratch_);
+    WorkTotals totals;
+    program_.attention_.write_block(rank, visit, block, scratch_, work_ == nullptr ? nullptr : &totals);
+    if (work_ != nullptr) *work_ += totals.kernels;
     const auto there = [&](SignalRef signal) {
       if (signal.rank >= 0) signal.rank = grid.moved(rank_, Axis::context, signal.rank);
       return signal;
@@ -198,6 +203,7 @@ class StepProgram::Writer {
   std::size_t first_;
   Counts& counts_;
   OpBuffer& buffer_;
+  KernelWork* work_;  // null: not asked for
   OpBuffer scratch_;
   std::vector<std::pair<StepSignal, std::int64_t>> waits_;
   std::vector<Message> messages_;
@@ -228,7 +234,7 @@ std::vector<RingPart> unfolded(std::vector<RingPart> parts, int folds) {
 StepProgram::StepProgram(StepProgramInput input)
     : input_(std::move(input)),
       degrees_(input_.shape.degrees),
-      costs_(step_costs({input_.shape, input_.attention.peaks, input_.attention.regime, input_.fp8_rate},
+      costs_(step_costs({input_.shape, input_.attention.peaks, input_.attention.clock_cap, input_.fp8_rate},
                         input_.attention.profile)),
       attention_(input_.attention),
       grid_(folded(input_), input_.placement),
@@ -498,9 +504,9 @@ void StepProgram::generate(Rank rank, std::int64_t block, OpBuffer& buffer) cons
 }
 
 void StepProgram::write(Rank rank, const Slot& slot, const VisitPlan& visit, int block, Counts& counts,
-                        OpBuffer& buffer) const {
+                        OpBuffer& buffer, KernelWork* work) const {
   const SlotPlan& plan = *slot.plan;
-  Writer w(*this, rank, plan.forward ? forward_phase : backward_phase, counts, buffer);
+  Writer w(*this, rank, plan.forward ? forward_phase : backward_phase, counts, buffer, work);
   const bool backward = visit.kind == VisitKind::backward;
   const bool splits = degrees_.tensor > 1, sequence_parallel = degrees_.sequence_parallel;
   const int chunks = degrees_.pipeline * degrees_.virtual_stages;
@@ -661,6 +667,55 @@ std::string StepProgram::describe(Rank rank, std::int64_t block, std::int32_t in
   const Op& op = buffer.ops()[static_cast<std::size_t>(index)];
   return fmt::format("microbatch {} layer {} {} {}", slot.microbatch + 1, visit->layer + 1, phases()[op.phase],
                      categories()[op.category]);
+}
+
+// --- Power ---
+
+void StepProgram::cap_clock(ClockCap cap) {
+  costs_ = step_costs({input_.shape, input_.attention.peaks, cap, input_.fp8_rate}, input_.attention.profile);
+  attention_.cap_clock(cap);
+}
+
+/// Visits of one kind and pattern have the same kernels.
+KernelWork StepProgram::kernel_work(Rank rank, const SlotPlan& plan) const {
+  std::map<std::pair<VisitKind, int>, KernelWork> known;
+  KernelWork sum;
+  const Slot slot{&plan, 0, 0, {}};
+  OpBuffer buffer;
+  for (const VisitPlan& visit : plan.visits) {
+    const bool edge = visit.kind == VisitKind::begin || visit.kind == VisitKind::end;
+    const int pattern = edge ? 0 : input_.attention.class_of_layer[static_cast<std::size_t>(visit.layer)];
+    const auto [work, is_new] = known.try_emplace({visit.kind, pattern});
+    for (int block = 0; is_new && block < blocks_of(visit); ++block) {
+      Counts counts(signals_.size());
+      buffer.begin(0);
+      write(rank, slot, visit, block, counts, buffer, &work->second);
+    }
+    sum += work->second;
+  }
+  return sum;
+}
+
+KernelWork StepProgram::kernel_work(Rank rank) const {
+  std::map<const SlotPlan*, double> slots;
+  for (const Slot& slot : stages_[static_cast<std::size_t>(grid_.at(rank, Axis::pipeline))]) ++slots[slot.plan];
+  KernelWork sum;
+  for (const auto& [key, plan] : plans_) {  // in an order that does not depend on addresses
+    if (const auto found = slots.find(plan.get()); found != slots.end())
+      sum += kernel_work(rank, *plan) * found->second;
+  }
+  return sum;
+}
+
+std::vector<KernelWork> StepProgram::kernel_work_of_ranks() const {
+  std::vector<KernelWork> all(static_cast<std::size_t>(ranks()));
+  std::map<std::pair<Rank, Rank>, KernelWork> known;  // by stage and place in the sequence
+  for (Rank rank = 0; rank < ranks(); ++rank) {
+    const auto [work, is_new] = known.try_emplace({grid_.at(rank, Axis::pipeline), grid_.at(rank, Axis::context)});
+    if (is_new) work->second = kernel_work(rank);
+    all[static_cast<std::size_t>(rank)] = work->second;
+  }
+  return all;
 }
 
 AttentionProgram::FlopTotals StepProgram::flops_of(Rank rank) const {

@@ -55,7 +55,7 @@ struct StepVisit {
   std::int64_t first_block = 0;
 };
 
-class StepProgram final : public Program {
+class StepProgram final : public KernelProgram {
  public:
   /// Throws std::invalid_argument if degrees, layers and microbatches do not fit together.
   explicit StepProgram(StepProgramInput input);
@@ -71,6 +71,10 @@ class StepProgram final : public Program {
   std::int64_t shape(std::int64_t block) const override;
   std::span<const std::int64_t> counts_before(std::int64_t block) const override;
   std::string describe(Rank rank, std::int64_t block, std::int32_t index) const override;
+
+  void cap_clock(ClockCap cap) override;
+  KernelWork kernel_work(Rank rank) const override;
+  std::vector<KernelWork> kernel_work_of_ranks() const override;
 
   const StepProgramInput& input() const { return input_; }
   const AttentionProgram& attention() const { return attention_; }
@@ -118,8 +122,9 @@ class StepProgram final : public Program {
   Visit attention_visit(const VisitPlan& visit, const Counts& before) const;
   const Slot& slot_at(Rank rank, std::int64_t block) const;
   const VisitPlan* visit_at(const Slot& slot, std::int64_t block_in_slot) const;
-  void write(Rank rank, const Slot& slot, const VisitPlan& visit, int block_in_visit, Counts& counts,
-             OpBuffer& buffer) const;
+  void write(Rank rank, const Slot& slot, const VisitPlan& visit, int block_in_visit, Counts& counts, OpBuffer& buffer,
+             KernelWork* work = nullptr) const;
+  KernelWork kernel_work(Rank rank, const SlotPlan& plan) const;
   bool decode() const { return input_.shape.pass == StepPass::decode; }
   bool training() const { return input_.shape.pass == StepPass::training; }
 

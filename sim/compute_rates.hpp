@@ -23,11 +23,12 @@ class ComputeRate {
   /// Sums of rates are kept in units of 1/256 byte per second, so that they are exact and end at zero again.
   void change_traffic(double old_rate, double new_rate) { traffic_ += fixed(new_rate) - fixed(old_rate); }
 
-  void start(Ticks now, Ticks duration, double hbm_demand) {
+  void start(Ticks now, Ticks duration, double hbm_demand, double lost_sms = 0) {
     running_ = true;
     left_ = duration;
     since_ = now;
     hbm_demand_ = hbm_demand;
+    lost_sms_ = lost_sms;
     rate_ = 0;
   }
   void stop() {
@@ -69,7 +70,9 @@ class ComputeRate {
   double speed(const GpuResources& gpu) const {
     if (is_paused_) return 0;
     double speed = 1;
-    if (gpu.sms > 0 && held_sms_ > 0) speed = std::min(1.0, std::max(gpu.sms - held_sms_, 1.0) / gpu.sms);
+    if (gpu.sms > 0 && held_sms_ > 0) {
+      speed = std::min(1.0, std::max(gpu.sms - std::max(held_sms_, lost_sms_), 1.0) / gpu.sms);
+    }
     const double hbm = gpu.hbm_bandwidth.si();
     // An op that asks for no more than half of the HBM has slack to hide the traffic of others; one that saturates HBM
     // loses what they take; in between, in proportion. Linear in the traffic, so that the bytes decide and not how fast
@@ -85,7 +88,8 @@ class ComputeRate {
   double rate_ = 0;
   double left_work_ = 0;  // ticks at full speed; in use once the speed has changed
   double hbm_demand_ = 0;
-  Ticks left_ = -1;  // the whole duration while the speed has not changed, else -1
+  double lost_sms_ = 0;  // while any are held, if more than these
+  Ticks left_ = -1;      // the whole duration while the speed has not changed, else -1
   Ticks since_ = 0;
   std::int64_t traffic_ = 0;
   std::int32_t holders_ = 0;

@@ -207,7 +207,7 @@ bool EventEngine::begin_compute(StreamId stream, StreamState& self) {
   if (fixed_durations_) {
     push(later(now_, self.alone, stream), EventKind::compute_end, stream);
   } else {
-    compute_[self.rank].start(now_, self.alone, op.hbm_demand);
+    compute_[self.rank].start(now_, self.alone, op.hbm_demand, op.sms);
     mark_dirty(self.rank);
   }
   return false;

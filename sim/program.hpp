@@ -71,7 +71,10 @@ struct Op {
   Ticks launch = 0;    // host time to issue the op; the host issues a rank's ops in order and never waits for the GPU
   Ticks duration = 0;  // compute: run time with the whole GPU. transfer: start-up time before the first byte leaves
   Bytes hbm_traffic;   // compute: bytes moved from and to HBM in that time
-  double sms = 0;      // transfer: streaming multiprocessors held on the issuing rank from start to finish
+  /// transfer: streaming multiprocessors held on the issuing rank from start to finish.
+  /// compute: how many SMs' worth of speed it loses while transfers hold any, if that is more than they hold (whole
+  /// waves of thread blocks).
+  double sms = 0;
 
   std::array<Wait, max_waits> waits;
   SignalRef started;                            // raised when the op begins

@@ -140,7 +140,8 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
           traffic = traffic || message.route >= 0;
         }
         result.takes_time[op.category] = result.takes_time[op.category] || op.duration > 0 || op.message_count > 0;
-        if (op.sms > 0 && holds_sms.empty()) holds_sms = blocks.name(set.ranks.first, number, op);
+        if (op.sms > 0 && op.stream != Stream::compute && holds_sms.empty())
+          holds_sms = blocks.name(set.ranks.first, number, op);
         if (op.stream == Stream::compute && op.hbm_demand > half_of_hbm && wants_hbm.empty()) {
           wants_hbm = blocks.name(set.ranks.first, number, op);
         }

@@ -32,7 +32,7 @@ double sms_held(const std::string& mechanism, const std::string& channels, const
 
 }  // namespace
 
-std::vector<Prediction> predict_overlap(const MeasuredTable& table, const std::string& profile_or_empty) {
+std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profile& profile) {
   std::vector<Prediction> all;
   const Implementation nccl = load_implementation("orrery_ring_nccl");
   for (std::size_t row = 0; row < table.rows(); ++row) {
@@ -41,9 +41,9 @@ std::vector<Prediction> predict_overlap(const MeasuredTable& table, const std::s
     const std::string& mechanism = table.text(row, "mechanism");
     const std::string& link = table.text(row, "link");
     const Gpu gpu = load_gpu(table.text(row, "gpu"));
-    const Profile profile = load_profile(profile_or_empty.empty() ? gpu.name : profile_or_empty, gpu.name);
     Prediction p;
-    p.group = "slow-down under overlap";
+    p.row = row;
+    p.group = slow_down_group;
     p.name = fmt::format("{} beside {} {}", kernel, mechanism, table.text(row, "channels"));
     p.place = table.place(row);
     const double alone_us = table.number(row, "compute_alone_us");
@@ -61,6 +61,10 @@ std::vector<Prediction> predict_overlap(const MeasuredTable& table, const std::s
     compute.start(0, static_cast<Ticks>(std::llround(alone_us * 1e6)), hbm_demand(kernel, profile));
     compute.update({static_cast<double>(gpu.sms), gpu.hbm_bandwidth}, 0);
     p.predicted = Seconds::from_si(compute.ticks_left() / ticks_per_second);
+    if (const ErrorBand* band = profile.kernels ? profile.kernels->band_of(slow_down_group) : nullptr) {
+      p.extrapolated = p.predicted.si() < band->least || p.predicted.si() > band->most;
+      p.band = p.extrapolated ? band->outside : band->inside;
+    }
     all.push_back(std::move(p));
   }
   return all;

@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <ostream>
 
-#include "sim/simulate.hpp"
+#include "scenarios/step_power.hpp"
 #include "validate/runs.hpp"
 
 namespace orrery {
@@ -21,18 +22,32 @@ const char* kind_of(const std::string& op) {
 
 class Spans : public SpanSink {
  public:
-  explicit Spans(std::span<const std::string> categories) : categories_(categories) {}
+  Spans(std::span<const std::string> categories, int first_phase)
+      : categories_(categories), first_phase_(first_phase) {}
   void ops(std::span<const Span> spans) override {
     for (const Span& span : spans) {
-      if (span.end > span.start) by_kind[{span.rank, categories_[span.category]}].push_back(span);
+      if (span.phase < first_phase_) continue;
+      start = std::min(start, span.start);
+      if (span.end == span.start) continue;
+      std::vector<Span>& of_kind = by_kind[{span.rank, categories_[span.category]}];
+      // One attention kernel may be two ops, until its last wave and that.
+      const bool goes_on = !of_kind.empty() && categories_[span.category] == "attention" &&
+                           of_kind.back().end == span.start && of_kind.back().block == span.block;
+      if (goes_on) {
+        of_kind.back().end = span.end;
+      } else {
+        of_kind.push_back(span);
+      }
     }
   }
   void links(std::span<const LinkSpan>) override {}
 
   std::map<std::pair<int, std::string>, std::vector<Span>> by_kind;
+  Ticks start = std::numeric_limits<Ticks>::max();  // of the first phase that is shown
 
  private:
   std::span<const std::string> categories_;
+  int first_phase_;
 };
 
 /// Rows of a run are those that agree in every column before `rank`.
@@ -45,11 +60,13 @@ std::string key_of(const MeasuredTable& table, std::size_t row) {
   return key;
 }
 
-void simulate_beside(Scenario& s, bool backward, RunResidual& run) {
-  s.backward = backward;
-  const AttentionProgram program = build_program(s);
-  Spans spans(program.categories());
-  run.simulated_s = to_seconds(simulate(program, s.cluster, &spans).end).si();
+/// A backward pass is what a whole step does after its forward pass.
+void simulate_beside(Scenario& s, const std::string& pass, RunResidual& run) {
+  s.backward = pass != "forward";
+  AttentionProgram program = build_program(s);
+  Spans spans(program.categories(), pass == "backward" ? static_cast<int>(Phase::backward) : 0);
+  const PoweredResult simulated = simulate_step(program, s, {.sink = &spans});
+  run.simulated_s = to_seconds(simulated.result.end - spans.start).si();
   std::map<std::pair<int, std::string>, std::size_t> used;
   std::sort(run.ops.begin(), run.ops.end(),
             [](const OpResidual& a, const OpResidual& b) { return a.measured_start_s < b.measured_start_s; });
@@ -62,8 +79,8 @@ void simulate_beside(Scenario& s, bool backward, RunResidual& run) {
     if (found == spans.by_kind.end() || used[kind] >= found->second.size()) continue;
     const Span& span = found->second[used[kind]++];
     op.simulated = true;
-    op.simulated_start_s = to_seconds(span.start).si();
-    op.simulated_end_s = to_seconds(span.end).si();
+    op.simulated_start_s = to_seconds(span.start - spans.start).si();
+    op.simulated_end_s = to_seconds(span.end - spans.start).si();
   }
 }
 
@@ -93,9 +110,10 @@ std::vector<RunResidual> residuals(const MeasuredTable& table, const std::string
     op.measured_end_s = table.number(row, "end_us") * 1e-6;
     runs.back().ops.push_back(std::move(op));
   }
+  const Profile loaded = profile_of(table, profile);
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    Scenario s = scenario_of(table, first_rows[i], profile);
-    simulate_beside(s, table.text(first_rows[i], "pass") != "forward", runs[i]);
+    Scenario s = scenario_of(table, first_rows[i], loaded);
+    simulate_beside(s, table.text(first_rows[i], "pass"), runs[i]);
   }
   return runs;
 }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <functional>
 #include <map>
 
 #include "cost_models/fit_kernels.hpp"
@@ -12,9 +14,11 @@
 #include "scenarios/layout.hpp"
 #include "scenarios/preset_files.hpp"
 #include "scenarios/schedule.hpp"
-#include "sim/simulate.hpp"
+#include "scenarios/step_interval.hpp"
+#include "scenarios/step_power.hpp"
 #include "sim/topologies.hpp"
 #include "validate/step_runs.hpp"
+#include "validate/run_bands.hpp"
 
 namespace orrery {
 namespace {
@@ -93,37 +97,18 @@ std::string cannot_simulate(const MeasuredTable& table, std::size_t row) {
   return "";
 }
 
-Ticks simulated(Scenario& s, bool backward) {
+PoweredResult simulated(Scenario& s, bool backward, Prediction* with_interval = nullptr) {
   s.backward = backward;
-  const AttentionProgram program = build_program(s);
-  return simulate(program, s.cluster).end;
-}
-
-/// The bands of the kernels and messages on the critical path, by their share of it: errors of one kind go the same
-/// way in every op, so that half widths add up.
-void add_band(const Scenario& s, Prediction& p) {
-  if (!s.profile.kernels) return;
-  const AttentionProgram program = build_program(s);
-  const SimulationResult result = simulate(program, s.cluster);
-  const MeasuredKernels& kernels = *s.profile.kernels;
-  const auto half_width = [&](std::string_view group) {
-    const ErrorBand* band = kernels.band_of(group);
-    return band == nullptr ? 0.0 : band->inside;
-  };
-  const double attention = std::max(
-      {half_width("attention forward"), half_width(other_chip), s.backward ? half_width("attention backward") : 0});
-  const double messages =
-      half_width(s.implementation.transport == Transport::nccl ? "collectives >= 1 MB" : "copies >= 1 MB");
-  for (std::size_t c = 0; c < program.categories().size(); ++c) {
-    const auto category = static_cast<Category>(c);
-    const double share = static_cast<double>(result.critical_path.by_category[c]) / static_cast<double>(result.end);
-    p.band += share * (category == Category::attention ? attention
-                       : category == Category::merge   ? half_width("merge")
-                                                       : messages);
+  AttentionProgram program = build_program(s);
+  PoweredResult run = simulate_step(program, s);
+  if (with_interval == nullptr) return run;
+  Prediction& p = *with_interval;
+  p.propagated = propagated_half_width(s, program, run.result).value_or(0);
+  if (const auto interval = step_interval(s, program, run.result)) {
+    p.band = interval->half_width;
+    p.extrapolated = interval->extrapolated;
   }
-  // Sharing and waiting have no measured band of their own: as uncertain as the messages.
-  p.band += messages * static_cast<double>(result.critical_path.contention + result.critical_path.launch) /
-            static_cast<double>(result.end);
+  return run;
 }
 
 /// What two rows share that differ in the method alone.
@@ -137,7 +122,7 @@ std::string setting_of(const MeasuredTable& table, std::size_t row) {
   return setting;
 }
 
-Prediction predict_run(const MeasuredTable& table, std::size_t row, const std::string& profile) {
+Prediction predict_run(const MeasuredTable& table, std::size_t row, const Profile& profile) {
   Prediction p;
   const std::string& pass = table.text(row, "pass");
   const std::string& transport = table.text(row, "transport");
@@ -152,13 +137,12 @@ Prediction predict_run(const MeasuredTable& table, std::size_t row, const std::s
     throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
   }
   Scenario s = scenario_of(table, row, profile);
-  const Ticks whole = simulated(s, pass != "forward");
+  p.implementation = s.implementation.name;
+  p.transport = name_of(s.implementation.transport);
+  p.gpus = s.ranks();
+  const Ticks whole = simulated(s, pass != "forward", &p).result.end;
   p.predicted = to_seconds(whole);
-  if (pass == "backward") {
-    p.predicted = to_seconds(whole - simulated(s, false));
-    s.backward = true;
-  }
-  add_band(s, p);
+  if (pass == "backward") p.predicted = to_seconds(whole - simulated(s, false).result.end);
   return p;
 }
 
@@ -179,15 +163,13 @@ void mark_fitted(const std::vector<MeasuredKernel>& rows, const Profile& profile
 }
 
 std::vector<Prediction> predict_kernels(const MeasuredTable& table, const std::vector<MeasuredKernel>& rows,
-                                        const std::string& profile_or_empty) {
+                                        const Profile& profile) {
   std::vector<Prediction> all;
-  const std::string gpu_name = table.text(0, "gpu");
-  const Gpu gpu = load_gpu(gpu_name);
+  const Gpu gpu = load_gpu(table.text(0, "gpu"));
   std::map<std::string, std::string> left_out;  // by place
   for (std::size_t i = 0; i < table.rows(); ++i) {
     if (!table.text(i, "not_predicted").empty()) left_out[table.place(i)] = table.text(i, "not_predicted");
   }
-  const Profile profile = load_profile(profile_name(table, 0, profile_or_empty), gpu_name);
   const GpuPeaks peaks{gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
   for (const MeasuredKernel& row : rows) {
     Prediction p;
@@ -214,9 +196,24 @@ std::vector<Prediction> predict_kernels(const MeasuredTable& table, const std::v
   return all;
 }
 
+/// Kernels, messages, slow-downs or runs; other tables, of host costs say, predict nothing.
+bool holds_runs(const MeasuredTable& table) {
+  std::vector<MeasuredKernel> kernels;
+  add_rows(table, kernels);
+  const auto all_of = [&](std::initializer_list<const char*> columns) {
+    return std::all_of(columns.begin(), columns.end(), [&](const char* column) { return table.has(column); });
+  };
+  return !kernels.empty() || table.has("compute_overlapped_us") || table.has("nvml_sm_clock_mhz") ||
+         all_of({"time_ms", "scenario"}) || all_of({"n_gpu", "time_ms", "implementation", "seq_len"});
+}
+
 }  // namespace
 
-Scenario scenario_of(const MeasuredTable& table, std::size_t row, const std::string& profile) {
+Profile profile_of(const MeasuredTable& table, const std::string& profile) {
+  return load_profile(profile_name(table, 0, profile), table.text(0, "gpu"));
+}
+
+Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profile) {
   Scenario s;
   const auto count = [&](const char* column) { return static_cast<Index>(table.number(row, column)); };
   s.file = table.file();
@@ -238,37 +235,36 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, const std::str
   s.schedule = named != nullptr ? named : schedule_named(s.implementation.schedules.front());
   s.layout = table.text(row, "layout").empty() ? s.implementation.layouts.front() : table.text(row, "layout");
   const auto ranks = static_cast<int>(count("n_gpu"));
+  s.degrees.context = ranks;
   s.members = s.schedule->head_exchange == ScheduleKind::HeadExchange::all_ranks
                   ? ranks
                   : static_cast<int>(table.optional_number(row, "ulysses_degree").value_or(1));
   s.groups = ranks / s.members;
   s.gpu = load_gpu(table.text(row, "gpu"));
-  s.profile = load_profile(profile_name(table, row, profile), s.gpu.name);
+  s.profile = std::move(profile);
   connect(table, row, ranks, s);
   return s;
 }
 
-std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile) {
-  const std::string folder = table.file().parent_path().filename().string();
-  const auto in_folder = [&](const std::string& group) { return folder.empty() ? group : folder + ": " + group; };
+namespace {
+
+using ProfileOfRow = std::function<const Profile&(std::size_t row)>;
+
+std::vector<Prediction> predict_all(const MeasuredTable& table, const ProfileOfRow& profile) {
   std::vector<MeasuredKernel> kernels;
   add_rows(table, kernels);
+  if (!kernels.empty()) return predict_kernels(table, kernels, profile(0));
+  if (table.has("compute_overlapped_us")) return predict_overlap(table, profile(0));
+  if (table.has("nvml_sm_clock_mhz")) return predict_power(table, profile(0));
   std::vector<Prediction> all;
-  if (!kernels.empty() || table.has("compute_overlapped_us")) {
-    all = kernels.empty() ? predict_overlap(table, profile) : predict_kernels(table, kernels, profile);
-    for (Prediction& p : all) p.group = in_folder(p.group);
-    return all;
-  }
   const bool steps = table.has("scenario");
-  const bool runs = table.has("n_gpu") && table.has("implementation") && table.has("seq_len");
-  if (!table.has("time_ms") || (!steps && !runs)) return all;
   for (std::size_t row = 0; row < table.rows(); ++row) {
     const std::string& status = table.text(row, "status");
     if (!status.empty() && status != "ok" && status != "planned") continue;
-    Prediction p = steps ? predict_step(table, row) : predict_run(table, row, profile);
+    Prediction p = steps ? predict_step(table, row) : predict_run(table, row, profile(row));
     p.many_gpus = true;
+    p.row = row;
     p.place = table.place(row);
-    p.group = in_folder(p.group);
     p.measured = Seconds::from_si(table.optional_number(row, "time_ms").value_or(0) * 1e-3);
     p.tolerance = table.optional_number(row, "tolerance");
     if (const std::string error = table.header("reading_error"); !error.empty()) {
@@ -278,6 +274,35 @@ std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::stri
     all.push_back(std::move(p));
   }
   return all;
+}
+
+std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOfRow& profile) {
+  if (!holds_runs(table)) return {};
+  std::vector<Prediction> all = predict_all(table, profile);
+  if (!all.empty() && !table.has("scenario") && calibrated_on(profile(0), table)) {
+    const std::vector<bool> calibrates = calibrating_rows(table);
+    for (Prediction& p : all) p.calibrated = calibrates[p.row];
+  }
+  const std::string folder = table.file().parent_path().filename().string();
+  if (folder.empty()) return all;
+  for (Prediction& p : all) p.group = fmt::format("{}: {}", folder, p.group);
+  return all;
+}
+
+}  // namespace
+
+std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile) {
+  std::map<std::string, Profile> loaded;
+  return predict_with(table, [&](std::size_t row) -> const Profile& {
+    const std::string name = profile_name(table, row, profile);
+    auto found = loaded.find(name);
+    if (found == loaded.end()) found = loaded.emplace(name, load_profile(name, table.text(row, "gpu"))).first;
+    return found->second;
+  });
+}
+
+std::vector<Prediction> predict_runs(const MeasuredTable& table, const Profile& profile) {
+  return predict_with(table, [&](std::size_t) -> const Profile& { return profile; });
 }
 
 constexpr const char* all_runs = "all runs of several GPUs";
@@ -304,10 +329,12 @@ std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) 
     const auto& of_group = rows[group.group];
     if (of_group.empty()) continue;
     std::vector<double> errors;
-    int covered = 0;
+    int covered = 0, tested = 0;
     for (const Prediction* p : of_group) {
       errors.push_back(std::abs(p->deviation()));
       group.mean_abs_rel += errors.back();
+      if (p->calibrated) continue;
+      ++tested;
       covered += p->within_band() ? 1 : 0;
     }
     group.rows = static_cast<int>(errors.size());
@@ -315,7 +342,7 @@ std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) 
     group.median_abs_rel = quantile(errors, 0.5);
     group.p90_abs_rel = quantile(errors, 0.9);
     group.max_abs_rel = quantile(errors, 1);
-    group.interval_coverage = static_cast<double>(covered) / group.rows;
+    group.interval_coverage = tested > 0 ? static_cast<double>(covered) / tested : 0;
   }
   return groups;
 }

@@ -21,14 +21,20 @@ namespace orrery {
 /// step_runs.hpp. A file that compares methods says in its header how exact its numbers are, `# reading_error = 0.002`:
 /// see orderings.hpp. `# profile = NAME` is the profile to predict it with.
 struct Prediction {
-  std::string group;          // of the summary: the folder of the file, and what it is
-  std::string name;           // for people
-  std::string place;          // file:line
+  std::string group;           // of the summary: the folder of the file, and what it is
+  std::string name;            // for people
+  std::string place;           // file:line
+  std::size_t row = 0;         // of the table
+  std::string implementation;  // the preset of a run of several GPUs
+  std::string transport;       // and how that sends
+  int gpus = 0;
   Seconds measured;           // 0: not yet, the row is only predicted
   Seconds predicted;          // 0: not predicted, see `reason`
   double band = 0;            // half width of the 90 % interval, as a fraction of the prediction
+  double propagated = 0;      // of a run: what of it follows from kernels and messages
   bool extrapolated = false;  // beyond the measured range of the profile
   bool fitted = false;        // a constant of the profile was fitted on this very row
+  bool calibrated = false;    // the width of the interval was, not the prediction
   std::optional<double> tolerance;
   std::string reason;
   bool many_gpus = false;    // a run, not a kernel or a message
@@ -51,16 +57,23 @@ struct ErrorSummary {
 /// `profile`: a name or path; empty: the profile named like the GPU of the row. Rows that the profile was fitted on are
 /// marked, rows that cannot be predicted carry the reason. Throws MeasuredFileError for a row that is wrong.
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile);
+std::vector<Prediction> predict_runs(const MeasuredTable& table, const Profile& profile);
 
 /// Rows of overlap.csv: the kernel's time beside a transfer from its time alone. Part of predict_runs.
-std::vector<Prediction> predict_overlap(const MeasuredTable& table, const std::string& profile);
+inline constexpr const char* slow_down_group = "slow-down under overlap";
+std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profile& profile);
+
+/// Rows of power.csv: a kernel in a burst, and launched back to back for seconds. Part of predict_runs.
+std::vector<Prediction> predict_power(const MeasuredTable& table, const Profile& profile);
 
 /// Over rows that were predicted and not fitted on: one for each group in the order of appearance, all runs of several
 /// GPUs if there are others too, and "all" at the end.
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions);
 
 /// The scenario of a run of several GPUs: attention of one layer.
-Scenario scenario_of(const MeasuredTable& table, std::size_t row, const std::string& profile);
+Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profile);
+/// By name or path; empty: the profile named like the GPU of the table.
+Profile profile_of(const MeasuredTable& table, const std::string& profile);
 
 /// The committed files that are validated if none is named: measured runs and kernels, or published tables.
 std::vector<std::filesystem::path> committed_files(std::string_view folder);

@@ -70,7 +70,7 @@ TEST_CASE("ranks that compute equally long are balanced exactly") {
     with("tokens = ", std::to_string(ranks * 1000));
     const Scenario scenario = load_scenario(folder.write("equal.toml", text));
     const AttentionProgram program = build_program(scenario);
-    CHECK(summarize(scenario, program, simulate(program, scenario.cluster), 0).imbalance == 1.0);
+    CHECK(summarize(scenario, program, {simulate(program, scenario.cluster), std::nullopt}, 0).imbalance == 1.0);
   }
 }
 

@@ -62,11 +62,16 @@ TEST_CASE("the committed H200 profile is what the fit of the committed files wri
   std::string files;
   for (const char* file :
        {"h200_sxm/attention.csv", "h200_sxm/gemm.csv", "h200_sxm/merge.csv", "h200_sxm/elementwise.csv",
-        "h200_sxm/overhead.csv", "h200_sxm_x2/links.csv", "h200_sxm_x2/collectives.csv"}) {
+        "h200_sxm/overhead.csv", "h200_sxm/links.csv", "h200_sxm_x2/links.csv", "h200_sxm_x2/collectives.csv"}) {
     files += quoted_file(file);
   }
+  std::string runs;
+  for (const char* file : {"ring", "torch_context_parallel", "overlap"}) {
+    runs += quoted_file(fmt::format("h200_sxm_x2/{}.csv", file).c_str());
+  }
   const ProgramRun fit =
-      run_program("fit" + files + " --other-chip" + quoted_file("h200_sxm_second_gpu/attention.csv") + " -o " + out);
+      run_program("fit" + files + " --other-chip" + quoted_file("h200_sxm_second_gpu/attention.csv") + " --runs" +
+                  runs + " -o " + out);
   REQUIRE(fit.exit_code == 0);
   CHECK_THAT(fit.output, ContainsSubstring("attention forward"));
   // Compilers may differ in the last digits of a constant, so what it predicts is compared.
@@ -100,4 +105,25 @@ TEST_CASE("a profile of published rates is what the command in its description w
     CHECK_THAT(fitted["summary"]["mean_abs_rel"].get<double>(),
                WithinAbs(committed["summary"]["mean_abs_rel"].get<double>(), 1e-4));
   }
+}
+
+TEST_CASE("the files of one GPU alone make a profile, or the error says which rows to measure") {
+  const TemporaryFolder folder;
+  const std::string out = (folder.path() / "one_gpu.toml").string();
+  const auto fit = [&](const std::string& measured) {
+    std::string files;
+    for (const char* file : {"attention.csv", "gemm.csv", "merge.csv", "elementwise.csv", "overhead.csv"}) {
+      files += quoted_file((measured + "/" + file).c_str());
+    }
+    return run_program("fit" + files + " -o " + out);
+  };
+  REQUIRE(fit("h200_sxm_repeat").exit_code == 0);
+  const ProgramRun check = run_program("validate --summary --tolerance 0.04 --profile " + out + " --measured" +
+                                       quoted_file("h200_sxm_repeat/elementwise.csv"));
+  CHECK(check.output.find("elementwise") != std::string::npos);
+
+  const ProgramRun few = fit("h200_sxm_second_gpu");  // no short blocks of 64 per head
+  CHECK(few.exit_code == 2);
+  CHECK_THAT(few.error, ContainsSubstring("do not determine attention.forward.d64.list_start") &&
+                            ContainsSubstring("measure blocks of few keys"));
 }

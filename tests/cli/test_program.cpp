@@ -37,7 +37,8 @@ TEST_CASE("CSV: --format csv prints a header and one row of as many cells") {
   const std::size_t end = run.output.find('\n');
   const std::string header = run.output.substr(0, end), row = run.output.substr(end + 1);
   CHECK(std::count(header.begin(), header.end(), ',') == std::count(row.begin(), row.end(), ','));
-  CHECK_THAT(header, ContainsSubstring("step_time_s,compute_s"));
+  CHECK_THAT(header,
+             ContainsSubstring("step_time_s,step_time_low_s,step_time_high_s,step_time_extrapolated,compute_s"));
   // A cell with a comma in it is quoted.
   const std::string skips = std::string(ORRERY_SOURCE_DIR) + "/scenarios/examples/llama2_7b_1m_pi_count1.toml";
   CHECK_THAT(run_program("simulate --format csv " + skips).output,

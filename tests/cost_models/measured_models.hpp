@@ -45,7 +45,7 @@ inline Profile measured_profile() {
     m.power.clock_droop = number(0);
     m.power.tensor_power = number(1000);
   }
-  k.streams.push_back({"copy_kernel", number(2e-6), number(4e12)});
+  k.streams.push_back({"copy_kernel", number(2e-6), number(4e12), number(4e12), number(0)});
   return p;
 }
 

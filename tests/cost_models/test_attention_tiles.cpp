@@ -17,22 +17,33 @@ TileLists full_block(std::int64_t lists, double length, std::int64_t heads) {
 
 TEST_CASE("equal lists take whole waves: one list more than the SMs costs a wave") {
   const double list = 1000 + 4 * 2000;
-  CHECK(makespan(full_block(10, 4, 1), cycles, sms) == list);
-  CHECK(makespan(full_block(11, 4, 1), cycles, sms) == 2 * list);
-  CHECK(makespan(full_block(5, 4, 4), cycles, sms) == 2 * list);
-  CHECK(makespan(full_block(5, 4, 4), cycles, sms - 1) == 3 * list);
+  CHECK(makespan(full_block(10, 4, 1), cycles, sms).cycles == list);
+  CHECK(makespan(full_block(11, 4, 1), cycles, sms).cycles == 2 * list);
+  CHECK(makespan(full_block(5, 4, 4), cycles, sms).cycles == 2 * list);
+  CHECK(makespan(full_block(5, 4, 4), cycles, sms - 1).cycles == 3 * list);
+}
+
+TEST_CASE("the tail of a kernel is its last wave, if that leaves enough SMs without work") {
+  const double list = 1000 + 4 * 2000;
+  // 15 lists on 10 SMs: five SMs have nothing to do in the second wave.
+  CHECK(makespan(full_block(15, 4, 1), cycles, sms, 5).tail == list);
+  CHECK(makespan(full_block(15, 4, 1), cycles, sms, 6).tail == 0);
+  // Lists of 1, 2, 3 tiles of a cycle, longest first, on three SMs: they end at 3, 2 and 1.
+  const TileLists causal{.lists = 3, .longest = 3, .tiles = 6, .heads = 1, .longest_first = true};
+  CHECK_THAT(makespan(causal, {0, 1, 1}, 3, 1).tail, WithinRel(2.0, 1e-6));
+  CHECK_THAT(makespan(causal, {0, 1, 1}, 3, 2).tail, WithinRel(1.0, 1e-6));
 }
 
 TEST_CASE("a masked tile costs its own cycles in place of a full tile's") {
   TileLists lists = full_block(10, 4, 1);
   lists.masked_tiles = 10;  // one in each list
-  CHECK(makespan(lists, cycles, sms) == 1000 + 3 * 2000 + 3000);
+  CHECK(makespan(lists, cycles, sms).cycles == 1000 + 3 * 2000 + 3000);
 }
 
 TEST_CASE("a causal square of one head on many SMs takes its longest list") {
   // Lists of 1, 2, 3, 4 tiles, one masked each.
   const TileLists causal{.lists = 4, .longest = 4, .tiles = 10, .masked_tiles = 4, .heads = 1};
-  CHECK_THAT(makespan(causal, cycles, sms), WithinRel(1000.0 + 3 * 2000 + 3000, 1e-6));
+  CHECK_THAT(makespan(causal, cycles, sms).cycles, WithinRel(1000.0 + 3 * 2000 + 3000, 1e-6));
 }
 
 TEST_CASE("list scheduling takes lists in order: longest first ends sooner than shortest first") {
@@ -40,16 +51,16 @@ TEST_CASE("list scheduling takes lists in order: longest first ends sooner than 
   // and 2; longest first both at 3.
   const TileCycles one{0, 1, 1};
   TileLists causal{.lists = 3, .longest = 3, .tiles = 6, .heads = 1};
-  CHECK_THAT(makespan(causal, one, 2), WithinRel(4.0, 1e-6));
+  CHECK_THAT(makespan(causal, one, 2).cycles, WithinRel(4.0, 1e-6));
   causal.longest_first = true;
-  CHECK_THAT(makespan(causal, one, 2), WithinRel(3.0, 1e-6));
+  CHECK_THAT(makespan(causal, one, 2).cycles, WithinRel(3.0, 1e-6));
 }
 
 TEST_CASE("a window's lists grow to its width and stay there") {
   // Ten lists of 1, 2, 2, ..., 2 tiles on ten SMs: the longest has two.
   const TileCycles one{0, 1, 1};
   const TileLists window{.lists = 10, .longest = 10, .tiles = 19, .heads = 1};
-  CHECK_THAT(makespan(window, one, 10), WithinRel(2.0, 1e-6));
+  CHECK_THAT(makespan(window, one, 10).cycles, WithinRel(2.0, 1e-6));
 }
 
 TEST_CASE("beyond the exact limit a makespan is the work of all SMs and at most one list more") {
@@ -58,7 +69,7 @@ TEST_CASE("beyond the exact limit a makespan is the work of all SMs and at most 
   for (const std::int64_t heads : {1, 3, 5, 64}) {
     const TileLists causal{.lists = n, .longest = static_cast<double>(n), .tiles = tiles, .heads = heads};
     const double work = (static_cast<double>(n) * 1000 + tiles * 2000) * static_cast<double>(heads);
-    const double end = makespan(causal, cycles, sms);
+    const double end = makespan(causal, cycles, sms).cycles;
     CHECK(end >= work / sms * (1 - 1e-9));
     CHECK(end <= work / sms + 1000 + static_cast<double>(n) * 2000);
   }
@@ -85,6 +96,37 @@ TEST_CASE("grouped keys cost the backward pass the sums over query heads") {
   shape.kv_heads = 2;
   const Seconds grouped = attention_cost(shape, Phase::backward, peaks, profile).duration;
   CHECK_THAT((grouped - alone).si(), WithinRel(4.0 * 256 * 4 * 128 / 4e12, 1e-6));
+}
+
+TEST_CASE("a window with a halo costs the share of its rectangle that the kernel computes all the same") {
+  // 256 queries on 512 keys.
+  AttentionShape shape{.pairs = 4 * 128 * 128,
+                       .query_rows = 256,
+                       .key_rows = 512,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .head_dim = 128,
+                       .window = true};
+  Profile profile = measured_profile();
+  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+  AttentionModel& backward = profile.kernels->attention.back();
+  backward.halo_rectangle = number(1);
+  AttentionShape rectangle = shape;
+  rectangle.pairs = 256 * 512;
+  rectangle.window = false;
+  CHECK(attention_cost(shape, Phase::backward, peaks, profile).duration ==
+        attention_cost(rectangle, Phase::backward, peaks, profile).duration);
+  backward.halo_rectangle = number(0);
+  shape.window = false;
+  const Seconds without = attention_cost(shape, Phase::backward, peaks, profile).duration;
+  shape.window = true;
+  CHECK(attention_cost(shape, Phase::backward, peaks, profile).duration == without);
+}
+
+TEST_CASE("a streaming kernel goes at one rate as far as the cache holds and at another beyond") {
+  const StreamModel model{"copy", number(2e-6), number(4e12), number(8e12), number(5e7)};
+  CHECK_THAT(model.time(Bytes::from_si(4e7)).si(), WithinRel(2e-6 + 4e7 / 8e12, 1e-12));
+  CHECK_THAT(model.time(Bytes::from_si(1e9)).si(), WithinRel(2e-6 + 5e7 / 8e12 + 9.5e8 / 4e12, 1e-12));
 }
 
 TEST_CASE("types that were not measured keep to the roofline") {

@@ -40,6 +40,14 @@ TEST_CASE("sustained, the clock falls until the power is at its limit") {
   CHECK_THAT(run_kernel(tensor_load(1e6), clock, power(0, 1000), Regime::burst).clock_hz, WithinRel(1e9, 1e-6));
 }
 
+TEST_CASE("under a shared cap a kernel runs at the cap or at its own burst, whichever is slower") {
+  const auto clock_at = [](double cap) {
+    return run_kernel(tensor_load(1e6), steady_clock(), power(2e8, 1), ClockCap::shared(cap)).clock_hz;
+  };
+  CHECK_THAT(clock_at(7e8), WithinRel(7e8, 1e-9));
+  CHECK_THAT(clock_at(9e8), WithinRel(1e9 - 2e8, 1e-6));
+}
+
 TEST_CASE("below the limit both regimes run at the same clock") {
   const KernelRun burst = run_kernel(tensor_load(1e6), steady_clock(), power(1e8, 1000), Regime::burst);
   const KernelRun sustained = run_kernel(tensor_load(1e6), steady_clock(), power(1e8, 1000), Regime::sustained);

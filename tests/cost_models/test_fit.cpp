@@ -122,7 +122,7 @@ TEST_CASE("a third of the shapes is fitted on, and both regimes of a shape have 
 TEST_CASE("without masked rows the cost of a masked tile is undetermined, and the error says so") {
   const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full"));
   CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),
-                    ContainsSubstring("masked_tile") && ContainsSubstring("causal blocks or windows"));
+                    ContainsSubstring("masked_tile") && ContainsSubstring("causal blocks"));
 }
 
 TEST_CASE("a message size that two files have is one knot of its table, with the mean of their times") {

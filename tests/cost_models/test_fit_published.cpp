@@ -78,7 +78,7 @@ TEST_CASE("one row a pass says how much longer the cycles of the same kernel are
 
 TEST_CASE("kernels that no row is of are lent at the same fraction of the HBM bandwidth") {
   Profile lender = truth(1);
-  lender.kernels->streams.push_back({"gather", number(2e-6), number(3e12)});
+  lender.kernels->streams.push_back({"gather", number(2e-6), number(3e12), {}, {}});
   const GpuPeaks twice{peaks.matrix, peaks.hbm * 2, peaks.sms};
   const KernelFit fit = fit_published(rows_of(truth(1), {512, 1024, 2048, 4096, 8192}), peaks, measured_profile(),
                                       LentProfile{lender, twice});

@@ -94,6 +94,12 @@ std::vector<NamedImplementation> implementations() {
     i.gather_attention = GatherAttention::per_rank;
     i.gather_gradients = GatherGradients::ring;
   });
+  add("one kernel for own and fetched rows, hops wait for free SMs", [](Implementation& i) {
+    i.transport = Transport::nccl;
+    i.merge = i.gradient_sum = Merge::kernel;
+    i.transfer_order = TransferOrder::free_sms;
+    i.halo_attention = GatherAttention::together;
+  });
   return all;
 }
 

@@ -52,9 +52,27 @@ TEST_CASE("our own ring on two H200 is predicted from kernels and links alone: m
   CHECK(groups.front().max_abs_rel < 0.10);
 }
 
+TEST_CASE("intervals of rings cover what they promise, on runs that did not set their width") {
+  const std::vector<Prediction> rows = predict("h200_sxm_x2/ring.csv");
+  const auto calibrating = std::count_if(rows.begin(), rows.end(), [](const Prediction& p) { return p.calibrated; });
+  CHECK(calibrating * 10 >= static_cast<std::ptrdiff_t>(rows.size()) * 4);
+  CHECK(calibrating * 10 <= static_cast<std::ptrdiff_t>(rows.size()) * 6);
+  CHECK(over_all(rows).interval_coverage >= 0.85);
+}
+
+TEST_CASE("a kernel in a burst and the same kernel for ten seconds take the times that were measured, within 9 %") {
+  const std::vector<Prediction> rows = predict("h200_sxm/power.csv");
+  CHECK(rows.size() >= 50);
+  for (const Prediction& p : rows) {
+    INFO(p.name);
+    CHECK(std::abs(p.deviation()) < 0.09);
+  }
+}
+
 TEST_CASE("the slow-down of kernels beside copies and NCCL is predicted within 5 % in the mean") {
   const ErrorSummary overlap = over_all(predict("h200_sxm_x2/overlap.csv"));
   CHECK(overlap.rows >= 20);
+  CHECK(overlap.interval_coverage >= 0.85);
   CHECK(overlap.mean_abs_rel < 0.05);
 }
 

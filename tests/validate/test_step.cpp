@@ -63,7 +63,7 @@ TEST_CASE("a step of one rank takes 6 N D FLOPs and those of attention at the pe
   const double attention = 3.5 * 4 * tokens * tokens * static_cast<double>(m.heads * m.head_dim) * s.layers;
   const double flops = 6 * weights * tokens + attention;
   CHECK_THAT(to_seconds(result.end).si(), WithinRel(flops / s.gpu.peak("bf16").si(), 1e-3));
-  const Report report = summarize(s, build_step(s), result, 0);
+  const Report report = summarize(s, build_step(s), {result, std::nullopt}, 0);
   CHECK_THAT(report.useful.si(), WithinRel(flops, 1e-12));
   // Recomputation runs forward twice: 8 instead of 6, and 4.5 instead of 3.5 of attention.
   s.recompute = Recompute::full;

@@ -1,0 +1,33 @@
+// The power limit holds for the mean over a step: its clock, its energy.
+//
+// Boards average their power over tens of milliseconds. A step whose kernels are shorter than that runs all of them
+// under one cap of the clock, the highest at which the mean power of the rank that draws most stays at the limit.
+// Pauses and memory-bound kernels count, so a ring that waits for messages runs faster than its kernels would back to
+// back. Neglected: ranks that draw less could run faster, but wait for the others anyway; what links and waiting
+// kernels draw.
+#pragma once
+
+#include <optional>
+
+#include "scenarios/kernel_program.hpp"
+#include "scenarios/scenario.hpp"
+#include "sim/simulate.hpp"
+
+namespace orrery {
+
+struct StepPower {
+  Joules energy;            // of all GPUs in a step
+  Watts mean, highest;      // of a GPU: over all, and of the one that draws most
+  double clock_cap_hz = 0;  // that the power limit puts on all kernels; 0: none
+};
+
+struct PoweredResult {
+  SimulationResult result;
+  std::optional<StepPower> power;  // if the profile has a power model
+};
+
+/// Simulates bursts of `program`, finds the cap of the clock, and simulates once more if there is one (at most
+/// `most_passes` times in all). Leaves the program at that cap. `options.sink` sees the last simulation alone.
+PoweredResult simulate_step(KernelProgram& program, const Scenario& scenario, SimulationOptions options = {});
+
+}  // namespace orrery

@@ -1,0 +1,115 @@
+// The power limit of a step: its clock, its energy, and the interval of its time.
+#include "scenarios/step_power.hpp"
+
+#include <string>
+
+#include "scenarios/data_files.hpp"
+#include "scenarios/step_interval.hpp"
+#include "scenarios/step_scenario.hpp"
+#include "sim/topologies.hpp"
+#include "tests/catch.hpp"
+
+using namespace orrery;
+
+namespace {
+
+/// One layer's forward pass of eight H200 in a ring, with the profile that was measured.
+Scenario ring(const char* layout = "zigzag") {
+  Scenario s = load_scenario(std::string(ORRERY_SOURCE_DIR) + "/scenarios/examples/llama3_8b_128k_" +
+                             (layout == std::string("zigzag") ? "zigzag" : "ring") + "_h200.toml");
+  s.layers = 1;
+  s.backward = false;
+  s.whole_layers = false;
+  return s;
+}
+
+PoweredResult run(const Scenario& s) {
+  AttentionProgram program = build_program(s);
+  return simulate_step(program, s);
+}
+
+}  // namespace
+
+TEST_CASE("a step that needs more than the limit runs at the clock at which its mean power is the limit") {
+  const Scenario s = ring();
+  const PoweredResult sustained = run(s);
+  REQUIRE(sustained.power);
+  REQUIRE(sustained.power->clock_cap_hz > 0);
+  CHECK_THAT(sustained.power->highest.si(), WithinRel(s.profile.kernels->clock.power_limit.value, 0.004));
+  Scenario rested = s;
+  rested.regime = Regime::burst;
+  CHECK(run(rested).result.end < sustained.result.end);
+}
+
+TEST_CASE("pauses count: a step whose mean power stays below the limit runs as fast as a burst") {
+  Scenario s = ring();
+  // Links so slow that every rank waits for most of the step.
+  const double slow = 1e8;
+  s.cluster = nvswitch(s.cluster.gpu(), {s.ranks(), {BytesPerSecond::from_si(slow), Seconds()}});
+  const PoweredResult sustained = run(s);
+  REQUIRE(sustained.power);
+  CHECK(sustained.power->clock_cap_hz == 0);
+  CHECK(sustained.power->highest < Watts::from_si(s.profile.kernels->clock.power_limit.value));
+  s.regime = Regime::burst;
+  CHECK(run(s).result.end == sustained.result.end);
+}
+
+TEST_CASE("the energy of a step is that of idle GPUs and of the kernels, rank by rank") {
+  const Scenario s = ring("ring");  // causal and contiguous: every rank has other work
+  AttentionProgram program = build_program(s);
+  const PoweredResult done = simulate_step(program, s);
+  double joules = 0, most = 0;
+  const double idle = s.profile.kernels->clock.idle_power.value, seconds = to_seconds(done.result.end).si();
+  for (Rank rank = 0; rank < s.ranks(); ++rank) {
+    const double of_rank = idle * seconds + program.kernel_work(rank).energy.si();
+    joules += of_rank;
+    most = std::max(most, of_rank);
+  }
+  CHECK_THAT(done.power->energy.si(), WithinRel(joules, 1e-9));
+  CHECK_THAT(done.power->mean.si(), WithinRel(joules / seconds / s.ranks(), 1e-9));
+  CHECK_THAT(done.power->highest.si(), WithinRel(most / seconds, 1e-9));
+}
+
+TEST_CASE("the kernels of a whole step's ranks are those that its ops take time for") {
+  Scenario s = load_scenario(std::string(ORRERY_SOURCE_DIR) + "/scenarios/steps/llama3_8b_1m_context_h200.toml");
+  s.layers = 2;
+  s.regime = Regime::burst;
+  StepProgram program = build_step(s);
+  program.cap_clock(Regime::burst);
+  const KernelWork work = program.kernel_work(0);
+  Ticks ops = 0;
+  OpBuffer buffer;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    program.generate(0, block, buffer);
+    for (const Op& op : buffer.ops()) {
+      if (op.stream == Stream::compute) ops += op.duration;
+    }
+  }
+  CHECK_THAT(work.time.si(), WithinRel(to_seconds(ops).si(), 1e-6));
+  CHECK(work.energy > Joules());
+}
+
+TEST_CASE("without a power model a step has no energy, and without bands no interval") {
+  Scenario s = ring();
+  s.profile.kernels.reset();
+  AttentionProgram program = build_program(s);
+  const PoweredResult done = simulate_step(program, s);
+  CHECK_FALSE(done.power);
+  CHECK_FALSE(step_interval(s, program, done.result));
+}
+
+TEST_CASE("an interval is wider, and says so, where no run of the implementation was measured") {
+  Scenario s = ring();
+  AttentionProgram program = build_program(s);
+  const PoweredResult done = simulate_step(program, s);
+  const double propagated = propagated_half_width(s, program, done.result).value();
+  const double seconds = to_seconds(done.result.end).si();
+  s.profile.kernels->runs = {{s.implementation.name, "copy_engine", 1.5, 9, 8, seconds / 2, seconds * 2, "test"}};
+  const StepInterval inside = step_interval(s, program, done.result).value();
+  CHECK_FALSE(inside.extrapolated);
+  CHECK_THAT(inside.half_width, WithinRel(1.5 * propagated, 1e-12));
+  s.profile.kernels->runs.front().most_gpus = 4;
+  const StepInterval outside = step_interval(s, program, done.result).value();
+  CHECK(outside.extrapolated);
+  CHECK_THAT(outside.half_width, WithinRel(2 * 1.5 * propagated, 1e-12));
+}

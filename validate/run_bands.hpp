@@ -1,0 +1,22 @@
+// Interval widths of whole runs, from runs that are set aside for it. Predictions are never fitted to them.
+#pragma once
+
+#include <vector>
+
+#include "cost_models/profile.hpp"
+#include "validate/runs.hpp"
+
+namespace orrery {
+
+/// Rows that calibrate: every other shape of an implementation, in order of appearance; all passes of a shape share its
+/// use. In overlap.csv, every other kind of transfer. Times play no part. The other rows test the interval.
+std::vector<bool> calibrating_rows(const MeasuredTable& table);
+
+/// Adds to `profile` what the calibrating rows of these files say: a RunBand for each implementation, and a band of
+/// slow- downs.
+void calibrate_runs(const std::vector<MeasuredTable>& tables, Profile& profile);
+
+/// Whether the widths of the profile come from this file.
+bool calibrated_on(const Profile& profile, const MeasuredTable& table);
+
+}  // namespace orrery
