@@ -94,7 +94,8 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op, c
   std::vector<StepKernel::When> behind = {when};
   if (!action.first && work.query_rows < action.queries->size()) behind.push_back(StepKernel::When::part_queries);
   if (!action.first && work.key_rows < action.rows->size()) behind.push_back(StepKernel::When::part_keys);
-  const bool more = work.useful > 0 && std::any_of(behind.begin(), behind.end(), [&](auto w) { return has_step_kernels(w); });
+  const bool more =
+      work.useful > 0 && std::any_of(behind.begin(), behind.end(), [&](auto w) { return has_step_kernels(w); });
   if (!more && signals.done.rank >= 0) op.finished[1] = signals.done;
   if (work.useful == 0) {
     op.started = signals.sms_free;
