@@ -14,8 +14,8 @@ using Json = nlohmann::json;
 
 namespace {
 
-const std::string scenarios = std::string(ORRERY_SOURCE_DIR) + "/scenarios";
-const std::string stragglers = scenarios + "/examples/llama3_8b_128k_stragglers_h200.toml";
+const std::string data = std::string(ORRERY_SOURCE_DIR) + "/scenarios";
+const std::string stragglers = data + "/examples/llama3_8b_128k_stragglers_h200.toml";
 
 /// Nothing varies here, and nothing slows anything else down.
 const std::string steady = R"(description = "ideal"

@@ -11,9 +11,9 @@ using namespace orrery;
 namespace {
 
 /// 10 SMs of 8192 FLOPs a cycle at 1.5 GHz.
-const GpuPeaks peaks{FlopsPerSecond::from_si(10 * 8192 * 1.5e9), BytesPerSecond::from_si(2e12), 10};
+const GpuPeaks ten_sms{FlopsPerSecond::from_si(10 * 8192 * 1.5e9), BytesPerSecond::from_si(2e12), 10};
 
-/// Cycles per list, full and masked tile, and the launch, as of a published kernel on `peaks`.
+/// Cycles per list, full and masked tile, and the launch, as of a published kernel on `ten_sms`.
 Profile truth(double factor) {
   Profile p = measured_profile();
   p.name = "truth";
@@ -42,7 +42,7 @@ std::vector<MeasuredKernel> rows_of(const Profile& profile, std::initializer_lis
   }
   std::vector<MeasuredKernel> rows;
   add_rows(MeasuredTable::parse(text, "published/rates.csv"), rows);
-  for (MeasuredKernel& row : rows) row.time = predicted_time(row, peaks, profile);
+  for (MeasuredKernel& row : rows) row.time = predicted_time(row, ten_sms, profile);
   return rows;
 }
 
@@ -50,7 +50,7 @@ std::vector<MeasuredKernel> rows_of(const Profile& profile, std::initializer_lis
 
 TEST_CASE("cycles of published rates come back, counted at the clock of the peak") {
   const std::vector<MeasuredKernel> rows = rows_of(truth(1), {512, 1024, 2048, 4096, 8192, 16384});
-  const KernelFit fit = fit_published(rows, peaks, measured_profile(), std::nullopt);
+  const KernelFit fit = fit_published(rows, ten_sms, measured_profile(), std::nullopt);
   CHECK_THAT(fit.profile.kernels->clock.maximum_clock.value, WithinRel(1.5e9, 1e-12));
   for (const Phase phase : {Phase::forward, Phase::backward}) {
     const AttentionModel& model = *fit.profile.kernels->attention_of(phase, 128);
@@ -67,20 +67,20 @@ TEST_CASE("one row a pass says how much longer the cycles of the same kernel are
   std::vector<MeasuredKernel> rows = rows_of(slower, {8192});
   std::erase_if(rows, [](const MeasuredKernel& row) { return row.shape.find("full") != std::string::npos; });
   REQUIRE(rows.size() == 2);
-  const KernelFit fit = fit_published(rows, peaks, measured_profile(), LentProfile{truth(1), peaks});
+  const KernelFit fit = fit_published(rows, ten_sms, measured_profile(), LentProfile{truth(1), ten_sms});
   const AttentionModel& model = *fit.profile.kernels->attention_of(Phase::backward, 128);
   CHECK_THAT(model.full_tile.value, WithinRel(1.25 * 2500, 1e-3));
   CHECK_THAT(model.list_start.value, WithinRel(1.25 * 2000, 1e-3));
   CHECK_THAT(model.full_tile.source, ContainsSubstring("1.25 times truth, from 1 of published/rates.csv"));
-  CHECK_THROWS_WITH(fit_published(rows, peaks, measured_profile(), std::nullopt),
+  CHECK_THROWS_WITH(fit_published(rows, ten_sms, measured_profile(), std::nullopt),
                     ContainsSubstring("1 rows to fit 4 constants") && ContainsSubstring("--like"));
 }
 
 TEST_CASE("kernels that no row is of are lent at the same fraction of the HBM bandwidth") {
   Profile lender = truth(1);
   lender.kernels->streams.push_back({"gather", number(2e-6), number(3e12), {}, {}});
-  const GpuPeaks twice{peaks.matrix, peaks.hbm * 2, peaks.sms};
-  const KernelFit fit = fit_published(rows_of(truth(1), {512, 1024, 2048, 4096, 8192}), peaks, measured_profile(),
+  const GpuPeaks twice{ten_sms.matrix, ten_sms.hbm * 2, ten_sms.sms};
+  const KernelFit fit = fit_published(rows_of(truth(1), {512, 1024, 2048, 4096, 8192}), ten_sms, measured_profile(),
                                       LentProfile{lender, twice});
   CHECK_THAT(fit.profile.kernels->stream_of("gather")->bandwidth.value, WithinRel(1.5e12, 1e-12));
   CHECK(fit.profile.kernels->stream_of("gather")->bandwidth.provenance == Provenance::assumed);

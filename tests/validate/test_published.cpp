@@ -16,7 +16,7 @@ namespace {
 
 const std::filesystem::path published = std::filesystem::path(ORRERY_SOURCE_DIR) / "validate/published";
 
-std::vector<Prediction> predict(const std::string& file) {
+std::vector<Prediction> predict_published(const std::string& file) {
   return predict_runs(MeasuredTable::read(published / file), "");
 }
 
@@ -52,7 +52,7 @@ TEST_CASE("every published row is predicted or says why not, and every file says
 }
 
 TEST_CASE("a row that no scenario is stays in the list with its reason, and the summary counts it") {
-  const std::vector<Prediction> rows = predict("magi_attention/h100_runs_varlen.csv");
+  const std::vector<Prediction> rows = predict_published("magi_attention/h100_runs_varlen.csv");
   REQUIRE(rows.size() == 64);
   for (const Prediction& p : rows) CHECK(p.reason == "the documents that were drawn are not published");
   const ErrorSummary all = summarize(rows).back();
@@ -62,7 +62,7 @@ TEST_CASE("a row that no scenario is stays in the list with its reason, and the 
 
 TEST_CASE("a row of a whole step is its base scenario with the keys of its columns") {
   const std::filesystem::path file = published / "easycontext/readme.csv";
-  const std::vector<Prediction> rows = predict("easycontext/readme.csv");
+  const std::vector<Prediction> rows = predict_published("easycontext/readme.csv");
   const auto ring = std::find_if(rows.begin(), rows.end(), [](const Prediction& p) {
     return p.name.find("zigzag ring") != std::string::npos && p.name.find("tokens 65536") != std::string::npos;
   });

@@ -23,7 +23,7 @@ Scenario ring(const char* layout = "zigzag") {
   return s;
 }
 
-PoweredResult run(const Scenario& s) {
+PoweredResult run_powered(const Scenario& s) {
   AttentionProgram program = build_program(s);
   return simulate_step(program, s);
 }
@@ -32,13 +32,13 @@ PoweredResult run(const Scenario& s) {
 
 TEST_CASE("a step that needs more than the limit runs at the clock at which its mean power is the limit") {
   const Scenario s = ring();
-  const PoweredResult sustained = run(s);
+  const PoweredResult sustained = run_powered(s);
   REQUIRE(sustained.power);
   REQUIRE(sustained.power->clock_cap_hz > 0);
   CHECK_THAT(sustained.power->highest.si(), WithinRel(s.profile.kernels->clock.power_limit.value, 0.004));
   Scenario rested = s;
   rested.regime = Regime::burst;
-  CHECK(run(rested).result.end < sustained.result.end);
+  CHECK(run_powered(rested).result.end < sustained.result.end);
 }
 
 TEST_CASE("pauses count: a step whose mean power stays below the limit runs as fast as a burst") {
@@ -46,12 +46,12 @@ TEST_CASE("pauses count: a step whose mean power stays below the limit runs as f
   // Links so slow that every rank waits for most of the step.
   const double slow = 1e8;
   s.cluster = nvswitch(s.cluster.gpu(), {s.ranks(), {BytesPerSecond::from_si(slow), Seconds()}});
-  const PoweredResult sustained = run(s);
+  const PoweredResult sustained = run_powered(s);
   REQUIRE(sustained.power);
   CHECK(sustained.power->clock_cap_hz == 0);
   CHECK(sustained.power->highest < Watts::from_si(s.profile.kernels->clock.power_limit.value));
   s.regime = Regime::burst;
-  CHECK(run(s).result.end == sustained.result.end);
+  CHECK(run_powered(s).result.end == sustained.result.end);
 }
 
 TEST_CASE("the energy of a step is that of idle GPUs and of the kernels, rank by rank") {
