@@ -58,6 +58,13 @@ class Perturbation {
   static constexpr int quantile_bits = 12;
   static constexpr std::uint64_t hash_of_rank = 0x9e3779b97f4a7c15ULL;
 
+  struct Draws {
+    const double* factors;    // of the ranks
+    const double* quantiles;  // null: no noise
+    std::uint64_t place;      // of the first rank
+  };
+  static void fill(const Draws& draws, double alone, double* out, std::size_t n);
+
   double noise(Rank rank, std::int64_t block, std::int32_t index) const {
     if (!noisy_) return 1;
     return quantiles_[mixed(place(rank, block, index)) >> (64 - quantile_bits)];
