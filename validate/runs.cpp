@@ -17,8 +17,8 @@
 #include "scenarios/step_interval.hpp"
 #include "scenarios/step_power.hpp"
 #include "sim/topologies.hpp"
-#include "validate/step_runs.hpp"
 #include "validate/run_bands.hpp"
+#include "validate/step_runs.hpp"
 
 namespace orrery {
 namespace {
