@@ -75,8 +75,8 @@ class ComputeRate {
     }
     const double hbm = gpu.hbm_bandwidth.si();
     // An op that asks for no more than half of the HBM has slack to hide the traffic of others; one that saturates HBM
-    // loses what they take; in between, in proportion. Linear in the traffic, so that the bytes decide and not how fast
-    // they come: a faster link never costs compute more.
+    // loses what they take; in between, in proportion. Linear in the traffic, so that of a transfer that lies beside
+    // the op the bytes decide and not how fast they come.
     const double exposed = std::clamp(2.0 * hbm_demand_ / hbm - 1.0, 0.0, 1.0);
     if (exposed > 0 && traffic_ > 0) {
       speed = std::min(speed, std::max(1.0 - exposed * static_cast<double>(traffic_) / 256.0 / hbm, least_hbm_share));

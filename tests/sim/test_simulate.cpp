@@ -158,6 +158,25 @@ TEST_CASE(
   CHECK(compute_time(0, true) == work);
 }
 
+// A merge that saturates HBM, then attention, which has HBM to spare; beside them a copy of 40 MB, which lies beside
+// the merge for a longer part of its bytes the faster the link. No rule that slows ops by what runs beside them avoids
+// this.
+TEST_CASE("A faster link slows a merge beside a copy that outlasts it, and with it the step") {
+  const double hbm = 1000e9;
+  const auto end_at = [&](double link_gb) {
+    Op merge = compute_op(100 * us);
+    merge.hbm_traffic = bytes(hbm * 100e-6);
+    ListProgram list(2);
+    list.add(0, merge).add(0, compute_op(400 * us));
+    list.add(0, transfer_op(Stream::copy_out), {{0, 1, bytes(40e6), {}}});
+    return simulate(list, star(2, gigabytes_per_second(link_gb), {}, GpuResources{0, BytesPerSecond::from_si(hbm)}));
+  };
+  const auto slow = end_at(100), fast = end_at(200);  // the copy takes 400 and 200 us
+  CHECK(slow.end == std::llround(100e6 / 0.9) + 400 * us);
+  CHECK(fast.end == std::llround(100e6 / 0.8) + 400 * us);
+  CHECK(fast.critical_path.contention == fast.end - 500 * us);
+}
+
 TEST_CASE("When launches take longer than kernels the host sets the pace") {
   const Cluster cluster = star(1, gigabytes_per_second(1));
   for (const Ticks launch : {Ticks{3}, Ticks{10}, Ticks{40}}) {
