@@ -32,7 +32,7 @@ DependencyEngine::DependencyEngine(BlockStore& blocks, const Cluster& cluster, c
       row_of_category_(program_.categories().size(), 0),
       signals_(program_.signals().size()),
       depths_(depths),
-      comm_(n_, depths.union_window),
+      comm_(n_, depths.comm),
       phases_(program_.phases().size(), {ticks::largest, -1}) {
   bool first = true;
   for (std::size_t c = 0; c < row_of_category_.size(); ++c) {
@@ -68,8 +68,7 @@ void DependencyEngine::run_blocks() {
 }
 
 void DependencyEngine::check_comm_order() const {
-  const std::size_t more = depths_.union_window < 4 ? depths_.union_window + 1 : depths_.union_window * 2;
-  if (!comm_.in_order()) throw TooShallow{{depths_.history, more}};
+  if (!comm_.in_order()) throw TooShallow{{depths_.history, comm_.enough()}};
 }
 
 std::shared_ptr<DependencyEngine::OpenBlock> DependencyEngine::open(std::int64_t number) {

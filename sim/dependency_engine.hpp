@@ -29,7 +29,7 @@ class DependencyEngine {
  public:
   struct Depths {
     std::size_t history = 4;  // raises of a signal that are remembered; a power of two
-    std::size_t union_window = 2;
+    CommAccounts::Depths comm;
   };
 
   DependencyEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey, const Columns& columns,

@@ -51,7 +51,7 @@ void DependencyEngine::wait_for(const Task& task, WaitStage stage, Rows& time) {
     if (count <= 0) continue;
     SignalHistory& history = signals_[static_cast<std::size_t>(wait.signal.signal)];
     const ColumnSet set = columns_.shifted(task.columns, wait.signal.distance);
-    if (history.forgotten(set, count)) throw TooShallow{{depths_.history * 2, depths_.union_window}};
+    if (history.forgotten(set, count)) throw TooShallow{{depths_.history * 2, depths_.comm}};
     history.wait(set, count, time);
   }
 }

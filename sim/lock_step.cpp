@@ -20,9 +20,8 @@ DependencyEngine::LockStep::LockStep(DependencyEngine& engine)
       rows_(engine.rows_),
       apart_((engine.n_ + 511) / 512 * 512 + 40),
       depth_(engine.depths_.history * 4),
-      ends_((depth_ + 1) * rows_ * apart_),
+      ends_((depth_ + 1) * (rows_ + 1) * apart_),
       raises_(engine.signals_.size()),
-      begun_(static_cast<std::size_t>(at_once)),
       taken_(static_cast<std::size_t>(at_once)),
       zeros_(static_cast<std::size_t>(at_once)) {
   last_on_stream_.fill(none);
@@ -38,6 +37,7 @@ void DependencyEngine::LockStep::run() {
       add_block(number++, band_);
       for (const Step& step : band_) work(step, {0, n_});
     }
+    count_intervals();
     engine_.check_comm_order();
   }
   for (std::size_t stream = 0; stream < streams_per_rank; ++stream) {
@@ -86,6 +86,7 @@ void DependencyEngine::LockStep::run_tile(std::vector<Range>& ranges, std::int64
     ranges.back() = trimmed(band_[s], ranges);
     work(band_[s], ranges.back());
   }
+  count_intervals();
 }
 
 /// The ranks of ranges.back() that find what they wait for in the ranges of the steps before, and of which no rank that
@@ -118,6 +119,7 @@ void DependencyEngine::LockStep::run_between(const std::vector<Range>& left, con
     work(band_[s], {between.first, std::min(between.end, n_)});
     work(band_[s], {std::max(between.first, n_) - n_, between.end - n_});
   }
+  count_intervals();
 }
 
 // --- One step ---
@@ -143,6 +145,10 @@ void DependencyEngine::LockStep::work(const Step& step, Range ranks) {
     }
     first = end;
   }
+  for (const Segment& segment : step.segments) {
+    const Range some{std::max(ranks.first, segment.first), std::min(ranks.end, segment.end)};
+    if (some.first < some.end) note_intervals(step, segment, some);
+  }
 }
 
 ticks::Sources DependencyEngine::LockStep::sources_of(const Step& step, std::int64_t first) {
@@ -165,7 +171,6 @@ void DependencyEngine::LockStep::work_segment(const Step& step, const Segment& s
   const CompiledMessage* const message =
       op.message_count == 0 ? nullptr : &block.compiled->messages[static_cast<std::size_t>(op.first_message)];
   const Flight* const flight = message == nullptr ? nullptr : block.flights[static_cast<std::size_t>(op.first_message)];
-  const ColumnSet ranks(static_cast<std::size_t>(first), n, engine_.n_);
   auto fixed = static_cast<double>(op.duration);
   if (!(fixed < ticks::largest)) throw NotApplicable{"simulated time goes beyond 2^53 ps"};
   const double* more = zeros_.data();
@@ -175,36 +180,68 @@ void DependencyEngine::LockStep::work_segment(const Step& step, const Segment& s
     more = taken_.data();
     fixed = 0;
   } else if (flight != nullptr) {
-    more = taken_.data();
-    engine_.columns_.shifted(ranks, message->source)
-        .each_piece([&](std::size_t i, std::size_t source, std::size_t some) {
-          if (some == n) {
-            more = flight->whole.data() + source;
-          } else {
-            std::copy_n(flight->whole.data() + source, some, taken_.data() + i);
-          }
-        });
+    const std::vector<double>& whole = flight->whole;
+    const std::size_t ranks = whole.size(), source = (static_cast<std::size_t>(first + message->source)) % ranks;
+    more = whole.data() + source;
+    if (source + n > ranks) {  // round the last rank
+      std::copy_n(whole.data(), source + n - ranks, std::copy_n(more, ranks - source, taken_.data()));
+      more = taken_.data();
+    }
   }
-  double* const out = end_of(step.number, first);
   const int row = engine_.row_of_category_[op.category];
-  const auto [least, greatest] = ticks::advance(sources_of(step, first), begun_.data(), out,
-                                                static_cast<std::size_t>(std::max(row, 0)), more, fixed, n);
+  const auto [least, greatest] =
+      ticks::advance(sources_of(step, first), begin_of(step.number, first), end_of(step.number, first),
+                     static_cast<std::size_t>(std::max(row, 0)), more, fixed, n);
   PhaseBounds& phase = engine_.phases_[op.phase];
   phase.first_begin = std::min(phase.first_begin, least);
   phase.last_end = std::max(phase.last_end, greatest);
+}
 
+// --- What is left to account for ---
+
+void DependencyEngine::LockStep::note_intervals(const Step& step, const Segment& segment, Range ranks) {
+  if (first_interval_ != none && step.number - first_interval_ >= depth() / 2) count_intervals();
+  if (first_interval_ == none) first_interval_ = step.number;
+  const OpenBlock& block = *step.block;
+  const CompiledOp& op = block.compiled->ops[static_cast<std::size_t>(segment.op)];
+  const double* const begins = begin_of(step.number, ranks.first);
+  const double* const ends = end_of(step.number, ranks.first);
+  const auto first = static_cast<std::size_t>(ranks.first), last = static_cast<std::size_t>(ranks.end);
   if (op.stream == Stream::compute) {
-    if (op.duration > 0) engine_.comm_.add_compute(ranks, begun_.data(), out);
+    if (op.duration > 0) intervals_.push_back({ends, begins, first, last, true});
     return;
   }
-  if (flight != nullptr) {
-    engine_.comm_.add_comm(engine_.columns_.shifted(ranks, message->source), begun_.data(), out);
-    engine_.comm_.add_comm(engine_.columns_.shifted(ranks, message->destination), begun_.data(), out);
-    if (message->source == 0 || message->destination == 0) return;
+  const auto message = static_cast<std::size_t>(op.first_message);
+  if (op.message_count > 0 && block.flights[message] != nullptr) {
+    const CompiledMessage& sent = block.compiled->messages[message];
+    note_comm(begins, ends, ranks, sent.source);
+    note_comm(begins, ends, ranks, sent.destination);
+    if (sent.source == 0 || sent.destination == 0) return;
   }
   if (op.duration == 0) return;
-  for (std::size_t i = 0; i < n; ++i) taken_[i] = begun_[i] + fixed;
-  engine_.comm_.add_comm(ranks, begun_.data(), taken_.data());
+  std::vector<double>& startup_ends = startup_ends_.emplace_back(begins, begins + (last - first));
+  ticks::add_into(startup_ends.data(), static_cast<double>(op.duration), startup_ends.size());
+  intervals_.push_back({begins, startup_ends.data(), first, last, false});
+}
+
+/// Of the ranks so far away.
+void DependencyEngine::LockStep::note_comm(const double* begins, const double* ends, Range ranks,
+                                           std::int32_t distance) {
+  const std::int64_t first = ranks.first + distance, last = ranks.end + distance;
+  const auto note = [&](std::int64_t from, std::int64_t to, std::int64_t round) {
+    if (from >= to) return;
+    intervals_.push_back({begins + (from - first), ends + (from - first), static_cast<std::size_t>(from - round),
+                          static_cast<std::size_t>(to - round), false});
+  };
+  note(first, std::min(last, n_), 0);
+  note(std::max(first, n_), last, n_);
+}
+
+void DependencyEngine::LockStep::count_intervals() {
+  engine_.comm_.count(intervals_);
+  intervals_.clear();
+  startup_ends_.clear();
+  first_interval_ = none;
 }
 
 }  // namespace orrery

@@ -62,6 +62,9 @@ class DependencyEngine::LockStep {
 
   void work(const Step& step, Range ranks);
   void work_segment(const Step& step, const Segment& segment, std::int64_t first, std::size_t n);
+  void note_intervals(const Step& step, const Segment& segment, Range ranks);
+  void note_comm(const double* begins, const double* ends, Range ranks, std::int32_t distance);
+  void count_intervals();
   /// What the step waits for, from this rank on.
   ticks::Sources sources_of(const Step& step, std::int64_t first);
   Ordinal depth() const { return static_cast<Ordinal>(depth_); }
@@ -69,15 +72,16 @@ class DependencyEngine::LockStep {
   Ordinal greatest_age() const { return depth() - depth() / 4; }
   double* end_of(Ordinal op, std::int64_t rank) {
     const std::size_t slot = op < 0 ? depth_ : static_cast<std::size_t>(op) & (depth_ - 1);
-    return ends_.data() + slot * rows_ * apart_ + rank;
+    return ends_.data() + slot * (rows_ + 1) * apart_ + rank;
   }
+  double* begin_of(Ordinal op, std::int64_t rank) { return end_of(op, rank) + rows_ * apart_; }
 
   DependencyEngine& engine_;
   const std::int64_t n_;  // ranks
   const std::size_t rows_;
   const std::size_t apart_;   // from one row to the next; not a multiple of what falls into one place of the cache
   const std::size_t depth_;   // ends that are remembered
-  std::vector<double> ends_;  // by op modulo depth_, row, rank; then zeros
+  std::vector<double> ends_;  // by op modulo depth_, row, rank, with a last row for the begins; then zeros
 
   Ordinal next_ = 0;
   std::array<Ordinal, streams_per_rank> last_on_stream_;
@@ -96,7 +100,11 @@ class DependencyEngine::LockStep {
   std::vector<Step> ahead_;       // of the block after the band, which needs the whole of it
   std::int64_t ahead_reach_ = 0;  // how far away the farthest end lies that one of its steps needs
   std::int64_t reach_ = 0;        // likewise, of the band
-  std::vector<double> begun_, taken_, zeros_;
+  std::vector<double> taken_, zeros_;
+  // For the accounts of communication: what has been worked off since they were brought up to date.
+  std::vector<CommAccounts::Intervals> intervals_;
+  Ordinal first_interval_ = none;  // of a step
+  std::vector<std::vector<double>> startup_ends_;
 };
 
 }  // namespace orrery

@@ -129,7 +129,7 @@ DependencyEngine::LockStep::Source DependencyEngine::LockStep::source(const Open
 void DependencyEngine::LockStep::check_age(Ordinal op) const {
   if (next_ - op <= greatest_age()) return;
   if (engine_.depths_.history >= 16) throw NotInLockStep{};  // that would take more memory than signals do
-  throw TooShallow{{engine_.depths_.history * 2, engine_.depths_.union_window}};
+  throw TooShallow{{engine_.depths_.history * 2, engine_.depths_.comm}};
 }
 
 }  // namespace orrery

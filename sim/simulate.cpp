@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
@@ -26,7 +27,7 @@ SimulationResult run_dependencies(BlockStore& blocks, const Cluster& cluster, co
     } catch (const DependencyEngine::TooShallow& shallow) {
       depths = shallow.enough;
       if (depths.history > deepest) throw NotApplicable{"ops wait for raises of a signal that lie far back"};
-      if (depths.union_window > deepest)
+      if (std::max(depths.comm.comm, depths.comm.comm_or_idle) > deepest)
         throw NotApplicable{"transfers start in an order far from that of the program"};
     }
   }

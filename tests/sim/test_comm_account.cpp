@@ -2,6 +2,7 @@
 #include "sim/comm_account.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <random>
 #include <vector>
 
@@ -12,7 +13,7 @@ using namespace orrery;
 TEST_CASE("Exposed communication is what brute force over unit steps finds, for intervals nearly in order") {
   constexpr std::size_t columns = 300, times = 400;  // more columns than are worked on at once
   std::mt19937 random(7);
-  CommAccounts accounts(columns, 4);
+  CommAccounts accounts(columns, {3, 4});
   std::vector<std::vector<bool>> comm(columns, std::vector<bool>(times)), compute = comm;
   std::vector<double> begin(columns), end(columns);
   const ColumnSet all(0, columns, columns), shifted(columns - 7, columns, columns);
@@ -50,8 +51,45 @@ TEST_CASE("Exposed communication is what brute force over unit steps finds, for 
   }
 }
 
+TEST_CASE("Intervals that stay where they are count as those that are copied, whichever columns come together") {
+  constexpr std::size_t columns = 200;
+  std::mt19937 random(3);
+  CommAccounts copied(columns, {2, 3}), kept(columns, {2, 3});
+  const ColumnSet all(0, columns, columns);
+  for (int batch = 0; batch < 20; ++batch) {
+    std::deque<std::vector<double>> times;
+    std::vector<CommAccounts::Intervals> intervals;
+    for (int step = batch * 5; step < batch * 5 + 5; ++step) {
+      for (const bool is_compute : {false, false, true}) {
+        std::vector<double>&begins = times.emplace_back(columns), &ends = times.emplace_back(columns);
+        for (std::size_t c = 0; c < columns; ++c) {
+          begins[c] = step * 10 + static_cast<double>(random() % 5);
+          ends[c] = begins[c] + static_cast<double>(random() % 6);
+        }
+        if (is_compute) {
+          copied.add_compute(all, begins.data(), ends.data());
+          begins.swap(ends);
+        } else {
+          copied.add_comm(all, begins.data(), ends.data());
+        }
+        const std::size_t cut = random() % (columns + 1);
+        intervals.push_back({begins.data(), ends.data(), 0, cut, is_compute});
+        intervals.push_back({begins.data() + cut, ends.data() + cut, cut, columns, is_compute});
+      }
+    }
+    kept.count(intervals);
+  }
+  for (CommAccounts* accounts : {&copied, &kept}) accounts->finish(1100);
+  REQUIRE(copied.in_order());
+  REQUIRE(kept.in_order());
+  for (std::size_t c = 0; c < columns; ++c) {
+    CHECK(kept.comm(c) == copied.comm(c));
+    CHECK(kept.exposed(c, 0) == copied.exposed(c, 0));
+  }
+}
+
 TEST_CASE("An interval later than the window can put right is noticed") {
-  CommAccounts accounts(1, 2);
+  CommAccounts accounts(1, {1, 2});
   const ColumnSet all(0, 1, 1);
   for (const double begin : {10.0, 20.0, 30.0, 40.0, 50.0, 60.0}) {
     const double end = begin + 1;
