@@ -13,6 +13,7 @@
 #include "cli/commands.hpp"
 #include "cli/output_file.hpp"
 #include "cost_models/fit_kernels.hpp"
+#include "cost_models/fit_overlap.hpp"
 #include "cost_models/fit_published.hpp"
 #include "cost_models/intervals.hpp"
 #include "scenarios/hardware.hpp"
@@ -57,6 +58,7 @@ class Agreed {
 
 struct Inputs {
   std::vector<MeasuredKernel> rows;
+  std::optional<NcclBeside> nccl_beside;
   FitFacts facts;
   std::string gpu;
   std::string conditions;
@@ -76,8 +78,9 @@ Inputs read_inputs(const std::vector<std::string>& files) {
   Agreed gpu("gpu"), clocks("clocks"), limit("power_limit_w"), driver("driver"), cudnn("cudnn");
   std::vector<double> idle;
   std::set<std::string> names, dates;
+  std::vector<MeasuredTable> tables;
   for (const std::string& file : files) {
-    const MeasuredTable table = MeasuredTable::read(file);
+    const MeasuredTable& table = tables.emplace_back(MeasuredTable::read(file));
     add_rows(table, inputs.rows);
     names.insert(std::filesystem::path(file).filename().string());
     for (std::size_t i = 0; i < table.rows(); ++i) {
@@ -93,6 +96,7 @@ Inputs read_inputs(const std::vector<std::string>& files) {
     if (!table.header("date").empty()) dates.insert(table.header("date").substr(0, 10));
   }
   if (idle.empty()) throw FitError("no power at idle (it is read from rows of host costs), give overhead.csv too");
+  inputs.nccl_beside = fit_nccl_beside(tables);
   inputs.gpu = gpu.value();
   inputs.facts.maximum_clock_hz = first_number(clocks.value(), "clocks") * 1e6;
   inputs.facts.power_limit_w = first_number(limit.value(), "power_limit_w");
@@ -210,6 +214,7 @@ void run(const FitOptions& options) {
     side->source = "the tiles that the cycles of [kernels.attention] are counted in";
   }
   KernelFit fit = fit_kernels(inputs.rows, facts, std::move(base));
+  fit.profile.kernels->nccl_beside = inputs.nccl_beside;
   fit_link_efficiency(fit.profile, inputs.files);
   if (!options.other_chip.empty()) {
     std::vector<MeasuredKernel> rows;

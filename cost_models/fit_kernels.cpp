@@ -252,12 +252,12 @@ class Fitter {
     }
     const auto models = std::span(kernels().attention).subspan(first);
     const auto constants = constants_of_attention();
-    // Shared: launch, query_traffic, grouped_traffic; the last two are of windows.
-    const std::size_t shared_count = 3, own_count = constants.size() - 2;
+    // Shared: launch, query_traffic, grouped_traffic, grouped_launch; the last two are of windows.
+    const std::size_t shared_count = 4, own_count = constants.size() - 2;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
-      const bool moves = phase == Phase::backward || (c != 1 && c != 2);
+      const bool moves = phase == Phase::backward || c == 0;
       if (moves) {
         unknowns.add(models.front(), constants[c], fmt::format("attention.{}", name_of(phase)));
       } else {

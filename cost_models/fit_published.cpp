@@ -107,6 +107,14 @@ class PublishedFitter {
       }
       kernels().streams.push_back(std::move(stream));
     }
+    if (lent_->profile.kernels->nccl_beside) {
+      NcclBeside& beside = kernels().nccl_beside.emplace(*lent_->profile.kernels->nccl_beside);
+      for (const auto& constant : constants_of_nccl_beside()) {
+        Constant& c = beside.*constant.member;
+        c.provenance = Provenance::assumed;
+        c.source = "as " + lent_->profile.name;
+      }
+    }
     for (LinkTable table : lent_->profile.kernels->links) {
       table.source = fmt::format("as {}: {}", lent_->profile.name, table.source);
       kernels().links.push_back(std::move(table));
@@ -228,7 +236,8 @@ class PublishedFitter {
       c->source = fmt::format("{:.4} times {}, from {} of {}", factor, lent_->profile.name, rows.size(),
                               file_of(*rows.front()));
     }
-    for (Constant* c : {&model.launch, &model.query_traffic, &model.grouped_traffic}) {
+    for (Constant* c : {&model.launch, &model.query_traffic, &model.grouped_traffic, &model.grouped_launch}) {
+      if (c->source.empty()) continue;  // the lender does not know
       c->rows = 0;
       c->provenance = Provenance::assumed;
       c->source = "as " + lent_->profile.name;

@@ -56,10 +56,17 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   const double scale = shape.head_dim / model.head_dim;
   const double masked = shape.window && model.window_edge.value > 0 ? model.window_edge.value * model.full_tile.value
                                                                     : model.masked_tile.value;
-  const TileCycles cycles{model.list_start.value * scale, model.full_tile.value * scale, masked * scale};
+  // With a mask it is another kernel, whose every tile has the code for masking around it.
+  const bool other_kernel = shape.masked_pairs > 0 && model.masked_kernel.value > 0;
+  const double full = model.full_tile.value * (other_kernel ? model.masked_kernel.value : 1);
+  const TileCycles cycles{model.list_start.value * scale, full * scale, masked * scale};
   const double row = shape.heads * shape.head_dim * shape.batch;
   double traffic = model.query_traffic.value * shape.query_rows * row;
-  if (shape.kv_heads < shape.heads) traffic += model.grouped_traffic.value * shape.key_rows * row;
+  double launch = model.launch.value;
+  if (shape.kv_heads < shape.heads) {
+    traffic += model.grouped_traffic.value * shape.key_rows * row;
+    launch += model.grouped_launch.value;
+  }
   KernelLoad load;
   const Makespan busy = makespan(lists, cycles, peaks.sms, idle_sms);
   load.cycles = busy.cycles;
@@ -67,7 +74,7 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   if (idle_sms > 1) load.beside_cycles = makespan(lists, cycles, std::max(1, peaks.sms - idle_sms)).cycles;
   const StreamModel* copy = kernels.stream_of("copy_kernel");
   const double rate = copy != nullptr ? copy->bandwidth.value : peaks.hbm.si();
-  load.unclocked = Seconds::from_si(model.launch.value + traffic / rate);
+  load.unclocked = Seconds::from_si(launch + traffic / rate);
   load.flops = attention_flops(computed, model.phase);
   load.hbm_traffic = attention_bytes(shape, model.phase) + Bytes::from_si(traffic);
   return load;
@@ -85,14 +92,20 @@ KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const Cloc
 
 namespace {
 
-KernelCost cost_of(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, ClockCap cap) {
-  const KernelRun run = run_kernel(load, clock, power, cap);
+KernelCost cost_of(const KernelLoad& load, const MeasuredKernels& kernels, const PowerModel& power, ClockCap cap,
+                   Constant NcclBeside::*beside) {
+  const KernelRun run = run_kernel(load, kernels.clock, power, cap);
   return {run.duration,
           load.hbm_traffic,
           load.flops,
-          (run.power - Watts::from_si(clock.idle_power.value)) * run.duration,
+          (run.power - Watts::from_si(kernels.clock.idle_power.value)) * run.duration,
           Seconds::from_si(load.tail_cycles / run.clock_hz),
-          1 + std::max(0.0, load.beside_cycles - load.cycles) / run.clock_hz / run.duration.si()};
+          1 + std::max(0.0, load.beside_cycles - load.cycles) / run.clock_hz / run.duration.si(),
+          kernels.nccl_beside ? ((*kernels.nccl_beside).*beside).value : 1};
+}
+
+Constant NcclBeside::*beside_attention(Phase phase) {
+  return phase == Phase::forward ? &NcclBeside::attention_forward : &NcclBeside::attention_backward;
 }
 
 const AttentionModel* model_of(const AttentionShape& shape, Phase phase, const Profile& profile) {
@@ -111,13 +124,14 @@ KernelLoad load_of(const AttentionShape& shape, const AttentionModel& model, con
 KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
                           ClockCap cap, int idle_sms) {
   if (const AttentionModel* model = model_of(shape, phase, profile)) {
-    return cost_of(load_of(shape, *model, peaks, profile, idle_sms), profile.kernels->clock, model->power, cap);
+    return cost_of(load_of(shape, *model, peaks, profile, idle_sms), *profile.kernels, model->power, cap,
+                   beside_attention(phase));
   }
   const Flops flops = attention_flops(shape, phase);
   const Bytes bytes = attention_bytes(shape, phase);
   const Constant& efficiency =
       phase == Phase::forward ? profile.attention_forward_efficiency : profile.attention_backward_efficiency;
-  return {roofline(flops, bytes, efficiency, peaks, profile), bytes, flops, Joules(), Seconds(), 1};
+  return {roofline(flops, bytes, efficiency, peaks, profile), bytes, flops, Joules(), Seconds()};
 }
 
 KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& profile, std::string_view kernel) {
@@ -128,23 +142,20 @@ KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& pro
       KernelLoad load;
       load.unclocked = model->time(bytes);
       load.hbm_traffic = bytes;
-      return cost_of(load, profile.kernels->clock, PowerModel(), Regime::burst);
+      return cost_of(load, *profile.kernels, PowerModel(), Regime::burst, &NcclBeside::streams);
     }
   }
-  return {roofline(Flops(), bytes, profile.dense_efficiency, peaks, profile), bytes, Flops(), Joules(), Seconds(), 1};
+  return {roofline(Flops(), bytes, profile.dense_efficiency, peaks, profile), bytes, Flops(), Joules(), Seconds()};
 }
 
 KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Profile& profile, ClockCap cap) {
   if (profile.kernels && profile.kernels->gemm && measured_type(shape.element_bytes)) {
     const GemmModel& model = *profile.kernels->gemm;
-    return cost_of(gemm_load(shape, model, profile.kernels->clock), profile.kernels->clock, model.power, cap);
+    return cost_of(gemm_load(shape, model, profile.kernels->clock), *profile.kernels, model.power, cap,
+                   &NcclBeside::matrix_products);
   }
-  return {roofline(shape.flops, shape.bytes, profile.dense_efficiency, peaks, profile),
-          shape.bytes,
-          shape.flops,
-          Joules(),
-          Seconds(),
-          1};
+  return {roofline(shape.flops, shape.bytes, profile.dense_efficiency, peaks, profile), shape.bytes, shape.flops,
+          Joules(), Seconds()};
 }
 
 KernelCost AttentionCosts::of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
@@ -152,7 +163,9 @@ KernelCost AttentionCosts::of(const AttentionShape& shape, Phase phase, const Gp
   const AttentionModel* model = model_of(shape, phase, profile);
   if (model == nullptr) return attention_cost(shape, phase, peaks, profile, cap);
   const std::lock_guard lock(mutex_);
-  const auto cost_at = [&](const KernelLoad& load) { return cost_of(load, profile.kernels->clock, model->power, cap); };
+  const auto cost_at = [&](const KernelLoad& load) {
+    return cost_of(load, *profile.kernels, model->power, cap, beside_attention(phase));
+  };
   const auto known =
       std::find_if(known_.begin(), known_.end(), [&](const Known& k) { return k.phase == phase && k.shape == shape; });
   if (known == known_.end()) {

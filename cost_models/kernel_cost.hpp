@@ -49,9 +49,10 @@ struct KernelCost {
   Seconds duration;
   Bytes hbm_traffic;
   Flops flops;
-  Joules energy;      // above what an idle GPU takes; 0 if the profile does not know
-  Seconds tail;       // at the end, when `idle_sms` are out of work
-  double slowed = 1;  // times as long, if others hold `idle_sms`
+  Joules energy;          // above what an idle GPU takes; 0 if the profile does not know
+  Seconds tail;           // at the end, when `idle_sms` are out of work
+  double slowed = 1;      // times as long, if others hold `idle_sms`
+  double slows_nccl = 1;  // times as long NCCL's transfers take beside it
 };
 
 /// The measured tile model, or max(executed FLOPs / (peak * efficiency), bytes / (HBM * efficiency)) + overhead.

@@ -59,14 +59,17 @@ std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
            {"tensor_power", "W", &PowerModel::tensor_power, 1, 1e4, 2000, "sustained rows at the power limit"}}};
 }
 
-std::array<ConstantOf<AttentionModel>, 8> constants_of_attention() {
+std::array<ConstantOf<AttentionModel>, 10> constants_of_attention() {
   return {
       {{"launch", "s", &AttentionModel::launch, 0, 1e-4, 5e-6, "blocks of a few hundred tokens"},
        {"query_traffic", "B", &AttentionModel::query_traffic, 0, 100, 14, "blocks with many more queries than keys"},
        {"grouped_traffic", "B", &AttentionModel::grouped_traffic, 0, 100, 4, "blocks with fewer key heads"},
+       {"grouped_launch", "s", &AttentionModel::grouped_launch, 0, 1e-4, 2e-6, "small blocks with fewer key heads",
+        true},
        {"list_start", "cycle", &AttentionModel::list_start, 0, 1e5, 3000, "blocks of few keys (backward: queries)"},
        {"full_tile", "cycle", &AttentionModel::full_tile, 1, 1e6, 3000, "full blocks of several lengths"},
        {"masked_tile", "cycle", &AttentionModel::masked_tile, 1, 1e6, 4500, "causal blocks"},
+       {"masked_kernel", "1", &AttentionModel::masked_kernel, 0.5, 2, 1, "causal blocks of several lengths", true},
        {"window_edge", "1", &AttentionModel::window_edge, 0, 10, 1.5, "windows", true},
        {"halo_rectangle", "1", &AttentionModel::halo_rectangle, 0, 1.5, 0.5, "windows with more keys than queries",
         true}}};
@@ -83,6 +86,14 @@ std::array<ConstantOf<StreamModel>, 4> constants_of_stream() {
            {"bandwidth", "B/s", &StreamModel::bandwidth, 1e9, 1e14, 4e12, "rows of a hundred megabytes and more"},
            {"cached_bandwidth", "B/s", &StreamModel::cached_bandwidth, 1e9, 1e14, 4e12, "rows of 10 megabytes", true},
            {"cache", "B", &StreamModel::cache, 0, 1e10, 5e7, "the datasheet", true}}};
+}
+
+std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside() {
+  return {
+      {{"attention_forward", "1", &NcclBeside::attention_forward, 1, 20, 1, "send_recv beside attention_forward"},
+       {"attention_backward", "1", &NcclBeside::attention_backward, 1, 20, 1, "send_recv beside attention_backward"},
+       {"matrix_products", "1", &NcclBeside::matrix_products, 1, 20, 1, "send_recv beside gemm"},
+       {"streams", "1", &NcclBeside::streams, 1, 20, 1, "send_recv beside merge and copy"}}};
 }
 
 }  // namespace orrery

@@ -26,9 +26,11 @@ struct AttentionModel {
   Constant launch;           // s, independent of the shape: launch gap, first loads, the end of the last store
   Constant query_traffic;    // B per element of Q that kernels around the tiles move (backward: dO * O, fp32 dQ)
   Constant grouped_traffic;  // B per element of K and query head, if query heads share keys (backward: dK, dV sums)
+  Constant grouped_launch;   // s, if query heads share keys: of the kernel that sums their dK and dV
   Constant list_start;       // cycles
   Constant full_tile;        // cycles
   Constant masked_tile;      // cycles
+  Constant masked_kernel;    // cycles of a full tile in a kernel with a mask, in full tiles; 0: as in others
   Constant window_edge;      // cycles of a tile at either edge of a window, in full tiles; 0: those of a masked tile
   Constant halo_rectangle;   // of the tiles outside a window with a halo, the share that is computed all the same
   PowerModel power;
@@ -76,12 +78,19 @@ struct RunBand {
   std::string source;
 };
 
+/// How many times as long NCCL's transfers take beside a kernel: the thread blocks that copy keep a fixed number of
+/// bytes in flight, and wait longer for a memory system that others load (Little's law).
+struct NcclBeside {
+  Constant attention_forward, attention_backward, matrix_products, streams;
+};
+
 struct MeasuredKernels {
   ClockModel clock;
   std::vector<AttentionModel> attention;
   std::optional<GemmModel> gemm;
   std::vector<StreamModel> streams;
   std::vector<LinkTable> links;
+  std::optional<NcclBeside> nccl_beside;
   std::vector<ErrorBand> bands;
   std::vector<RunBand> runs;
 
@@ -106,8 +115,9 @@ struct ConstantOf {
 
 std::array<ConstantOf<ClockModel>, 8> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
-std::array<ConstantOf<AttentionModel>, 8> constants_of_attention();
+std::array<ConstantOf<AttentionModel>, 10> constants_of_attention();
 std::array<ConstantOf<GemmModel>, 3> constants_of_gemm();
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
+std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside();
 
 }  // namespace orrery

@@ -47,6 +47,7 @@ std::vector<const Constant*> Profile::constants() const {
     add(kernels->gemm->power, constants_of_power(), all);
   }
   for (const StreamModel& model : kernels->streams) add(model, constants_of_stream(), all);
+  if (kernels->nccl_beside) add(*kernels->nccl_beside, constants_of_nccl_beside(), all);
   return all;
 }
 

@@ -68,6 +68,7 @@ void BlockWriter::compute(const Action& action, Category category, const KernelC
   op.stream = Stream::compute;
   op.duration = ticks_of(cost.duration, action, category);
   op.hbm_traffic = cost.hbm_traffic;
+  op.slows_transfers = cost.slows_nccl;
   op.launch += to_ticks(host);
   add(action, category, op);
   if (totals_ != nullptr) totals_->kernels += {cost.duration, cost.energy};
@@ -82,7 +83,8 @@ void BlockWriter::attention_and_tail(const Action& action, const KernelCost& cos
   op.finished = {};
   const double share = cost.tail / cost.duration;
   const auto part = [&](double of) {
-    return KernelCost{cost.duration * of, cost.hbm_traffic * of, cost.flops * of, cost.energy * of, Seconds(), 1};
+    return KernelCost{cost.duration * of, cost.hbm_traffic * of, cost.flops * of, cost.energy * of, Seconds(), 1,
+                      cost.slows_nccl};
   };
   compute({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, Category::attention,
           in_stream(part(1 - share)), op, host_of(context_.implementation->host_attention));

@@ -159,6 +159,9 @@ std::string kernel_lines(const MeasuredKernels& kernels) {
     text += fmt::format("\n[[kernels.stream]]\nkernel = {}\n", toml_string(model.kernel)) +
             constant_lines(constants_of_stream(), model);
   }
+  if (kernels.nccl_beside) {
+    text += "\n[kernels.nccl_beside]\n" + constant_lines(constants_of_nccl_beside(), *kernels.nccl_beside);
+  }
   for (const LinkTable& link : kernels.links) {
     std::vector<std::string> bytes, times;
     for (const double b : link.bytes) bytes.push_back(fmt::format("{:.0f}", b));
@@ -207,6 +210,9 @@ MeasuredKernels read_measured_kernels(const Table& table) {
       model.kernel = stream.string("kernel");
       read_constants(stream, "stream." + model.kernel, constants_of_stream(), model);
     }
+  }
+  if (const auto beside = table.optional_table("nccl_beside")) {
+    read_constants(*beside, "nccl_beside", constants_of_nccl_beside(), kernels.nccl_beside.emplace());
   }
   if (table.has("link")) {
     for (const Table& link : table.tables("link")) kernels.links.push_back(read_link(link));

@@ -46,6 +46,10 @@ class UsedConstants {
     if (s.ranks() > 1) use(profile_.link_efficiency);
     use(profile_.tile_query), use(profile_.tile_key);
     if (measured) use(profile_.kernels->clock, constants_of_clock());
+    if (profile_.kernels && profile_.kernels->nccl_beside && s.ranks() > 1 &&
+        s.implementation.transport == Transport::nccl) {
+      use_beside_nccl(*profile_.kernels->nccl_beside, s);
+    }
   }
 
   std::vector<const Constant*> in_order() const {
@@ -59,6 +63,12 @@ class UsedConstants {
   template <class Model, class List>
   void use(const Model& model, const List& list) {
     for (const auto& constant : list) use(model.*constant.member);
+  }
+
+  void use_beside_nccl(const NcclBeside& beside, const Scenario& s) {
+    use(beside.attention_forward), use(beside.streams);
+    if (s.backward) use(beside.attention_backward);
+    if (has_dense_work(s)) use(beside.matrix_products);
   }
 
   /// Sums, merges and what a library launches around a step; a whole step has all kinds of streams.

@@ -135,6 +135,7 @@ void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledB
     out.hbm_demand =
         op.duration == 0 ? 0 : std::min(op.hbm_traffic / to_seconds(op.duration), cluster_.gpu().hbm_bandwidth).si();
     out.sms = op.sms;
+    out.slows_transfers = op.slows_transfers;
     out.index = op.index;
     out.account = account(op);
     out.stream = op.stream;
@@ -224,6 +225,7 @@ void BlockStore::check(Rank rank, const Op& op) const {
   if (op.duration < 0) problem = "a negative duration";
   if (!(op.hbm_traffic.si() >= 0)) problem = "a negative HBM traffic";
   if (!(op.sms >= 0)) problem = "a negative number of SMs";
+  if (!(op.slows_transfers >= 1) || !std::isfinite(op.slows_transfers)) problem = "transfers that it speeds up";
   if (static_cast<int>(op.stream) >= streams_per_rank) problem = "no such stream";
   if (op.category >= categories_) problem = "a category that Program::categories() does not list";
   if (op.phase >= phases_) problem = "a phase that Program::phases() does not list";

@@ -71,6 +71,7 @@ struct alignas(64) CompiledOp {
   Ticks issue = 0;        // host time from the start of the block to the op
   double hbm_demand = 0;  // bytes per second at full speed
   double sms = 0;
+  double slows_transfers = 1;
   std::int32_t first_message = 0;  // index into CompiledBlock::messages
   std::uint8_t category = 0;
   std::uint8_t phase = 0;

@@ -30,6 +30,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       fixed_durations_(!survey.holds_sms && !survey.hbm_matters &&
                        (options.faults == nullptr || options.faults->pauses.empty())),
       hbm_matters_(survey.hbm_matters),
+      slows_transfers_(survey.slows_transfers),
       has_launches_(survey.has_launches),
       rates_matter_(survey.hbm_matters || sink_ != nullptr),
       has_simple_ops_(fixed_durations_ && !has_launches_ && !rates_matter_ && options.faults == nullptr),
@@ -55,6 +56,8 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
   lanes_.resize(ranks * blocks.routes().columns());
   compute_.resize(fixed_durations_ ? 0 : ranks);
   is_dirty_.resize(compute_.size());
+  slowing_.resize(slows_transfers_ ? ranks : 0, 1);
+  slowed_.resize(slowing_.size());
   lay_out_paths(survey);
   if (options.faults != nullptr) expect_faults(*options.faults);
 }
@@ -210,6 +213,7 @@ bool EventEngine::begin_compute(StreamId stream, StreamState& self) {
     compute_[self.rank].start(now_, self.alone, op.hbm_demand, op.sms);
     mark_dirty(self.rank);
   }
+  if (slows_transfers_) slow_transfers(self.rank, op.slows_transfers);
   return false;
 }
 
@@ -222,6 +226,7 @@ bool EventEngine::begin_transfer(StreamId stream, StreamState& self) {
     compute_[self.rank].hold_sms(op.sms);
     mark_dirty(self.rank);
   }
+  if (is_paced(op) && op.messages[0].route >= 0) return true;
   if (op.sends_at_once && !faults_) {
     extend_path(path(stream), op, op.duration, op.duration);
     return send(stream, self, later(now_, op.duration, stream));
@@ -274,6 +279,7 @@ void EventEngine::finish(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
   if (op.stream == Stream::compute) {
     accounts_.clock(self.rank).leave_compute(now_);
+    if (slows_transfers_) slow_transfers(self.rank, 1);
   } else if (holds_sms_ && op.sms > 0) {
     compute_[self.rank].release_sms(op.sms);
     mark_dirty(self.rank);
@@ -539,6 +545,7 @@ void EventEngine::open_lane(Lane& lane, const CompiledMessage& message, Rank sou
   lane.route = route.route;
   lane.latency = route.latency;
   lane.bandwidth = route.bandwidth;
+  if (slows_transfers_) return;  // all share links as flows, whose rates can change at any time
   lane.trunk = trunks_.of(*route.route);
   const std::vector<LinkId>& links = route.route->links;
   lane.is_direct = std::all_of(links.begin(), links.end(),
@@ -566,6 +573,9 @@ void EventEngine::end_latency(MessageId id) {
   const FlowId flow = network_.add(*lane.route, Bytes::from_si(bytes), now_);
   if (flow >= static_cast<FlowId>(flows_.size())) flows_.resize(static_cast<std::size_t>(flow) + 1);
   flows_[flow].message = id;
+  if (!slows_transfers_ || !(streams_[message.stream].op->sms > 0)) return;
+  for (const Rank rank : {message.source, message.destination}) slowed_[static_cast<std::size_t>(rank)].push_back(flow);
+  pace(flow);
 }
 
 void EventEngine::arrive(MessageId id) {
@@ -577,6 +587,7 @@ void EventEngine::end_flow(FlowId flow) {
   const MessageId id = flows_[flow].message;
   ++flows_[flow].generation;
   change_rate(messages_[id], network_.rate(flow), 0);
+  leave_network(flow);
   network_.remove(flow, now_);
   is_unsettled_ = true;
   deliver(id);
@@ -623,7 +634,8 @@ void EventEngine::deliver(MessageId id) {
   MessageState& state = messages_[id];
   const StreamId stream = state.stream;
   StreamState& sender = streams_[stream];
-  const Ticks alone = state.lane->latency + moving_alone(*state.message, *state.lane, stream);
+  const Ticks alone = state.lane->latency + moving_alone(*state.message, *state.lane, stream) +
+                      (is_paced(*sender.op) ? sender.op->duration : 0);
   if (has_simple_ops_ && sender.op->is_simple) {
     end_simple(stream, sender, sender.op->duration + alone);
     if (fetch(stream, sender)) make_ready(stream);
@@ -670,6 +682,15 @@ void EventEngine::settle() {
   for (const TrunkId trunk : dirty_trunks_) settle_trunk(trunk);
   dirty_trunks_.clear();
   if (network_.is_unsettled()) settle_flows();
+  std::sort(dirty_flows_.begin(), dirty_flows_.end());
+  dirty_flows_.erase(std::unique(dirty_flows_.begin(), dirty_flows_.end()), dirty_flows_.end());
+  for (const FlowId flow : dirty_flows_) {
+    // It may have ended at this very tick, and another may have its place.
+    if (!network_.contains(flow) || !(streams_[messages_[flows_[flow].message].stream].op->sms > 0)) continue;
+    const double old_rate = pace(flow);
+    if (network_.rate(flow) != old_rate) time_flow(flow, old_rate);
+  }
+  dirty_flows_.clear();
   for (const Rank rank : dirty_) settle_compute(rank);
   dirty_.clear();
   is_unsettled_ = sink_ != nullptr;
@@ -677,15 +698,52 @@ void EventEngine::settle() {
 }
 
 void EventEngine::settle_flows() {
-  for (const FlowNetwork::Change& change : network_.solve(now_)) {
-    FlowState& flow = flows_[change.flow];
-    const MessageState& message = messages_[flow.message];
-    ++flow.generation;
-    change_rate(message, change.old_rate, network_.rate(change.flow));
-    if (network_.rate(change.flow) == 0) continue;  // a dead link
-    const double left = network_.seconds_left(change.flow) * ticks_per_second;
-    push(later(now_, rounded(left, message.stream), message.stream), EventKind::flow_end, change.flow, flow.generation);
-  }
+  for (const FlowNetwork::Change& change : network_.solve(now_)) time_flow(change.flow, change.old_rate);
+}
+
+void EventEngine::time_flow(FlowId id, double old_rate) {
+  FlowState& flow = flows_[id];
+  const MessageState& message = messages_[flow.message];
+  ++flow.generation;
+  change_rate(message, old_rate, network_.rate(id));
+  if (network_.rate(id) == 0) return;  // a dead link
+  const double left = network_.seconds_left(id) * ticks_per_second;
+  push(later(now_, rounded(left, message.stream), message.stream), EventKind::flow_end, id, flow.generation);
+}
+
+/// The compute op that begins or ends on `rank` changes how long the bytes of its transfers take.
+void EventEngine::slow_transfers(Rank rank, double times) {
+  const auto place = static_cast<std::size_t>(rank);
+  if (slowing_[place] == times) return;
+  slowing_[place] = times;
+  dirty_flows_.insert(dirty_flows_.end(), slowed_[place].begin(), slowed_[place].end());
+  is_unsettled_ = true;
+}
+
+/// The start-up of a transfer by SMs that sends one message is the time by which it is slower than its links, from the
+/// first byte to the last.
+bool EventEngine::is_paced(const CompiledOp& op) const {
+  return slows_transfers_ && op.sms > 0 && op.stream != Stream::compute && op.message_count == 1;
+}
+
+/// Both ends copy; the slower one counts. Returns the rate it had.
+double EventEngine::pace(FlowId flow) {
+  const MessageState& message = messages_[flows_[flow].message];
+  const double times = std::max(slowing_[static_cast<std::size_t>(message.source)],
+                                slowing_[static_cast<std::size_t>(message.destination)]);
+  const CompiledOp& op = *streams_[message.stream].op;
+  const double size = message.message->size;
+  const double most = is_paced(op) && op.duration > 0 && size > 0
+                          ? size / (to_seconds(op.duration).si() + size / message.lane->bandwidth)
+                          : std::numeric_limits<double>::infinity();
+  return network_.pace(flow, most, times, now_);
+}
+
+void EventEngine::leave_network(FlowId flow) {
+  if (!slows_transfers_) return;
+  const MessageState& message = messages_[flows_[flow].message];
+  for (const Rank rank : {message.source, message.destination})
+    std::erase(slowed_[static_cast<std::size_t>(rank)], flow);
 }
 
 void EventEngine::settle_compute(Rank rank) {

@@ -237,6 +237,11 @@ class EventEngine {
   void settle();
   void settle_trunk(TrunkId trunk);
   void settle_flows();
+  void slow_transfers(Rank rank, double times);
+  bool is_paced(const CompiledOp& op) const;
+  double pace(FlowId flow);
+  void leave_network(FlowId flow);
+  void time_flow(FlowId flow, double old_rate);
   void settle_compute(Rank rank);
   void mark_dirty(Rank rank);
   void mark_trunk_dirty(TrunkId trunk);
@@ -281,6 +286,7 @@ class EventEngine {
   const bool holds_sms_;
   const bool fixed_durations_;  // of compute: no communication slows it down
   const bool hbm_matters_;
+  const bool slows_transfers_;  // compute, transfers that hold SMs
   const bool has_launches_;
   const bool rates_matter_;    // of flows: to compute, or to who watches links
   const bool has_simple_ops_;  // nothing can come between the begin and the end of those that say so
@@ -296,6 +302,9 @@ class EventEngine {
   MessageId free_message_ = -1;
   std::vector<FlowState> flows_;
   std::vector<ComputeRate> compute_;
+  std::vector<double> slowing_;              // by rank: how much its compute op slows transfers; empty: nothing does
+  std::vector<std::vector<FlowId>> slowed_;  // by rank: flows from and to it that this changes
+  std::vector<FlowId> dirty_flows_;
   std::vector<Rank> dirty_;
   std::vector<std::uint8_t> is_dirty_;
   bool is_unsettled_ = true;

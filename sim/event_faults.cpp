@@ -37,6 +37,7 @@ void EventEngine::change_faults(const FaultState::Change& change) {
     if (network_.seconds_left_at(flow, now_) * ticks_per_second < 0.5) continue;  // it ends now
     ++flows_[flow].generation;
     change_rate(messages_[id], network_.rate(flow), 0);
+    leave_network(flow);
     bytes_left_[id] = network_.take_back(flow, now_);
     again.push_back(id);
   }

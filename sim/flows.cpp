@@ -32,6 +32,8 @@ FlowId FlowNetwork::add(const Route& route, Bytes size, Ticks now) {
   Flow& flow = flows_[id];
   flow.route = &route;
   flow.rate = 0;
+  flow.most = std::numeric_limits<double>::infinity();
+  flow.slowed = 1;
   flow.bottleneck = -1;
   flow.remaining = size.si();
   flow.since = now;
@@ -77,6 +79,16 @@ void FlowNetwork::set_bandwidth(LinkId link, BytesPerSecond bandwidth) {
   mark_dirty(link);
 }
 
+double FlowNetwork::pace(FlowId id, double most, double times, Ticks now) {
+  Flow& flow = flows_[id];
+  const double before = rate(id);
+  flow.remaining = bytes_left(id, now);
+  flow.since = now;
+  flow.most = most;
+  flow.slowed = times;
+  return before;
+}
+
 double FlowNetwork::take_back(FlowId flow, Ticks now) {
   const double left = bytes_left(flow, now);
   remove(flow, now);
@@ -87,7 +99,7 @@ double FlowNetwork::take_back(FlowId flow, Ticks now) {
 double FlowNetwork::bytes_left(FlowId id, Ticks now) const {
   const Flow& flow = flows_[id];
   if (now == flow.since) return flow.remaining;
-  return std::max(0.0, flow.remaining - flow.rate * (static_cast<double>(now - flow.since) / ticks_per_second));
+  return std::max(0.0, flow.remaining - rate(id) * (static_cast<double>(now - flow.since) / ticks_per_second));
 }
 
 std::span<const FlowNetwork::Change> FlowNetwork::solve(Ticks now) {
@@ -241,7 +253,7 @@ bool FlowNetwork::release_unfair() {
 void FlowNetwork::set_rate(FlowId id, double rate, Ticks now) {
   Flow& flow = flows_[id];
   if (std::abs(rate - flow.rate) <= rate_noise * flow.rate) return;
-  changes_.push_back(Change{id, flow.rate});
+  changes_.push_back(Change{id, this->rate(id)});
   flow.remaining = bytes_left(id, now);
   flow.since = now;
   flow.rate = rate;
@@ -249,7 +261,7 @@ void FlowNetwork::set_rate(FlowId id, double rate, Ticks now) {
 
 double FlowNetwork::rate_on(LinkId link) const {
   double sum = 0;
-  for (const Hop& hop : on_link_[link]) sum += flows_[hop.flow].rate;
+  for (const Hop& hop : on_link_[link]) sum += rate(hop.flow);
   return sum;
 }
 

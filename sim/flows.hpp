@@ -1,7 +1,9 @@
 // Transfers in flight, sharing links max-min fairly: no flow can go faster without slowing one that is not faster.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -31,22 +33,26 @@ class FlowNetwork {
   /// From now on; 0: flows over the link stand still until it has bandwidth again.
   void set_bandwidth(LinkId link, BytesPerSecond bandwidth);
 
+  /// From now on it goes at its share of the links, but at no more than `most` bytes per second, over `times`. What it
+  /// leaves of its share is lost. Returns the rate it had.
+  double pace(FlowId flow, double most, double times, Ticks now);
+
   /// Removes a flow that goes on later or elsewhere. Returns the bytes it has left.
   double take_back(FlowId flow, Ticks now);
 
   bool contains(FlowId flow) const { return flows_[flow].route != nullptr; }
   /// As below, but from now.
-  double seconds_left_at(FlowId flow, Ticks now) const { return bytes_left(flow, now) / flows_[flow].rate; }
+  double seconds_left_at(FlowId flow, Ticks now) const { return bytes_left(flow, now) / rate(flow); }
 
   /// Shares the links anew and returns the flows whose rate changed, by ascending id. The span is good until the next
   /// call.
   std::span<const Change> solve(Ticks now);
   bool is_unsettled() const { return !dirty_.empty() || !alone_.empty(); }
 
-  double rate(FlowId flow) const { return flows_[flow].rate; }
+  double rate(FlowId flow) const { return std::min(flows_[flow].rate, flows_[flow].most) / flows_[flow].slowed; }
   /// Time until the flow's last byte arrives, counted from the last change of its rate.
   /// Infinite at a rate of 0.
-  double seconds_left(FlowId flow) const { return flows_[flow].remaining / flows_[flow].rate; }
+  double seconds_left(FlowId flow) const { return flows_[flow].remaining / rate(flow); }
 
   std::int32_t flows_on(LinkId link) const { return static_cast<std::int32_t>(on_link_[link].size()); }
   double rate_on(LinkId link) const;
@@ -59,7 +65,9 @@ class FlowNetwork {
   };
   struct Flow {
     const Route* route = nullptr;  // null: free
-    double rate = 0;
+    double rate = 0;               // its share of the links
+    double most = std::numeric_limits<double>::infinity();
+    double slowed = 1;
     double remaining = 0;  // bytes at time `since`
     Ticks since = 0;
     double new_rate = 0;

@@ -75,6 +75,9 @@ struct Op {
   /// compute: how many SMs' worth of speed it loses while transfers hold any, if that is more than they hold (whole
   /// waves of thread blocks).
   double sms = 0;
+  /// compute: how many times as long the bytes of transfers that hold SMs take, from or to this rank, while it runs:
+  /// thread blocks that copy have so much in flight and wait for a busy memory.
+  double slows_transfers = 1;
 
   std::array<Wait, max_waits> waits;
   SignalRef started;                            // raised when the op begins

@@ -104,7 +104,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
   LinkOwners owners(blocks, cluster);
   Raisers raisers(blocks.program().signals().size());
   std::set<std::int32_t> distances;
-  bool traffic = false;
+  bool traffic = false, slows_transfers = false;
   std::string holds_sms, wants_hbm;
   const double half_of_hbm = cluster.gpu().hbm_bandwidth.si() / 2;
   const Program& program = blocks.program();
@@ -142,6 +142,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
         result.takes_time[op.category] = result.takes_time[op.category] || op.duration > 0 || op.message_count > 0;
         if (op.sms > 0 && op.stream != Stream::compute && holds_sms.empty())
           holds_sms = blocks.name(set.ranks.first, number, op);
+        slows_transfers = slows_transfers || op.slows_transfers > 1;
         if (op.stream == Stream::compute && op.hbm_demand > half_of_hbm && wants_hbm.empty()) {
           wants_hbm = blocks.name(set.ranks.first, number, op);
         }
@@ -153,6 +154,7 @@ Survey survey(BlockStore& blocks, const Cluster& cluster) {
     result.ops += ops[shape];
   }
   result.holds_sms = !holds_sms.empty();
+  result.slows_transfers = traffic && slows_transfers && result.holds_sms;
   result.hbm_matters = traffic && !wants_hbm.empty();
   result.is_private_link = owners.is_private();
   result.one_raiser = raisers.one();

@@ -25,6 +25,7 @@ struct Survey {
   std::array<bool, streams_per_rank> uses_stream{};
   std::uint64_t ops = 0;              // of the whole program
   bool holds_sms = false;             // any transfer
+  bool slows_transfers = false;       // there are transfers that hold SMs, and compute that they are slower beside
   bool hbm_matters = false;           // there are transfers, and compute that they slow down
   std::vector<bool> is_private_link;  // all flows over it come one after the other, from one stream of one rank
   Trunks trunks;

@@ -24,6 +24,14 @@ double hbm_demand(const std::string& kernel, const Profile& profile) {
   return 0;
 }
 
+double slows_nccl(const std::string& kernel, const Profile& profile) {
+  if (!profile.kernels || !profile.kernels->nccl_beside) return 1;
+  const NcclBeside& beside = *profile.kernels->nccl_beside;
+  if (kernel == "attention_forward") return beside.attention_forward.value;
+  if (kernel == "attention_backward") return beside.attention_backward.value;
+  return kernel == "gemm" ? beside.matrix_products.value : beside.streams.value;
+}
+
 /// Thread blocks of two NCCL channels share an SM.
 double sms_held(const std::string& mechanism, const std::string& channels, const Implementation& nccl) {
   if (!mechanism.starts_with("nccl")) return 0;
@@ -53,11 +61,12 @@ std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profil
       all.push_back(std::move(p));
       continue;
     }
-    // Both directions pass through HBM, at the rate of the transfer alone.
+    // Both directions pass through HBM, at the rate that the transfer has beside the kernel.
     const double rate = table.number(row, "transfer_bytes") / (table.number(row, "transfer_alone_us") * 1e-6);
     ComputeRate compute;
     compute.hold_sms(sms_held(mechanism, table.text(row, "channels"), nccl));
-    compute.change_traffic(0, 2 * rate);
+    const bool is_nccl = mechanism.starts_with("nccl");
+    compute.change_traffic(0, 2 * rate / (is_nccl ? slows_nccl(kernel, profile) : 1));
     compute.start(0, static_cast<Ticks>(std::llround(alone_us * 1e6)), hbm_demand(kernel, profile));
     compute.update({static_cast<double>(gpu.sms), gpu.hbm_bandwidth}, 0);
     p.predicted = Seconds::from_si(compute.ticks_left() / ticks_per_second);

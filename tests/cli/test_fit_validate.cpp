@@ -61,9 +61,11 @@ TEST_CASE("the committed profiles of our own measurements are what the fit of th
   const struct {
     std::string gpu;
     std::vector<std::string> attention;
-    std::string more;
+    std::string more;  // files before --runs
   } fits[] = {{"h200_sxm", {"attention"}, " --other-chip" + quoted_file("h200_sxm_second_gpu/attention.csv")},
-              {"h100_sxm", {"attention_forward", "attention_backward"}, ""}};
+              {"h100_sxm",
+               {"attention_forward", "attention_backward"},
+               quoted_file("h100_sxm_x4/links.csv") + quoted_file("h100_sxm_x4/collectives.csv")}};
   const TemporaryFolder folder;
   for (const auto& [gpu, attention, more] : fits) {
     INFO(gpu);
@@ -74,8 +76,8 @@ TEST_CASE("the committed profiles of our own measurements are what the fit of th
     };
     const std::string out = (folder.path() / (gpu + ".toml")).string();
     const ProgramRun fit =
-        run_program("fit" + files("", attention) + files("", own) + files("_x2", {"links", "collectives"}) + more +
-                    " --runs" + files("_x2", {"ring", "torch_context_parallel", "overlap"}) + " -o " + out);
+        run_program("fit" + files("", attention) + files("", own) + files("_x2", {"links", "collectives", "overlap"}) +
+                    more + " --runs" + files("_x2", {"ring", "torch_context_parallel", "overlap"}) + " -o " + out);
     REQUIRE(fit.exit_code == 0);
     CHECK_THAT(fit.output, ContainsSubstring("attention forward"));
     // Compilers may differ in the last digits of a constant, so what it predicts is compared.
@@ -127,8 +129,8 @@ TEST_CASE("the files of one GPU alone make a profile, or the error says which ro
                                        quoted_file("h200_sxm_repeat/attention.csv"));
   CHECK(check.exit_code == 0);
 
-  const ProgramRun few = fit("h200_sxm_second_gpu");  // no short blocks of 64 per head
+  const ProgramRun few = fit("h200_sxm_second_gpu");  // one causal length of 64 per head
   CHECK(few.exit_code == 2);
-  CHECK_THAT(few.error, ContainsSubstring("do not determine attention.forward.d64.list_start") &&
-                            ContainsSubstring("measure blocks of few keys"));
+  CHECK_THAT(few.error, ContainsSubstring("do not determine attention.forward.d64.masked_tile") &&
+                            ContainsSubstring("measure causal blocks"));
 }

@@ -32,9 +32,11 @@ Profile truth() {
     m.launch = number(forward ? 6e-6 : 12e-6);
     m.query_traffic = number(forward ? 0 : 18);
     m.grouped_traffic = number(forward ? 0 : 5);
+    m.grouped_launch = number(forward ? 0 : 2e-6);
     m.list_start = number(forward ? 2500 : 8000);
     m.full_tile = number(forward ? 2650 : 7600);
     m.masked_tile = number(forward ? 4000 : 9000);
+    m.masked_kernel = number(forward ? 1.01 : 1.04);
     m.power = {number(forward ? 2.4e8 : 1.2e8), number(forward ? 1650 : 1750)};
   }
   p.kernels->streams.clear();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
 #include "tests/catch.hpp"
 #include "tests/sim/programs.hpp"
@@ -156,6 +157,53 @@ TEST_CASE(
   CHECK(compute_time(0.75, true) == std::llround(100e6 / (1 - 0.5 * 0.2)));
   CHECK(compute_time(0.5, true) == work);
   CHECK(compute_time(0, true) == work);
+}
+
+// Transfer and compute op start together; the op is over first.
+TEST_CASE(
+    "Beside a compute op that slows transfers k times, one that holds SMs moves 1 / k of its bytes, and ends later") {
+  const Cluster cluster = star(3, gigabytes_per_second(1));
+  const Ticks busy = 30 * us, alone = 100 * us;  // 100 kB at 1 GB/s
+  const auto end = [&](double sms, Rank where, Ticks startup) {
+    Op compute = compute_op(busy);
+    compute.slows_transfers = 3;
+    Op transfer = transfer_op(Stream::collective, startup);
+    transfer.sms = sms;
+    ListProgram list(3);
+    list.add(where, compute).add(0, transfer, {{0, 1, bytes(100e3), {}}});
+    return simulate(list, cluster);
+  };
+  const Ticks later = busy - busy / 3;
+  for (const Rank end_of_message : {0, 1}) {
+    const auto result = end(8, end_of_message, 0);
+    CHECK(result.end == alone + later);
+    CHECK(result.critical_path.contention == later);
+  }
+  CHECK(end(8, 2, 0).end == alone);  // on a rank that is neither source nor destination
+  CHECK(end(0, 0, 0).end == alone);  // a copy engine
+  // What it takes longer than its links would is spread over its bytes, so that it is slowed too.
+  CHECK(end(8, 0, 50 * us).end == alone + 50 * us + later);
+  CHECK(end(0, 0, 50 * us).end == alone + 50 * us);
+}
+
+TEST_CASE("Two transfers that hold SMs and are slower than their link share it without loss") {
+  // Alone each takes 50 us more than the 100 us of its bytes: 1.5 of the link's two thirds. Together half of it each.
+  ListProgram list(3);
+  for (const Rank rank : {0, 1}) {
+    Op compute = compute_op(1);
+    compute.slows_transfers = 1.5;
+    Op transfer = transfer_op(Stream::collective, 50 * us);
+    transfer.sms = 8;
+    list.add(rank, compute).add(rank, transfer, {{rank, 2, bytes(100e3), {}}});
+  }
+  const Ticks end = simulate(list, star(3, gigabytes_per_second(1))).end;
+  CHECK(std::abs(end - 200 * us) <= 2);  // for one tick it was slowed
+}
+
+TEST_CASE("An op cannot speed transfers up") {
+  Op op = compute_op(1);
+  op.slows_transfers = 0.5;
+  CHECK_THROWS_AS(end_of(ListProgram(1).add(0, op), star(1, gigabytes_per_second(1))), std::invalid_argument);
 }
 
 // A merge that saturates HBM, then attention, which has HBM to spare; beside them a copy of 40 MB, which lies beside

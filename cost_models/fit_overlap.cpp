@@ -1,0 +1,99 @@
+#include "cost_models/fit_overlap.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "cost_models/intervals.hpp"
+
+namespace orrery {
+namespace {
+
+struct OverlapRow {
+  std::string kernel, channels, file;
+  double alone_us = 0, beside_us = 0;  // of the transfer
+  double ratio() const { return beside_us / alone_us; }
+};
+
+std::vector<OverlapRow> rows_of(std::span<const MeasuredTable> tables) {
+  std::vector<OverlapRow> rows;
+  for (const MeasuredTable& table : tables) {
+    if (!table.has("transfer_overlapped_us")) continue;
+    for (std::size_t i = 0; i < table.rows(); ++i) {
+      if (table.text(i, "status") != "ok" || table.text(i, "mechanism") != "nccl_send_recv") continue;
+      OverlapRow row{table.text(i, "kernel"), table.text(i, "channels"),
+                     (table.file().parent_path().filename() / table.file().filename()).string(),
+                     table.number(i, "transfer_alone_us"), table.number(i, "transfer_overlapped_us")};
+      if (!(row.alone_us > 0) || !(row.beside_us > 0)) {
+        throw table.error(i, "a transfer takes no time, give the times alone and overlapped in us");
+      }
+      rows.push_back(std::move(row));
+    }
+  }
+  return rows;
+}
+
+std::vector<OverlapRow> beside(const std::vector<OverlapRow>& all, std::initializer_list<std::string_view> kernels) {
+  std::vector<OverlapRow> rows;
+  for (const OverlapRow& row : all) {
+    if (std::find(kernels.begin(), kernels.end(), row.kernel) != kernels.end()) rows.push_back(row);
+  }
+  return rows;
+}
+
+void set(Constant& c, double value, double low, double high, int rows, std::string source) {
+  c.value = std::max(1.0, value);
+  c.low = std::max(1.0, low);
+  c.high = std::max(c.low, high);
+  c.rows = rows;
+  c.provenance = Provenance::fitted;
+  c.source = std::move(source);
+}
+
+/// Their thread blocks are over in microseconds, so NCCL's start at once: the ratio of the times is the slow-down.
+void fit_streams_beside(const std::vector<OverlapRow>& rows, Constant& c) {
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < rows.size(); i += 3) ratios.push_back(rows[i].ratio());
+  if (ratios.empty()) return;
+  set(c, quantile(ratios, 0.5), quantile(ratios, 0.05), quantile(ratios, 0.95), static_cast<int>(ratios.size()),
+      rows.front().file + ": median of the first of every three rows");
+}
+
+/// Beside these a transfer first waits until thread blocks that run have ended, which takes as long for a short one as
+/// for a long one: beside = wait + slow-down * alone, through the two longest (of 1 and 4 channels), which outlast
+/// several kernels. Without any wait it would be the ratio of the longest.
+void fit_tensor_kernel(std::vector<OverlapRow> rows, Constant& c) {
+  if (rows.size() < 2) return;
+  std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.alone_us > b.alone_us; });
+  const OverlapRow &longest = rows[0], &second = rows[1];
+  if (!(longest.alone_us > 1.5 * second.alone_us)) return;  // a line through one place says nothing
+  const double slope = (longest.beside_us - second.beside_us) / (longest.alone_us - second.alone_us);
+  set(c, slope, std::min(slope, longest.ratio()), std::max(slope, longest.ratio()), 2,
+      fmt::format("{}: through the rows of {} and {} channels; no wait for SMs would be the other end of the interval",
+                  longest.file, longest.channels, second.channels));
+}
+
+}  // namespace
+
+std::optional<NcclBeside> fit_nccl_beside(std::span<const MeasuredTable> tables) {
+  const std::vector<OverlapRow> all = rows_of(tables);
+  if (all.empty()) return std::nullopt;
+  NcclBeside model;
+  for (const ConstantOf<NcclBeside>& constant : constants_of_nccl_beside()) {
+    model.*constant.member = {.name = fmt::format("nccl_beside.{}", constant.name),
+                              .value = 1,
+                              .unit = std::string(constant.unit),
+                              .provenance = Provenance::assumed,
+                              .source = fmt::format("no rows of {}", constant.determined_by)};
+  }
+  fit_tensor_kernel(beside(all, {"attention_forward"}), model.attention_forward);
+  fit_tensor_kernel(beside(all, {"attention_backward"}), model.attention_backward);
+  fit_tensor_kernel(beside(all, {"gemm"}), model.matrix_products);
+  fit_streams_beside(beside(all, {"merge", "copy"}), model.streams);
+  return model;
+}
+
+}  // namespace orrery
