@@ -178,9 +178,12 @@ __device__ void consume(const GradientParams& p, const GradientShared<D>& sh, in
   Consumer<D, kOf> c;
   Ring<Sh::kRows> a;
   Ring<Sh::kStages> b;
+  // The warp has read what it will not read again. Of keys every thread read L and delta of a step for itself and says
+  // so for itself: as fast, and racecheck can follow it.
   auto release = [&](int barrier) {
-    __syncwarp();  // the warp has read what it will not read again
-    if (lane == 0) barrier_arrive(sh.barrier(barrier));
+    const bool each = kOf == Of::keys && barrier >= Sh::b_empty;
+    if (!each) __syncwarp();
+    if (each || lane == 0) barrier_arrive(sh.barrier(barrier));
   };
   for (int32_t index = blockIdx.x; index < p.tiles; index += gridDim.x) {
     const Tile tile(p, index);
@@ -322,7 +325,7 @@ __global__ void __launch_bounds__(3 * hopper::kWarpgroup, 1) gradient_kernel(con
     }
     for (int i = 0; i < Sh::kStages; ++i) {
       barrier_init(sh.barrier(Sh::b_full + i), 1);
-      barrier_init(sh.barrier(Sh::b_empty + i), kWarps);
+      barrier_init(sh.barrier(Sh::b_empty + i), kOf == Of::keys ? 32 * kWarps : kWarps);
     }
     barrier_init_fence();
   }
