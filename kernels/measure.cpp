@@ -26,35 +26,25 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-class Graph {
- public:
-  Graph(cudaStream_t stream, const Work& work, int repeats) {
-    cudaGraph_t graph = nullptr;
-    ORRERY_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    try {
-      for (int i = 0; i < repeats; ++i) work.launch(stream, i % work.sets);
-    } catch (...) {
-      cudaStreamEndCapture(stream, &graph);
-      if (graph) cudaGraphDestroy(graph);
-      cudaGetLastError();
-      throw;
-    }
-    ORRERY_CUDA(cudaStreamEndCapture(stream, &graph));
-    const cudaError_t status = cudaGraphInstantiate(&exec_, graph, 0);
-    cudaGraphDestroy(graph);
-    ORRERY_CUDA(status);
-    ORRERY_CUDA(cudaGraphUpload(exec_, stream));
-  }
-  ~Graph() { cudaGraphExecDestroy(exec_); }
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
-  void launch(cudaStream_t stream) const { ORRERY_CUDA(cudaGraphLaunch(exec_, stream)); }
-
- private:
-  cudaGraphExec_t exec_ = nullptr;
-};
-
 }  // namespace
+
+Graph::Graph(cudaStream_t stream, const std::function<void()>& queue) {
+  cudaGraph_t graph = nullptr;
+  ORRERY_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  try {
+    queue();
+  } catch (...) {
+    cudaStreamEndCapture(stream, &graph);
+    if (graph) cudaGraphDestroy(graph);
+    cudaGetLastError();
+    throw;
+  }
+  ORRERY_CUDA(cudaStreamEndCapture(stream, &graph));
+  const cudaError_t status = cudaGraphInstantiate(&exec_, graph, 0);
+  cudaGraphDestroy(graph);
+  ORRERY_CUDA(status);
+  ORRERY_CUDA(cudaGraphUpload(exec_, stream));
+}
 
 Rig::Rig(int device_index) : device(select(device_index)), monitor(new NvmlMonitor(bus_id(device_index))) {
   ORRERY_CUDA(cudaGetDeviceProperties(&properties, device));
@@ -86,7 +76,11 @@ Measurement measure(Rig& rig, const Work& work, Regime regime, double at_least_s
   out.repeats =
       estimate < 200 ? static_cast<int>(std::min<double>(kMostSets, std::ceil(400 / std::max(1.0, estimate)))) : 1;
   std::unique_ptr<Graph> graph;
-  if (out.repeats > 1) graph.reset(new Graph(stream, work, out.repeats));
+  if (out.repeats > 1) {
+    graph.reset(new Graph(stream, [&] {
+      for (int i = 0; i < out.repeats; ++i) work.launch(stream, i % work.sets);
+    }));
+  }
   const bool flush = !work.warm && (out.repeats == 1 || work.sets == 1 || work.sets == kMostSets);
   out.cache = work.warm ? "warm" : !flush ? "rotated" : out.repeats == 1 ? "flushed" : "flushed_per_sample";
   int next_set = 0;
@@ -101,13 +95,14 @@ Measurement measure(Rig& rig, const Work& work, Regime regime, double at_least_s
 
   const double sample_us = estimate * out.repeats + 50;
   const int batch = burst ? 1 : static_cast<int>(std::min(10.0, std::max(1.0, 50e3 / sample_us)));
-  const auto rest = std::chrono::microseconds(static_cast<long>(std::max(500.0, 3 * sample_us)));
+  const auto rest = std::chrono::microseconds(static_cast<long>(std::clamp(3 * sample_us, 500.0, 50e3)));
   const Clock::time_point warm = Clock::now();
-  for (int i = 0; i < 2 || (!burst && seconds_since(warm) < options.warmup_s); i += batch) {
+  const double warmup_s = burst ? options.burst_warmup_s : options.warmup_s;
+  for (int i = 0; i < 2 || seconds_since(warm) < warmup_s; i += batch) {
     for (int b = 0; b < batch; ++b) run();
     rig.stream.sync();
+    if (burst) std::this_thread::sleep_for(rest);
   }
-  if (burst) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   std::vector<Event> starts, ends;
   for (int i = 0; i < batch; ++i) {
     starts.emplace_back();
@@ -121,6 +116,9 @@ Measurement measure(Rig& rig, const Work& work, Regime regime, double at_least_s
   if (rig.monitor->available()) rig.monitor->begin();
   const Clock::time_point begin = Clock::now();
   while (true) {
+    // Nothing starts before the host has queued it all: a host that is slow after a rest would be timed otherwise.
+    rig.gate.reset();
+    rig.gate.hold(stream);
     for (int i = 0; i < batch; ++i) {
       if (flush) flush_l2(rig.flush, stream);
       stamp_clock(stamps.as<ClockStamp>() + 2 * i, stream);
@@ -129,6 +127,7 @@ Measurement measure(Rig& rig, const Work& work, Regime regime, double at_least_s
       ends[i].record(stream);
       stamp_clock(stamps.as<ClockStamp>() + 2 * i + 1, stream);
     }
+    rig.gate.release();
     rig.stream.sync();
     ORRERY_CUDA(cudaMemcpy(host.data(), stamps.get(), stamps.bytes(), cudaMemcpyDeviceToHost));
     for (int i = 0; i < batch; ++i) {

@@ -15,7 +15,22 @@ struct MeasureOptions {
   size_t min_samples = 20;
   double target_ci = 0.005;  // stop when half the 95 % interval of the median is below this
   double cap_s = 0.35;       // ... or after this long, once min_samples are taken
-  double warmup_s = 0.15;    // of the sustained regime: the clock settles under the power limit within 0.1 s
+  // Under the same regime, before the first sample. The clock needs a tenth of a second to settle at what the power
+  // limit leaves, and as long to settle at what bursts allow.
+  double warmup_s = 0.15, burst_warmup_s = 0.1;
+};
+
+// What `queue` puts into the stream, captured to be launched as one.
+class Graph {
+ public:
+  Graph(cudaStream_t stream, const std::function<void()>& queue);
+  ~Graph() { cudaGraphExecDestroy(exec_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void launch(cudaStream_t stream) const { ORRERY_CUDA(cudaGraphLaunch(exec_, stream)); }
+
+ private:
+  cudaGraphExec_t exec_ = nullptr;
 };
 
 // What one GPU needs for measuring.
@@ -45,8 +60,8 @@ struct Work {
 constexpr int kMostSets = 64;
 int rotation_sets(const Rig& rig, double footprint_bytes);
 
-// A GPU under its power limit has two speeds. Burst: a sample, then a rest of three times its length, so that the mean
-// power stays below the limit. Sustained: samples back to back after a warm-up under the same load.
+// A GPU under its power limit has two speeds. Burst: a sample, then a rest of three times its length (50 ms at most),
+// so that the mean power stays below the limit. Sustained: samples back to back. Both after a warm-up of the same kind.
 enum class Regime { burst, sustained };
 
 struct Measurement {

@@ -28,16 +28,11 @@ double queued_us(Rig& rig, const std::function<void(cudaStream_t)>& queue) {
   return elapsed_us(start, end);
 }
 
-cudaGraphExec_t graph_of(cudaStream_t stream, int nodes) {
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  ORRERY_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < nodes; ++i) empty_kernel(stream);
-  ORRERY_CUDA(cudaStreamEndCapture(stream, &graph));
-  ORRERY_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-  ORRERY_CUDA(cudaGraphDestroy(graph));
-  ORRERY_CUDA(cudaGraphUpload(exec, stream));
-  return exec;
+const Graph& graph_of_empty_kernels(cudaStream_t stream) {
+  static const Graph graph(stream, [stream] {
+    for (int i = 0; i < kCount; ++i) empty_kernel(stream);
+  });
+  return graph;
 }
 
 // Hops between two streams: each launch waits for the other stream's last one. Per hop, the kernel included.
@@ -117,12 +112,12 @@ void add_overhead_rows(Table& table) {
            kCount;
   });
   add(table, "gap_in_graph", "an empty kernel behind another in one graph", [](Rig& s) {
-    static cudaGraphExec_t exec = graph_of(s.stream, kCount);
-    return queued_us(s, [](cudaStream_t stream) { ORRERY_CUDA(cudaGraphLaunch(exec, stream)); }) / kCount;
+    const Graph& graph = graph_of_empty_kernels(s.stream);
+    return queued_us(s, [&](cudaStream_t stream) { graph.launch(stream); }) / kCount;
   });
   add(table, "graph_launch_host", "host time to launch a graph of 200 kernels", [](Rig& s) {
-    static cudaGraphExec_t exec = graph_of(s.stream, kCount);
-    const double us = host_us_per(1, [&] { ORRERY_CUDA(cudaGraphLaunch(exec, s.stream)); });
+    const Graph& graph = graph_of_empty_kernels(s.stream);
+    const double us = host_us_per(1, [&] { graph.launch(s.stream); });
     s.stream.sync();
     return us;
   });

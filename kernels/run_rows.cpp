@@ -179,7 +179,7 @@ int run_rows(const Table& table, const std::vector<const Row*>& rows, const Benc
   const std::string folder = output_folder(options, table.gpu);
   Files files(table, folder, header(rig, options));
   auto compiled = std::async(std::launch::async, [&] { compile_plans(rows, options.device); });
-  if (options.complete()) heat(rig, 25);
+  if (options.complete()) heat(rig, 20);
   compiled.get();
 
   double expected = 0;
