@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <limits>
 
 namespace orrery {
@@ -37,115 +38,149 @@ bool insertion_sort(Event* first, Event* last) {
   return true;
 }
 
-void sort(std::vector<Event>& events) {
-  if (!insertion_sort(events.data(), events.data() + events.size())) {
-    std::stable_sort(events.begin(), events.end(), earlier);
-  }
+void sort(Event* first, Event* last) {
+  if (!insertion_sort(first, last)) std::stable_sort(first, last, earlier);
 }
 
 }  // namespace
 
+std::size_t EventQueue::size() const {
+  std::size_t size = static_cast<std::size_t>(last_ - next_) + far_.size();
+  for (const Bucket& bucket : buckets_) size += events_in(bucket);
+  return size;
+}
+
+std::size_t EventQueue::events_in(const Bucket& bucket) {
+  if (bucket.first == nullptr) return 0;
+  std::size_t events = static_cast<std::size_t>(bucket.write - bucket.last->events);
+  for (const Chunk* chunk = bucket.first; chunk != bucket.last; chunk = chunk->next) events += chunk_events;
+  return events;
+}
+
 void EventQueue::grow(Bucket& bucket) {
-  std::int32_t chunk = free_chunk_;
-  if (chunk >= 0) {
-    free_chunk_ = chunks_[chunk].next;
+  Chunk* chunk = free_chunk_;
+  if (chunk != nullptr) {
+    free_chunk_ = chunk->next;
+    chunk->next = nullptr;
   } else {
-    chunk = static_cast<std::int32_t>(chunks_.size());
-    chunks_.emplace_back();
+    chunk = &chunks_.emplace_back();
   }
-  chunks_[chunk].next = -1;
-  chunks_[chunk].used = 0;
-  (bucket.last < 0 ? bucket.first : chunks_[bucket.last].next) = chunk;
+  (bucket.first == nullptr ? bucket.first : bucket.last->next) = chunk;
   bucket.last = chunk;
+  bucket.write = chunk->events;
+  bucket.end = chunk->events + chunk_events;
+}
+
+void EventQueue::clear(Bucket& bucket) {
+  if (bucket.first == nullptr) return;
+  bucket.last->next = free_chunk_;
+  free_chunk_ = bucket.first;
+  bucket = {};
 }
 
 void EventQueue::push_into_run(const Event& event) {
-  if (next_ == run_.size()) {
-    run_.clear();
-    next_ = 0;
-  }
-  if (run_.empty() || !earlier(event, run_.back())) {
-    run_.push_back(event);
+  if (next_ == last_) start_run(0);
+  if (next_ == last_ || !earlier(event, last_[-1])) {
+    make_room();
+    *last_++ = event;
     return;
   }
   // Most of what comes into the run is nearly due: those before it move into the room that the popped ones have left.
-  if (next_ > 0) {
-    const std::size_t end = std::min(next_ + near_front, run_.size());
-    std::size_t place = next_;
-    for (; place < end && !earlier(event, run_[place]); ++place) run_[place - 1] = run_[place];
-    run_[place - 1] = event;
+  if (next_ != run_.data()) {
+    Event* const end = std::min(next_ + near_front, last_);
+    Event* place = next_;
+    for (; place < end && !earlier(event, *place); ++place) place[-1] = *place;
+    place[-1] = event;
     --next_;
     if (place < end) return;
     // Further back after all: the event itself goes on from there.
-    const auto here = run_.begin() + static_cast<std::ptrdiff_t>(place);
-    const auto there = std::upper_bound(here, run_.end(), event, earlier);
-    std::rotate(here - 1, here, there);
+    Event* const there = std::upper_bound(place, last_, event, earlier);
+    std::rotate(place - 1, place, there);
     return;
   }
-  run_.insert(std::upper_bound(run_.begin(), run_.end(), event, earlier), event);
+  make_room();
+  Event* const there = std::upper_bound(next_, last_, event, earlier);
+  std::copy_backward(there, last_, last_ + 1);
+  *there = event;
+  ++last_;
 }
 
-/// The run is used up: sorts the next bucket that holds something.
-void EventQueue::refill() {
-  run_.clear();
-  next_ = 0;
-  while (run_.empty()) {
+/// For one more event after the last of the run.
+void EventQueue::make_room() {
+  if (last_ != run_.data() + run_.size()) return;
+  const std::ptrdiff_t next = next_ - run_.data(), last = last_ - run_.data();
+  run_.resize(std::max<std::size_t>(2 * run_.size(), 64));
+  next_ = run_.data() + next;
+  last_ = run_.data() + last;
+}
+
+/// With room for so many.
+void EventQueue::start_run(std::size_t events) {
+  if (events > run_.size()) run_.resize(2 * events);
+  next_ = last_ = run_.data();
+}
+
+/// The run is used up: sorts the next bucket that holds something. False if there is none.
+bool EventQueue::refill() {
+  start_run(0);
+  const Ticks run_end = run_end_;
+  while (next_ == last_) {
     if (run_end_ == epoch_end_) {
+      if (far_.empty()) {
+        run_end_ = run_end;  // what comes next may come into these buckets
+        return false;
+      }
       start_epoch();
       continue;
     }
     Bucket& bucket = buckets_[static_cast<std::size_t>(run_end_ - epoch_start_) >> shift_];
-    if (bucket.events > overfull && shift_ > 0) {
+    const std::size_t events = events_in(bucket);
+    if (events > overfull && shift_ > 0) {
       give_up_epoch();
       continue;
     }
-    run_end_ += Ticks{1} << shift_;
-    if (bucket.events == 0) continue;
-    epoch_events_ += bucket.events;
-    take(bucket, run_);
-    sort_run();
+    const Ticks width = Ticks{1} << shift_;
+    run_end_ = epoch_end_ - run_end_ > width ? run_end_ + width : epoch_end_;
+    if (events == 0) continue;
+    epoch_events_ += events;
+    start_run(events);
+    sort_into_run(bucket, events);
+    clear(bucket);
   }
-}
-
-void EventQueue::take(Bucket& bucket, std::vector<Event>& out) {
-  for (std::int32_t i = bucket.first; i >= 0;) {
-    Chunk& chunk = chunks_[i];
-    out.insert(out.end(), chunk.events, chunk.events + chunk.used);
-    const std::int32_t next = chunk.next;
-    chunk.next = free_chunk_;
-    free_chunk_ = i;
-    i = next;
-  }
-  bucket = {};
+  return true;
 }
 
 /// By counting on so many leading bits of the time within the bucket that few events share theirs, then by insertion:
 /// stable, and with few branches that go either way.
-void EventQueue::sort_run() {
-  if (run_.size() > few) {
-    const int sort_bits = std::min(static_cast<int>(std::bit_width(run_.size())) + 1, most_sort_bits);
-    const int digit = std::max(shift_ - sort_bits, 0);
-    const auto mask = (std::size_t{1} << sort_bits) - 1;
-    std::array<std::uint32_t, (std::size_t{1} << most_sort_bits) + 1> starts;
-    std::fill_n(starts.begin(), mask + 2, 0U);
-    for (const Event& event : run_)
-      ++starts[((static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask) + 1];
-    std::uint32_t before = 0;
-    for (std::size_t i = 1; i <= mask; ++i) starts[i] = before += starts[i];
-    scratch_.resize(run_.size());
-    for (const Event& event : run_) {
-      scratch_[starts[(static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask]++] = event;
-    }
-    run_.swap(scratch_);
+void EventQueue::sort_into_run(const Bucket& bucket, std::size_t events) {
+  if (events <= few) {
+    each(bucket, [&](const Event& event) { *last_++ = event; });
+    return sort(next_, last_);
   }
-  sort(run_);
+  const int sort_bits = std::min(static_cast<int>(std::bit_width(events)) + 1, most_sort_bits);
+  const int digit = std::max(shift_ - sort_bits, 0);
+  const auto mask = (std::size_t{1} << sort_bits) - 1;
+  const auto place = [&](const Event& event) {
+    return (static_cast<std::size_t>(event.time - epoch_start_) >> digit) & mask;
+  };
+  std::array<std::uint32_t, (std::size_t{1} << most_sort_bits) + 1> starts;
+  std::fill_n(starts.begin(), mask + 2, 0U);
+  each(bucket, [&](const Event& event) { ++starts[place(event) + 1]; });
+  std::uint32_t before = 0;
+  for (std::size_t i = 1; i <= mask; ++i) starts[i] = before += starts[i];
+  each(bucket, [&](const Event& event) { next_[starts[place(event)]++] = event; });
+  last_ = next_ + events;
+  sort(next_, last_);
 }
 
 /// The buckets turned out far too wide: puts what is left in them back before what lies beyond.
 void EventQueue::give_up_epoch() {
   scratch_.clear();
   const auto first = static_cast<std::size_t>(run_end_ - epoch_start_) >> shift_;
-  for (std::size_t i = first; i < bucket_count; ++i) take(buckets_[i], scratch_);
+  for (std::size_t i = first; i < bucket_count; ++i) {
+    each(buckets_[i], [&](const Event& event) { scratch_.push_back(event); });
+    clear(buckets_[i]);
+  }
   scratch_.insert(scratch_.end(), far_.begin(), far_.end());
   far_.swap(scratch_);
   epoch_events_ = 0;  // so that the width follows what is pending
@@ -155,10 +190,12 @@ void EventQueue::give_up_epoch() {
 /// Lays the buckets over the time from the earliest far event on. The run and all buckets are empty.
 void EventQueue::start_epoch() {
   if (far_.size() <= few) {
-    run_.swap(far_);
-    sort(run_);
-    run_end_ = epoch_end_ = run_.back().time + 1;
-    epoch_start_ = run_.front().time;
+    start_run(far_.size());
+    last_ = std::copy(far_.begin(), far_.end(), next_);
+    far_.clear();
+    sort(next_, last_);
+    run_end_ = epoch_end_ = last_[-1].time + 1;
+    epoch_start_ = next_->time;
     epoch_events_ = 0;
     return;
   }
@@ -193,7 +230,7 @@ int EventQueue::fitting_shift() const {
     for (const Event& event : far_) ahead += static_cast<double>(event.time - earliest);
     ticks_per_event = ahead / static_cast<double>(far_.size()) / static_cast<double>(far_.size());
   }
-  const std::size_t wanted = std::clamp(size_ / buckets_in_use, fewest_per_bucket, most_per_bucket);
+  const std::size_t wanted = std::clamp(far_.size() / buckets_in_use, fewest_per_bucket, most_per_bucket);
   const double width = ticks_per_event * static_cast<double>(wanted);
   int shift = 0;
   while (shift < widest_shift && static_cast<double>(Ticks{2} << shift) <= width) ++shift;

@@ -6,9 +6,9 @@
 // follows the density of events. Published relatives: calendar queue (Brown 1988), ladder queue (Tang, Goh, Thng 2005).
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "sim/units.hpp"
@@ -35,13 +35,14 @@ static_assert(sizeof(Event) == 16);
 class EventQueue {
  public:
   EventQueue() : buckets_(bucket_count) {}
+  EventQueue(const EventQueue&) = delete;
+  EventQueue& operator=(const EventQueue&) = delete;
 
-  bool empty() const { return size_ == 0; }
-  std::size_t size() const { return size_; }
+  bool empty() { return first() == nullptr; }
+  std::size_t size() const;
 
   /// `event.time` must not lie before that of the last popped event, nor below 0.
   void push(const Event& event) {
-    ++size_;
     if (event.time < run_end_) {
       push_into_run(event);
     } else if (event.time < epoch_end_) {
@@ -52,60 +53,65 @@ class EventQueue {
   }
 
   /// What pop() would give; null if there is nothing.
-  const Event* first() {
-    if (next_ == run_.size()) {
-      if (size_ == 0) return nullptr;
-      refill();
-    }
-    return run_.data() + next_;
-  }
+  const Event* first() { return next_ != last_ || refill() ? next_ : nullptr; }
+  /// Precondition: first() gave an event.
+  void drop_first() { ++next_; }
   /// Precondition of both: not empty.
-  const Event& top() {
-    if (next_ == run_.size()) refill();
-    return run_[next_];
-  }
+  const Event& top() { return *first(); }
   Event pop() {
-    if (next_ == run_.size()) refill();
-    --size_;
-    return run_[next_++];
+    const Event event = *first();
+    drop_first();
+    return event;
   }
   /// What is popped `ahead` pops after the next one, if that is known already, else nullptr; for prefetching.
-  const Event* peek(std::size_t ahead) const { return next_ + ahead < run_.size() ? &run_[next_ + ahead] : nullptr; }
+  const Event* peek(std::ptrdiff_t ahead) const { return last_ - next_ > ahead ? next_ + ahead : nullptr; }
 
  private:
-  static constexpr std::int32_t chunk_events = 31;
+  static constexpr std::size_t chunk_events = 31;
   static constexpr std::size_t bucket_count = 1024;
   static constexpr int widest_shift = 50;  // a turn of all buckets lasts less than 2^62 ticks
   struct Chunk {
     Event events[chunk_events];
-    std::int32_t next = -1;
-    std::int32_t used = 0;
+    Chunk* next = nullptr;
   };
   struct Bucket {
-    std::int32_t first = -1;
-    std::int32_t last = -1;
-    std::uint32_t events = 0;
+    Event* write = nullptr;  // in the last chunk, which is full at `end`
+    Event* end = nullptr;
+    Chunk* first = nullptr;
+    Chunk* last = nullptr;
   };
 
   void append(Bucket& bucket, const Event& event) {
-    if (bucket.last < 0 || chunks_[bucket.last].used == chunk_events) grow(bucket);
-    Chunk& chunk = chunks_[bucket.last];
-    chunk.events[chunk.used++] = event;
-    ++bucket.events;
+    if (bucket.write == bucket.end) grow(bucket);
+    // Field by field: a copy of the whole would wait until the event's fields, just written, are in memory.
+    bucket.write->time = event.time;
+    bucket.write->target = event.target;
+    bucket.write->kind_and_generation = event.kind_and_generation;
+    ++bucket.write;
   }
+  template <class Visit>
+  static void each(const Bucket& bucket, Visit visit) {
+    for (const Chunk* chunk = bucket.first; chunk != nullptr; chunk = chunk->next) {
+      const Event* const end = chunk->next == nullptr ? bucket.write : chunk->events + chunk_events;
+      for (const Event* event = chunk->events; event != end; ++event) visit(*event);
+    }
+  }
+  static std::size_t events_in(const Bucket& bucket);
   void grow(Bucket& bucket);
+  void clear(Bucket& bucket);
   void push_into_run(const Event& event);
-  void refill();
-  void take(Bucket& bucket, std::vector<Event>& out);
-  void sort_run();
+  void make_room();
+  void start_run(std::size_t events);
+  bool refill();
+  void sort_into_run(const Bucket& bucket, std::size_t events);
   void give_up_epoch();
   void start_epoch();
   int fitting_shift() const;
 
-  std::size_t size_ = 0;
-  // All pending events before run_end_, in order, from next_ on.
+  // All pending events before run_end_, in order: from next_ to last_, in run_.
   std::vector<Event> run_;
-  std::size_t next_ = 0;
+  Event* next_ = nullptr;
+  Event* last_ = nullptr;
   Ticks run_end_ = 0;
   // An epoch is the time one turn of the buckets covers. Those before run_end_ are empty.
   std::vector<Bucket> buckets_;
@@ -113,8 +119,8 @@ class EventQueue {
   Ticks epoch_start_ = 0;
   Ticks epoch_end_ = 0;
   std::size_t epoch_events_ = 0;
-  std::vector<Chunk> chunks_;
-  std::int32_t free_chunk_ = -1;
+  std::deque<Chunk> chunks_;
+  Chunk* free_chunk_ = nullptr;
   std::vector<Event> far_;  // from epoch_end_ on, in the order of their pushes
   std::vector<Event> scratch_;
 };

@@ -81,6 +81,31 @@ TEST_CASE("The width of the buckets follows when events come a million times den
   });
 }
 
+TEST_CASE("A queue that ran empty takes events again, in the buckets it has and beyond") {
+  std::mt19937_64 random(3);
+  EventQueue queue;
+  Ticks now = 0;
+  std::size_t wrong = 0;
+  for (std::uint32_t turn = 0; turn < 300; ++turn) {
+    SortedList list;
+    const Ticks widest = Ticks{1} << (random() % 40);
+    const std::uint32_t events = 1 + static_cast<std::uint32_t>(random() % 100);
+    for (std::uint32_t i = 0; i < events; ++i) {
+      const Event event = Event::make(now + static_cast<Ticks>(random() % static_cast<std::uint64_t>(widest)), 0, i, 0);
+      queue.push(event);
+      list.push(event);
+    }
+    wrong += queue.size() != events;
+    for (std::uint32_t i = 0; i < events; ++i) {
+      const Event popped = queue.pop();
+      wrong += popped.target != list.pop().target;
+      now = popped.time;
+    }
+    wrong += !queue.empty();
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("Times near the end of the range do not wrap around") {
   EventQueue queue;
   const Ticks last = std::numeric_limits<Ticks>::max() - 1;
