@@ -182,7 +182,12 @@ void BlockStore::link(CompiledBlock& compiled) const {
       CompiledOp& op = compiled.ops[static_cast<std::size_t>(set.first_op + i)];
       op.messages = compiled.messages.data() + op.first_message;
       link_signals(op);
+      op.next = nullptr;
       CompiledOp*& before = last[static_cast<std::size_t>(op.stream)];
+      if (before != nullptr && joins(op, *before)) {
+        for (std::uint8_t r = 0; r < op.raise_count; ++r) before->raises[before->raise_count++] = op.raises[r];
+        continue;
+      }
       (before == nullptr ? set.first_on_stream[static_cast<std::size_t>(op.stream)] : before->next) = &op;
       before = &op;
     }
@@ -199,6 +204,19 @@ void BlockStore::link_signals(CompiledOp& op) const {
   if (op.is_simple && op.message_count > 0) add_raise(op.messages[0].delivered);
   op.first_finished = op.raise_count;
   for (const RelativeSignal& signal : op.finished) add_raise(signal);
+}
+
+bool BlockStore::joins(const CompiledOp& marker, const CompiledOp& before) const {
+  return joins_markers_ && before.is_simple && marker.is_simple && marker.waits_until[2] == 0 &&
+         marker.message_count == 0 && marker.duration == 0 && marker.phase == before.phase &&
+         static_cast<std::size_t>(before.raise_count + marker.raise_count) <= before.raises.size();
+}
+
+void BlockStore::join_markers() {
+  joins_markers_ = true;
+  for (const Kept& entry : kept_) {
+    if (entry.block != nullptr) link(*entry.block);
+  }
 }
 
 void BlockStore::keep_signals(const std::vector<bool>& used) {

@@ -130,6 +130,9 @@ class BlockStore {
   std::int32_t signals_per_rank() const { return signals_per_rank_; }
   /// The table of signals has only those in use, once that is known: so many for a rank.
   void keep_signals(const std::vector<bool>& used);
+  /// From now on a marker that waits for nothing is part of the simple op before it on its stream, of the same phase,
+  /// which raises the marker's signals after its own.
+  void join_markers();
   SignalPlace signal_slots() const { return signal_slots_; }
   const Program& program() const { return program_; }
   RouteTable& routes() { return routes_; }
@@ -152,6 +155,7 @@ class BlockStore {
   void check(Rank rank, const Op& op, const Message& message) const;
   void link(CompiledBlock& compiled) const;
   void link_signals(CompiledOp& op) const;
+  bool joins(const CompiledOp& marker, const CompiledOp& before) const;
   std::uint16_t account(const Op& op);
   CompiledMessage relative(Rank rank, const Op& op, const Message& message);
   RelativeSignal relative(Rank rank, const Op& op, SignalRef signal) const;
@@ -169,6 +173,7 @@ class BlockStore {
   const std::int32_t signals_per_rank_;
   SignalPlace signal_slots_;
   std::vector<SignalPlace> slot_of_signal_;
+  bool joins_markers_ = false;
   const std::size_t categories_;
   const std::size_t phases_;
   RouteTable routes_;

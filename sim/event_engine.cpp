@@ -59,6 +59,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
   slowing_.resize(slows_transfers_ ? ranks : 0, 1);
   slowed_.resize(slowing_.size());
   lay_out_paths(survey);
+  if (has_simple_ops_) blocks.join_markers();
   if (options.faults != nullptr) expect_faults(*options.faults);
 }
 
@@ -80,7 +81,8 @@ void EventEngine::lay_out_paths(const Survey& survey) {
     const int row = row_of_category_[account.category];
     row_of_account_.push_back(row < 0 ? path_rows_ : static_cast<std::size_t>(row));
   }
-  paths_.resize(streams_.size() * (path_rows_ + 1));
+  path_stride_ = path_rows_ + 1;
+  paths_.resize(streams_.size() * path_stride_);
   message_path_.resize(path_rows_ + 1);
 }
 
@@ -124,6 +126,29 @@ void EventEngine::wake(SignalState& signal, const Ticks* path_of_raiser) {
   }
 }
 
+/// What a simple op raises. Most often one stream waits, for this very raise.
+ORRERY_HOT void EventEngine::raise_all(StreamId stream, const StreamState& self) {
+  const CompiledOp& op = *self.op;
+  const Ticks* const own = path(stream);
+  for (std::uint8_t i = 0; i < op.raise_count; ++i) {
+    SignalState& signal = this->signal(self, op.raises[i]);
+    const std::int64_t count = ++signal.count;
+    const StreamId waiter = signal.first_waiter;
+    if (waiter < 0) continue;
+    StreamState& state = streams_[waiter];
+    if (state.next_waiter >= 0 || state.wanted > count) {
+      wake(signal, own);
+      continue;
+    }
+    signal.first_waiter = -1;
+    if (now_ > state.ready_at) {
+      state.ready_at = now_;
+      copy_path(own, path(waiter));
+    }
+    make_ready(waiter);
+  }
+}
+
 /// The launch event leads to State::begin. By then the host alone held the op back, since time 0.
 bool EventEngine::issued(StreamId stream, StreamState& self) {
   const Ticks issue = host_times_[stream] + self.op->issue;
@@ -139,61 +164,69 @@ bool EventEngine::issued(StreamId stream, StreamState& self) {
 /// False if it is a marker, and so over.
 ORRERY_HOT bool EventEngine::begin_simple(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
-  self.begun = now_;
   accounts_.begin(op.account, now_);
-  if (op.message_count == 0 && op.duration == 0) {
-    accounts_.end(self.rank, op.account, now_, now_);
+  if (op.message_count > 0) return send_simple(stream, self), true;
+  if (op.duration == 0) {
+    accounts_.add(self.rank, op.account, now_, now_);
     self.ready_at = now_;
-    for (std::uint8_t i = 0; i < op.raise_count; ++i) raise(self, op.raises[i], path(stream));
+    raise_all(stream, self);
     return false;
   }
-  if (op.stream == Stream::compute) {
-    accounts_.clock(self.rank).enter_compute(now_);
-    const Ticks duration = perturbation_ == nullptr
-                               ? op.duration
-                               : perturbation_->duration(op.duration, self.rank, self.block->number, op.index);
-    push(later(now_, duration, stream), EventKind::simple_end, stream);
-    return true;
-  }
-  const CompiledMessage& message = op.messages[0];
-  enter_comm(self.rank, message);
-  const Rank source = wrap(self.rank, message.source);
-  Lane& lane = this->lane(message, source);
-  lane.bytes += message.size;
-  const Ticks first_byte = later(later(now_, op.duration, stream), lane.latency, stream);
-  if (lane.is_direct) {
-    const Ticks moving = moving_alone(message, lane, stream);
-    lane.moving += moving;
-    push(later(first_byte, moving, stream), EventKind::simple_end, stream);
-    return true;
-  }
-  messages_[stream] = {&message, &lane, source, wrap(self.rank, message.destination), stream, -1, 0};
-  if (first_byte == now_) {
-    end_latency(stream);
-  } else {
-    push(first_byte, EventKind::latency_end, stream);
-  }
+  const Ticks end = later(now_, self.drawn, stream);
+  accounts_.clock(self.rank).compute(now_, end);
+  expect_end(stream, self, end);
   return true;
 }
 
-/// `alone`: how long it would have taken if nothing had slowed it down.
-ORRERY_HOT void EventEngine::end_simple(StreamId stream, StreamState& self, Ticks alone) {
-  const CompiledOp& op = *self.op;
-  if (op.stream == Stream::compute) {
-    accounts_.clock(self.rank).leave_compute(now_);
-  } else {
-    leave_comm(self.rank, op.messages[0]);
+ORRERY_HOT void EventEngine::send_simple(StreamId stream, StreamState& self) {
+  const CompiledMessage& message = self.op->messages[0];
+  const Rank source = wrap(self.rank, message.source), destination = wrap(self.rank, message.destination);
+  Lane& lane = this->lane(message, source);
+  lane.bytes += message.size;
+  const Ticks first_byte = later(later(now_, self.op->duration, stream), lane.latency, stream);
+  if (lane.is_direct) {
+    const Ticks moving = moving_alone(message, lane, stream);
+    const Ticks end = later(first_byte, moving, stream);
+    lane.moving += moving;
+    accounts_.clock(source).comm(now_, end);
+    accounts_.clock(destination).comm(now_, end);
+    return expect_end(stream, self, end);
   }
-  const Path path = this->path(stream);
-  extend_path(path, op, alone, now_ - self.begun);
-  accounts_.end(self.rank, op.account, self.begun, now_);
+  self.begun = now_;
+  accounts_.clock(source).enter_comm(now_);
+  accounts_.clock(destination).enter_comm(now_);
+  messages_[stream] = {&message, &lane, source, destination, stream, -1, 0};
+  if (first_byte == now_) return end_latency(stream);
+  push(first_byte, EventKind::latency_end, stream);
+}
+
+/// All accounts of an op whose end nothing can change: then its end is to be told to others, and no more.
+ORRERY_HOT void EventEngine::expect_end(StreamId stream, StreamState& self, Ticks end) {
+  const CompiledOp& op = *self.op;
+  extend_path(path(stream), op, end - now_, end - now_);
+  accounts_.add(self.rank, op.account, now_, end);
+  push(end, EventKind::simple_end, stream);
+}
+
+ORRERY_HOT void EventEngine::end_simple(StreamId stream, StreamState& self) {
   self.ready_at = now_;
-  for (std::uint8_t i = 0; i < op.raise_count; ++i) raise(self, op.raises[i], path);
+  raise_all(stream, self);
+}
+
+/// The same for one over a trunk. `alone`: how long it would have taken if nothing had slowed it down.
+void EventEngine::end_shared(const MessageState& message, StreamState& self, Ticks alone) {
+  const CompiledOp& op = *self.op;
+  accounts_.clock(message.source).leave_comm(now_);
+  accounts_.clock(message.destination).leave_comm(now_);
+  extend_path(path(message.stream), op, op.duration + alone, now_ - self.begun);
+  accounts_.add(self.rank, op.account, self.begun, now_);
+  end_simple(message.stream, self);
 }
 
 /// True if the op has no duration and goes on at once; so the others.
 bool EventEngine::begin(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
+  if (op.stream == Stream::compute) self.alone = self.drawn;
   self.begun = now_;
   self.ready_at = now_;
   accounts_.begin(op.account, now_);
@@ -205,8 +238,6 @@ bool EventEngine::begin_compute(StreamId stream, StreamState& self) {
   const CompiledOp& op = *self.op;
   accounts_.clock(self.rank).enter_compute(now_);
   if (op.duration == 0) return true;
-  self.alone = perturbation_ == nullptr ? op.duration
-                                        : perturbation_->duration(op.duration, self.rank, self.block->number, op.index);
   if (fixed_durations_) {
     push(later(now_, self.alone, stream), EventKind::compute_end, stream);
   } else {
@@ -284,7 +315,7 @@ void EventEngine::finish(StreamId stream, StreamState& self) {
     compute_[self.rank].release_sms(op.sms);
     mark_dirty(self.rank);
   }
-  accounts_.end(self.rank, op.account, self.begun, now_);
+  accounts_.add(self.rank, op.account, self.begun, now_);
   if (sink_ != nullptr) {
     spans_.add({self.rank, op.stream, op.category, op.phase, op.index, self.block->number, self.begun, now_});
   }
@@ -297,10 +328,13 @@ ORRERY_HOT bool EventEngine::fetch(StreamId stream, StreamState& self) {
   self.state = State::start_waits;
   self.next_wait = 0;
   self.op = self.op->next;
-  if (self.op != nullptr) return true;
+  if (self.op != nullptr) {
+    draw(self);
+    return true;
+  }
   OpenBlock* const block = self.block;
   OpenBlock* const next = block->next;
-  if (next == nullptr || next->number != block->number + 1 || block->holders == 1 || has_launches_) {
+  if (next == nullptr || next->number != block->number + 1 || block->holders == 1) {
     return fetch_from_next_block(stream, self);
   }
   self.op = next->first_on_stream[static_cast<std::size_t>(self.kind)];
@@ -308,12 +342,30 @@ ORRERY_HOT bool EventEngine::fetch(StreamId stream, StreamState& self) {
   --block->holders;
   ++next->holders;
   self.block = next;
+  draw(self);
   return true;
+}
+
+/// Early, so that what waits and begins next need not wait for the draw.
+ORRERY_HOT void EventEngine::draw(StreamState& self) const {
+  const CompiledOp& op = *self.op;
+  if (op.stream != Stream::compute) return;
+  self.drawn = perturbation_ == nullptr ? op.duration
+                                        : perturbation_->duration(op.duration, self.rank, self.block->number, op.index);
 }
 
 /// Goes on until the stream has to wait for an event or a signal, or has no more ops.
 ORRERY_HOT void EventEngine::advance(StreamId stream) {
   StreamState& self = streams_[stream];
+  if (!has_simple_ops_ || self.state != State::start_waits) return advance_any(stream, self);
+  do {
+    if (!wait_through(stream, self, WaitStage::start)) return;
+    if (!self.op->is_simple) return advance_any(stream, self);
+    if (begin_simple(stream, self)) return;
+  } while (fetch(stream, self));
+}
+
+void EventEngine::advance_any(StreamId stream, StreamState& self) {
   State at = self.state;
   while (true) {
     if (at == State::start_waits) {
@@ -366,23 +418,16 @@ void EventEngine::end_startup(StreamId stream, StreamState& self) {
 }
 
 /// Returns the stream that goes on. Others may have been made ready.
-ORRERY_HOT StreamId EventEngine::handle(const Event& event) {
-  const auto target = static_cast<std::int32_t>(event.target);
-  const auto kind = static_cast<EventKind>(event.kind());
-  if (kind == EventKind::simple_end) {
-    StreamState& self = streams_[target];
-    end_simple(target, self, now_ - self.begun);
-    return fetch(target, self) ? target : no_stream;
-  }
-  return handle_rare(event);
+ORRERY_HOT StreamId EventEngine::handle(EventKind kind, std::int32_t target, std::uint32_t generation) {
+  if (kind != EventKind::simple_end) return handle_rare(kind, target, generation);
+  StreamState& self = streams_[target];
+  end_simple(target, self);
+  return fetch(target, self) ? target : no_stream;
 }
 
-StreamId EventEngine::handle_rare(const Event& event) {
-  const auto target = static_cast<std::int32_t>(event.target);
-  const auto is_stale = [&](std::uint32_t generation) {
-    return event.generation() != (generation & Event::generation_mask);
-  };
-  switch (static_cast<EventKind>(event.kind())) {
+StreamId EventEngine::handle_rare(EventKind kind, std::int32_t target, std::uint32_t generation) {
+  const auto is_stale = [&](std::uint32_t current) { return generation != (current & Event::generation_mask); };
+  switch (kind) {
     case EventKind::compute_end: {
       if (!fixed_durations_) {
         ComputeRate& compute = compute_[streams_[target].rank];
@@ -432,7 +477,7 @@ ORRERY_HOT void EventEngine::prefetch() const {
   if (soon->kind() != static_cast<std::uint32_t>(EventKind::simple_end)) return;
   const StreamState& state = streams_[soon->target];
   __builtin_prefetch(&accounts_.clock(state.rank));
-  __builtin_prefetch(&paths_[soon->target * (path_rows_ + 1)]);
+  __builtin_prefetch(&paths_[soon->target * path_stride_]);
   const SignalState* const signals = &signals_[state.first_signal];
   for (std::uint32_t i = 0; i < signals_per_rank_; i += 64 / sizeof(SignalState)) __builtin_prefetch(signals + i);
 }
@@ -441,24 +486,25 @@ SimulationResult EventEngine::run() {
   for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) {
     if (fetch_from_next_block(stream, streams_[stream])) make_ready(stream);
   }
-  const Event* event = nullptr;
-  do {
-    StreamId stream = no_stream;
-    if (event != nullptr) {
-      ++handled_;
-      const Event next = events_.pop();
-      prefetch();
-      stream = handle(next);
-    }
-    if (stream == no_stream) stream = next_ready();
-    for (; stream != no_stream; stream = next_ready()) advance(stream);
-    event = events_.first();
+  for (StreamId stream = next_ready(); stream != no_stream; stream = next_ready()) advance(stream);
+  while (true) {
+    const Event* event = events_.first();
     if (is_unsettled_ && (event == nullptr || event->time != now_)) {
       settle();
       event = events_.first();
     }
-    if (event != nullptr) now_ = event->time;
-  } while (event != nullptr);
+    if (event == nullptr) break;
+    now_ = event->time;
+    ++handled_;
+    const auto kind = static_cast<EventKind>(event->kind());
+    const auto target = static_cast<std::int32_t>(event->target);
+    const std::uint32_t generation = event->generation();
+    events_.drop_first();
+    prefetch();
+    StreamId stream = handle(kind, target, generation);
+    if (stream == no_stream) stream = next_ready();
+    for (; stream != no_stream; stream = next_ready()) advance(stream);
+  }
   check_all_done();
   return result();
 }
@@ -475,9 +521,12 @@ bool EventEngine::fetch_from_next_block(StreamId stream, StreamState& self) {
     }
     if (number == blocks_.blocks()) break;
     self.block = open(number);
-    if (before != nullptr) before->next = self.block;
+    if (before != nullptr && !has_launches_) before->next = self.block;
     self.op = self.block->compiled->set_of(self.rank).first_on_stream[static_cast<std::size_t>(self.kind)];
-    if (self.op != nullptr) return true;
+    if (self.op != nullptr) {
+      draw(self);
+      return true;
+    }
   }
   self.block = nullptr;
   return false;
@@ -637,7 +686,7 @@ void EventEngine::deliver(MessageId id) {
   const Ticks alone = state.lane->latency + moving_alone(*state.message, *state.lane, stream) +
                       (is_paced(*sender.op) ? sender.op->duration : 0);
   if (has_simple_ops_ && sender.op->is_simple) {
-    end_simple(stream, sender, sender.op->duration + alone);
+    end_shared(state, sender, alone);
     if (fetch(stream, sender)) make_ready(stream);
     return;
   }

@@ -70,7 +70,10 @@ class EventEngine {
     const CompiledOp* op = nullptr;  // null: none left
     OpenBlock* block = nullptr;
     Ticks ready_at = 0;  // when the last thing waited for so far was there; in flight: when the messages left
-    Ticks begun = 0;     // of the op
+    union {
+      Ticks begun = 0;  // of the op
+      Ticks drawn;      // of compute that has not begun: its duration
+    };
     union {
       std::int64_t wanted = 0;  // of the signal waited for
       Ticks alone;              // of compute that is under way: how long the op takes with the whole GPU
@@ -127,7 +130,7 @@ class EventEngine {
   // over its own; of several things that were there at the same tick the first counts: the op before on the stream,
   // then the waits in the op's order.
   using Path = Ticks*;
-  Path path(StreamId stream) { return paths_.data() + static_cast<std::size_t>(stream) * (path_rows_ + 1); }
+  Path path(StreamId stream) { return paths_.data() + static_cast<std::size_t>(stream) * path_stride_; }
   void copy_path(const Ticks* from, Path to) const {
     for (std::size_t i = 0; i < path_rows_; ++i) to[i] = from[i];
   }
@@ -145,10 +148,14 @@ class EventEngine {
   void make_ready(StreamId stream) { ready_[ready_end_++ & ready_mask_] = stream; }
   StreamId next_ready() { return ready_begin_ == ready_end_ ? no_stream : ready_[ready_begin_++ & ready_mask_]; }
   void advance(StreamId stream);
+  void advance_any(StreamId stream, StreamState& self);
   bool wait_through(StreamId stream, StreamState& self, WaitStage stage);
   bool issued(StreamId stream, StreamState& self);
   bool begin_simple(StreamId stream, StreamState& self);
-  void end_simple(StreamId stream, StreamState& self, Ticks alone);
+  void send_simple(StreamId stream, StreamState& self);
+  void expect_end(StreamId stream, StreamState& self, Ticks end);
+  void end_simple(StreamId stream, StreamState& self);
+  void end_shared(const MessageState& message, StreamState& self, Ticks alone);
   bool begin(StreamId stream, StreamState& self);
   bool begin_compute(StreamId stream, StreamState& self);
   bool begin_transfer(StreamId stream, StreamState& self);
@@ -160,11 +167,13 @@ class EventEngine {
   void finish(StreamId stream, StreamState& self);
   bool fetch(StreamId stream, StreamState& self);
   bool fetch_from_next_block(StreamId stream, StreamState& self);
+  void draw(StreamState& self) const;
 
   // Signals.
   SignalState& signal(const StreamState& self, SignalPlace place) {
-    const std::uint32_t index = self.first_signal + place;
-    return signals_[index >= signal_count_ ? index - signal_count_ : index];
+    std::uint32_t index = self.first_signal + place;
+    if (__builtin_expect_with_probability(index >= signal_count_, 0, 0.999)) index -= signal_count_;
+    return signals_[index];
   }
   void raise(StreamId stream, const StreamState& self, SignalPlace place) { raise(self, place, path(stream)); }
   void raise(const StreamState& self, SignalPlace place, const Ticks* path) {
@@ -172,11 +181,13 @@ class EventEngine {
     ++signal.count;
     if (signal.first_waiter >= 0) wake(signal, path);
   }
+  void raise_all(StreamId stream, const StreamState& self);
   void wake(SignalState& signal, const Ticks* path_of_raiser);
 
   Rank wrap(Rank rank, std::int32_t distance) const {
-    const Rank sum = rank + distance;
-    return sum >= ranks_ ? sum - ranks_ : sum;
+    Rank sum = rank + distance;
+    if (__builtin_expect_with_probability(sum >= ranks_, 0, 0.999)) sum -= ranks_;
+    return sum;
   }
   void enter_comm(Rank rank, const CompiledMessage& message) {
     accounts_.clock(wrap(rank, message.source)).enter_comm(now_);
@@ -192,8 +203,8 @@ class EventEngine {
 
   // Events.
   void prefetch() const;
-  StreamId handle(const Event& event);
-  StreamId handle_rare(const Event& event);
+  StreamId handle(EventKind kind, std::int32_t target, std::uint32_t generation);
+  StreamId handle_rare(EventKind kind, std::int32_t target, std::uint32_t generation);
   void end_compute(StreamId stream, StreamState& self);
   void end_startup(StreamId stream, StreamState& self);
   void deliver_only(StreamId stream, StreamState& self);
@@ -328,7 +339,7 @@ class EventEngine {
   std::vector<int> row_of_category_;         // of paths, or one of these two
   std::vector<std::size_t> row_of_account_;  // the last row: not counted
   int contention_row_ = -1, launch_row_ = -1;
-  std::size_t path_rows_ = 0;
+  std::size_t path_rows_ = 0, path_stride_ = 0;
   std::vector<Ticks> paths_;
   std::vector<Ticks> message_path_;
 

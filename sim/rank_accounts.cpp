@@ -28,7 +28,8 @@ void Accounts::close(std::size_t categories, std::size_t phases, SimulationResul
     }
     totals.compute = totals.stream_busy[static_cast<std::size_t>(Stream::compute)];
     totals.comm = clocks_[rank].comm();
-    totals.exposed_comm = clocks_[rank].exposed_comm();
+    totals.exposed_comm =
+        clocks_[rank].any() - totals.compute;  // compute is in order, so that it never overlaps itself
     totals.idle = result.end - totals.compute - totals.exposed_comm;
     for (std::size_t p = 0; p < phases; ++p) {
       result.phases[p].compute_busy += to_seconds(phase_busy[p * 2]);

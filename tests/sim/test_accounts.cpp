@@ -1,7 +1,10 @@
 // Time accounts, link totals and the critical path: what adds up to what.
+#include <algorithm>
+#include <array>
 #include <numeric>
 #include <random>
 
+#include "sim/rank_accounts.hpp"
 #include "sim/simulate.hpp"
 #include "tests/catch.hpp"
 #include "tests/sim/programs.hpp"
@@ -188,5 +191,29 @@ TEST_CASE("Sums over ranks do not wrap around where the times of each do not") {
   for (const Engine engine : {Engine::event, Engine::automatic}) {
     const SimulationResult result = simulate(program, star(200, gigabytes_per_second(1)), {.engine = engine});
     CHECK_THAT(result.phases[0].compute_busy.si(), WithinRel(200 * 86'400.0, 1e-12));
+  }
+}
+
+TEST_CASE("What covers time counts it once, whether the end is known at the begin or not") {
+  std::mt19937 random(5);
+  for (int turn = 0; turn < 200; ++turn) {
+    constexpr Ticks length = 60;
+    std::array<bool, length> is_covered{};
+    std::array<int, length + 1> leaves{};  // of open stretches, by time
+    Cover cover;
+    for (Ticks now = 0; now <= length; ++now) {
+      for (int& left = leaves[static_cast<std::size_t>(now)]; left > 0; --left) cover.leave(now);
+      if (now == length || random() % 4 != 0) continue;
+      const Ticks end = std::min<Ticks>(length, now + static_cast<Ticks>(random() % 9));
+      for (Ticks t = now; t < end; ++t) is_covered[static_cast<std::size_t>(t)] = true;
+      if (random() % 2 == 0) {
+        cover.add(now, end);
+      } else {
+        cover.enter(now);
+        if (end == now) cover.leave(now);
+        if (end > now) ++leaves[static_cast<std::size_t>(end)];
+      }
+    }
+    CHECK(cover.sum() == std::count(is_covered.begin(), is_covered.end(), true));
   }
 }
