@@ -309,6 +309,25 @@ TEST_CASE("A deadlock names the ops, the signals, and the counts they have and w
                             "times, wanted are 1"));
 }
 
+TEST_CASE("Ops that wait for each other in a circle are named, by any engine") {
+  ListProgram program(2, {"done"});
+  for (const Rank rank : {0, 1}) {
+    Op op = compute_op(10);
+    op.wait_for({1 - rank, 0}, 1);
+    op.finished[0] = {rank, 0};
+    program.add(rank, op);
+  }
+  const Cluster cluster = star(2, gigabytes_per_second(1));
+  for (const Engine engine : {Engine::automatic, Engine::event}) {
+    CHECK_THROWS_WITH(simulate(program, cluster, {.engine = engine}),
+                      ContainsSubstring("rank 0 compute \"op 0\" waits for signal done of rank 1") &&
+                          ContainsSubstring("rank 1 compute \"op 0\" waits for signal done of rank 0"));
+  }
+  for (const Engine engine : {Engine::dependency, Engine::lumped}) {
+    CHECK_THROWS_WITH(simulate(program, cluster, {.engine = engine}), ContainsSubstring("use --engine auto"));
+  }
+}
+
 TEST_CASE("Of many waiting ops a deadlock names a dozen") {
   ListProgram program(20, {"never"});
   for (Rank rank = 0; rank < 20; ++rank) {
@@ -345,9 +364,11 @@ TEST_CASE("Time beyond 2^63 ticks is an error that names the op") {
   CHECK(end_of(ListProgram(1).add(0, compute_op(half)).add(0, compute_op(half)), cluster) == 2 * half);
   const ListProgram huge = ListProgram(2).add(0, transfer_op(Stream::copy_out), {{0, 1, bytes(1e30), {}}});
   CHECK_THROWS_AS(simulate(huge, cluster), std::overflow_error);
+  CHECK_THROWS_WITH(simulate(huge, cluster), ContainsSubstring("rank 0 copy_out \"op 0\""));
   Op op = compute_op(1);
   op.launch = half + 1;
   CHECK_THROWS_AS(simulate(ListProgram(1).add(0, op).add(0, op), cluster), std::overflow_error);
+  CHECK_THROWS_WITH(simulate(ListProgram(1).add(0, op).add(0, op), cluster), ContainsSubstring("\"op 1\" is issued"));
 }
 
 TEST_CASE("Programs that make no sense are refused, naming the op") {

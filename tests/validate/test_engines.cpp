@@ -1,10 +1,13 @@
 // The engines agree, and what programs claim to repeat is a repetition.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <map>
 #include <stdexcept>
 #include <string>
 
+#include "scenarios/scenario.hpp"
+#include "scenarios/step_scenario.hpp"
 #include "sim/block_store.hpp"
 #include "tests/catch.hpp"
 #include "tests/sim/same_result.hpp"
@@ -64,6 +67,22 @@ AttentionProgram without_contention(NamedCase named) {
   return tiled_program(named);
 }
 
+/// Adds to `accepted` how often an engine other than the event engine took the program.
+void check_engines(const Program& program, const Cluster& cluster, const Perturbation* perturbation,
+                   std::map<Engine, int>& accepted) {
+  const SimulationResult events = simulate(program, cluster, {.engine = Engine::event, .perturbation = perturbation});
+  for (const Engine engine : {Engine::dependency, Engine::lumped}) {
+    try {
+      const SimulationResult other = simulate(program, cluster, {.engine = engine, .perturbation = perturbation});
+      CHECK(other.engine == engine);
+      check_same(events, other);
+      ++accepted[engine];
+    } catch (const std::invalid_argument& refused) {
+      CHECK_THAT(refused.what(), ContainsSubstring("use --engine auto"));
+    }
+  }
+}
+
 Cluster unlimited_gpus(const NamedCase& named) {
   const Cluster limited = cluster_of(named.topology, 1);
   return limited.with_gpu({0, BytesPerSecond::from_si(0)});
@@ -115,6 +134,32 @@ TEST_CASE("The engines agree to the tick, in every account, wherever they apply"
     }
   }
   CHECK(by_dependencies >= 20);
+}
+
+TEST_CASE("The engines agree to the tick on every example and step, with and without what slows ops down") {
+  std::map<Engine, int> accepted;
+  for (const char* folder : {"/scenarios/examples", "/scenarios/steps"}) {
+    for (const auto& entry : std::filesystem::directory_iterator(std::string(ORRERY_SOURCE_DIR) + folder)) {
+      INFO(entry.path());
+      Scenario scenario = load_scenario(entry.path());
+      const Perturbation noise(scenario.ranks(), {Noise::normal, 0.05, 7}, {{1, 0.8}});
+      for (const bool contention : {true, false}) {
+        if (!contention) {
+          scenario.implementation.sms = constant(0);
+          scenario.cluster = scenario.cluster.with_gpu({0, BytesPerSecond::from_si(0)});
+        }
+        for (const Perturbation* perturbation : {static_cast<const Perturbation*>(nullptr), &noise}) {
+          if (scenario.whole_step) {
+            check_engines(build_step(scenario), scenario.cluster, perturbation, accepted);
+          } else {
+            check_engines(build_program(scenario), scenario.cluster, perturbation, accepted);
+          }
+        }
+      }
+    }
+  }
+  CHECK(accepted[Engine::dependency] >= 20);
+  CHECK(accepted[Engine::lumped] >= 3);
 }
 
 TEST_CASE("Ranks that are alike and layers that repeat are worked off once") {
