@@ -28,7 +28,7 @@ DependencyEngine::DependencyEngine(BlockStore& blocks, const Cluster& cluster, c
       has_launches_(survey.has_launches),
       // Where layers repeat themselves exactly, jumping over them is faster still.
       in_lock_step_(may_lock_step && !has_launches_ && static_cast<Rank>(n_) == blocks.ranks() &&
-                    (perturbation != nullptr || program_.shapes() == program_.blocks())),
+                    ((perturbation != nullptr && perturbation->noisy()) || program_.shapes() == program_.blocks())),
       row_of_category_(program_.categories().size(), 0),
       signals_(program_.signals().size()),
       depths_(depths),

@@ -120,8 +120,9 @@ void DependencyEngine::take_duration(const Task& task, Rows& time) {
   }
   buffer_.resize(n);
   task.columns.each_piece([&](std::size_t i, std::size_t column, std::size_t some) {
-    perturbation_->durations(op.duration, static_cast<Rank>(column), task.block->number, op.index, buffer_.data() + i,
-                             some);
+    // A piece of more than one column has one for each rank.
+    perturbation_->durations(op.duration, columns_.representative(column), task.block->number, op.index,
+                             buffer_.data() + i, some);
   });
   ticks::add_into(time.row(0), buffer_.data(), n);
   if (share != nullptr) ticks::add_into(share, buffer_.data(), n);

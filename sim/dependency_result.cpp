@@ -46,7 +46,8 @@ DependencyEngine::Snapshot DependencyEngine::take_snapshot(std::int64_t number) 
 /// lie so far back that nothing can be waiting for it.
 void DependencyEngine::try_to_jump(std::int64_t& number) {
   const std::int64_t blocks = blocks_.blocks();
-  if (perturbation_ != nullptr || !stalled_.empty() || program_.shapes() == blocks || number == 0) return;
+  const bool noisy = perturbation_ != nullptr && perturbation_->noisy();
+  if (noisy || !stalled_.empty() || program_.shapes() == blocks || number == 0) return;
   const std::int64_t shape = program_.shape(number);
   if (shape == program_.shape(number - 1) + 1) return;  // in the middle of something
   const auto known = snapshots_.find(shape);

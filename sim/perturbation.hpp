@@ -46,6 +46,8 @@ class Perturbation {
   }
 
   bool noisy() const { return noisy_; }
+  /// Of the durations of its ops, but for noise.
+  double factor(Rank rank) const { return factor_of_rank_[static_cast<std::size_t>(rank)]; }
 
   Ticks duration(Ticks duration, Rank rank, std::int64_t block, std::int32_t index) const {
     const double factor = factor_of_rank_[static_cast<std::size_t>(rank)] * noise(rank, block, index);

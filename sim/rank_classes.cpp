@@ -115,10 +115,13 @@ void colour_by_routes(BlockStore& blocks, Colours& colours, const UsedRoutes& us
 
 }  // namespace
 
-std::optional<Columns> rank_classes(BlockStore& blocks, const Survey& survey) {
+std::optional<Columns> rank_classes(BlockStore& blocks, const Survey& survey, const Perturbation* perturbation) {
   const auto ranks = static_cast<std::size_t>(blocks.ranks());
   const std::size_t most = ranks / 2;
   Colours colours(ranks);
+  for (std::size_t rank = 0; perturbation != nullptr && rank < ranks; ++rank) {
+    colours[rank] = std::bit_cast<std::uint64_t>(perturbation->factor(static_cast<Rank>(rank)));
+  }
   UsedRoutes used;
   if (!colour_by_ops(blocks, colours, used, most)) return std::nullopt;
   colour_by_routes(blocks, colours, used);

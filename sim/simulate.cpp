@@ -89,7 +89,8 @@ SimulationResult simulate(const Program& program, const Cluster& cluster, const 
       if (reason.empty()) {
         std::optional<Columns> classes;
         if (options.engine != Engine::dependency) {
-          if (options.perturbation == nullptr) classes = rank_classes(blocks, overview);
+          const bool noisy = options.perturbation != nullptr && options.perturbation->noisy();
+          if (!noisy) classes = rank_classes(blocks, overview, options.perturbation);
           if (!classes) unlike = unlikeness(options.perturbation);
           if (!classes && options.engine == Engine::lumped) refuse(options.engine, unlike);
         }

@@ -126,3 +126,16 @@ TEST_CASE("Tiles of ranks that run ahead of each other give what the event engin
     }
   }
 }
+
+TEST_CASE("Slow ranks that repeat themselves round a ring leave few classes of ranks") {
+  constexpr Rank ranks = 64, apart = 16;
+  const EvenRing program(ranks, 30, apart, false);
+  const Cluster cluster = with_lines_between(ranks, apart, 1);
+  const Perturbation slow(ranks, {}, {{3, 0.5}, {3 + apart, 0.5}, {3 + 2 * apart, 0.5}, {3 + 3 * apart, 0.5}});
+  const SimulationResult events = simulate(program, cluster, {.engine = Engine::event, .perturbation = &slow});
+  const SimulationResult automatic = simulate(program, cluster, {.perturbation = &slow});
+  CHECK(automatic.engine == Engine::lumped);
+  check_same(events, automatic);
+  const Perturbation one(ranks, {}, {{3, 0.5}});
+  CHECK(simulate(program, cluster, {.perturbation = &one}).engine_reason == "slow ranks set them apart");
+}

@@ -163,7 +163,7 @@ TEST_CASE("The engines agree to the tick on every example and step, with and wit
 }
 
 TEST_CASE("Ranks that are alike and layers that repeat are worked off once") {
-  int lumped = 0, repeating = 0;
+  int lumped = 0, repeating = 0, slow_but_repeating = 0;
   for (NamedCase named : cases()) {
     IdealCase& c = named.scenario;
     c.causal = false;
@@ -184,8 +184,13 @@ TEST_CASE("Ranks that are alike and layers that repeat are worked off once") {
     ++lumped;
     const std::uint64_t ops = static_cast<std::uint64_t>(program.ranks()) * ops_of_rank_0(program);
     CHECK(automatic.events * 2 <= ops);
+    const Perturbation slow(program.ranks(), {}, {{0, 0.8}});
+    const SimulationResult one_slow = simulate(program, cluster, {.perturbation = &slow});
+    check_same(simulate(program, cluster, {.engine = Engine::event, .perturbation = &slow}), one_slow);
+    slow_but_repeating += one_slow.events * 2 <= ops;
     repeating += automatic.events * 16 <= ops;  // half of the ranks, and in each direction an eighth of the layers
   }
   CHECK(lumped >= 10);
   CHECK(repeating >= 5);
+  CHECK(slow_but_repeating >= 5);
 }
