@@ -56,10 +56,10 @@ std::string left_out(const std::vector<Prediction>& rows) {
   return text;
 }
 
-std::string ordering_text(const OrderingSummary& all, bool summary_only) {
+std::string ordering_text(const OrderingSummary& all) {
   if (all.pairs == 0) return "";
   std::string text = fmt::format("orderings of two methods: {} of {} right\n", all.right, all.pairs);
-  for (const std::string& wrong : all.wrong) text += summary_only ? "" : fmt::format("wrong: {}\n", wrong);
+  for (const std::string& wrong : all.wrong) text += fmt::format("wrong: {}\n", wrong);
   return text;
 }
 
@@ -87,7 +87,7 @@ std::string text_of(const std::vector<Prediction>& rows, const std::vector<Error
         fmt::format("{:42} {:5} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:8.0f}%\n", g.group, g.rows, 100 * g.mean_abs_rel,
                     100 * g.median_abs_rel, 100 * g.p90_abs_rel, 100 * g.max_abs_rel, 100 * g.interval_coverage);
   }
-  text += ordering_text(orderings(rows), summary_only) + left_out(rows);
+  text += ordering_text(orderings(rows)) + left_out(rows);
   return text;
 }
 
