@@ -1,6 +1,7 @@
 #include "validate/runs.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -59,6 +60,36 @@ const ScheduleKind* schedule_named(const std::string& name) {
   const auto kinds = schedules();
   const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const ScheduleKind& k) { return k.name == name; });
   return found == kinds.end() ? nullptr : &*found;
+}
+
+Index whole_number(const MeasuredTable& table, std::size_t row, const char* column) {
+  const double value = table.number(row, column);
+  if (!(value >= 1 && value <= 1e12) || value != std::floor(value)) {
+    throw table.error(row, fmt::format("{} = {} is not a whole number from 1 to 10^12", column, value));
+  }
+  return static_cast<Index>(value);
+}
+
+/// As named; empty: the preset's first. A library may have a word of its own, which is then part of the preset's name.
+const ScheduleKind* schedule_of(const MeasuredTable& table, std::size_t row, const Implementation& implementation) {
+  const std::string& name = table.text(row, "schedule");
+  if (const ScheduleKind* named = schedule_named(name)) return named;
+  if (!name.empty() && !implementation.name.ends_with("_" + name)) {
+    throw table.error(row, fmt::format("schedule = \"{}\" is unknown to {}, write one of {}", name, implementation.name,
+                                       fmt::join(implementation.schedules, ", ")));
+  }
+  return schedule_named(implementation.schedules.front());
+}
+
+std::string layout_of_row(const MeasuredTable& table, std::size_t row, const Implementation& implementation) {
+  const std::string& name = table.text(row, "layout");
+  if (name.empty()) return implementation.layouts.front();
+  const auto& all = layouts();
+  if (std::none_of(all.begin(), all.end(), [&](const Layout& layout) { return layout.name == name; })) {
+    throw table.error(
+        row, fmt::format("layout = \"{}\" is unknown, write one of {}", name, fmt::join(implementation.layouts, ", ")));
+  }
+  return name;
 }
 
 /// GPUs of one node on a switch, or of several such nodes on a network of full bisection.
@@ -215,7 +246,7 @@ Profile profile_of(const MeasuredTable& table, const std::string& profile) {
 
 Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profile) {
   Scenario s;
-  const auto count = [&](const char* column) { return static_cast<Index>(table.number(row, column)); };
+  const auto count = [&](const char* column) { return whole_number(table, row, column); };
   s.file = table.file();
   s.name = table.place(row);
   s.model.layers = 1;
@@ -223,6 +254,10 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   s.model.kv_heads = count("kv_heads");
   s.model.head_dim = count("head_dim");
   s.model.hidden = s.model.heads * s.model.head_dim;
+  if (s.model.heads % s.model.kv_heads != 0) {
+    throw table.error(row,
+                      fmt::format("{} query heads do not share {} key heads evenly", s.model.heads, s.model.kv_heads));
+  }
   s.tokens = count("seq_len");
   s.dtype = "bf16";
   s.layers = 1;
@@ -230,10 +265,8 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   s.primitives = {table.optional_number(row, "window") ? window_of(table, row) : Primitive{}};
   if (table.text(row, "regime") == "burst") s.regime = Regime::burst;
   s.implementation = load_implementation(preset_of(table, row));
-  // The schedule of a preset that has only one need not be named, and a library may have another name for it.
-  const ScheduleKind* named = schedule_named(table.text(row, "schedule"));
-  s.schedule = named != nullptr ? named : schedule_named(s.implementation.schedules.front());
-  s.layout = table.text(row, "layout").empty() ? s.implementation.layouts.front() : table.text(row, "layout");
+  s.schedule = schedule_of(table, row, s.implementation);
+  s.layout = layout_of_row(table, row, s.implementation);
   const auto ranks = static_cast<int>(count("n_gpu"));
   s.degrees.context = ranks;
   s.members = s.schedule->head_exchange == ScheduleKind::HeadExchange::all_ranks
@@ -265,7 +298,9 @@ std::vector<Prediction> predict_all(const MeasuredTable& table, const ProfileOfR
     p.many_gpus = true;
     p.row = row;
     p.place = table.place(row);
-    p.measured = Seconds::from_si(table.optional_number(row, "time_ms").value_or(0) * 1e-3);
+    const std::optional<double> time_ms = table.optional_number(row, "time_ms");
+    if (time_ms && !(*time_ms > 0)) throw table.error(row, fmt::format("time_ms = {} is not positive", *time_ms));
+    p.measured = Seconds::from_si(time_ms.value_or(0) * 1e-3);
     p.tolerance = table.optional_number(row, "tolerance");
     if (const std::string error = table.header("reading_error"); !error.empty()) {
       p.setting = setting_of(table, row);

@@ -33,7 +33,7 @@ TEST_CASE("attention blocks of an H200 that were held out are predicted within t
   CHECK(groups["h200_sxm: attention forward"].median_abs_rel < 0.015);
   CHECK(groups["h200_sxm: attention forward"].p90_abs_rel < 0.04);
   CHECK(groups["h200_sxm: attention backward"].median_abs_rel < 0.016);
-  CHECK(groups["h200_sxm: attention backward"].p90_abs_rel < 0.05);
+  CHECK(groups["h200_sxm: attention backward"].p90_abs_rel < 0.045);
   CHECK(std::count_if(rows.begin(), rows.end(), [](const Prediction& p) { return p.fitted; }) * 10 <=
         static_cast<std::ptrdiff_t>(rows.size()) * 4);
 }
@@ -50,6 +50,43 @@ TEST_CASE("our own ring on two H200 is predicted from kernels and links alone: m
   CHECK(groups.front().group == "h200_sxm_x2: orrery_ring copy_engine");
   CHECK(groups.front().mean_abs_rel < 0.04);
   CHECK(groups.front().max_abs_rel < 0.10);
+}
+
+TEST_CASE("rings over NCCL, whose hops kernels slow: mean 4 % on two H200s, 7 % on four H100s") {
+  const auto mean_of = [](const std::string& folder) {
+    for (const ErrorSummary& group : summarize(predict(folder + "/ring.csv"))) {
+      if (group.group == folder + ": orrery_ring nccl") return group.mean_abs_rel;
+    }
+    return 1.0;
+  };
+  CHECK(mean_of("h200_sxm_x2") < 0.04);
+  CHECK(mean_of("h100_sxm_x4") < 0.07);
+}
+
+TEST_CASE("a row of a run that makes no sense is an error that names its line and the column") {
+  const std::string good = "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1";
+  const auto with = [&](const std::string& old, const std::string& replacement) {
+    std::string row = good;
+    return row.replace(row.find(old), old.size(), replacement);
+  };
+  const auto predict_row = [](const std::string& row) {
+    return predict_runs(MeasuredTable::parse(columns + row + "\n", "mine.csv"), "");
+  };
+  CHECK(predict_row(good).size() == 1);
+  const std::pair<std::string, std::string> bad[] = {{with("contiguous", "contigous"), "layout"},
+                                                     {with(",ring,", ",rong,"), "schedule"},
+                                                     {with("1.1", "-3"), "time_ms"},
+                                                     {with("1.1", "0"), "time_ms"},
+                                                     {with("1.1", "nan"), "time_ms"},
+                                                     {with("nvlink4,2", "nvlink4,2.5"), "n_gpu"},
+                                                     {with("8192", "1e30"), "seq_len"},
+                                                     {with("32,32", "32,5"), "key heads"},
+                                                     {with("forward", "fwd"), "pass"},
+                                                     {with("orrery_ring", "orrery_rong"), "implementation"}};
+  for (const auto& [row, named] : bad) {
+    INFO(row);
+    CHECK_THROWS_WITH(predict_row(row), ContainsSubstring("mine.csv:2") && ContainsSubstring(named));
+  }
 }
 
 TEST_CASE("intervals of rings cover what they promise, on runs that did not set their width") {
