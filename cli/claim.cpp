@@ -81,7 +81,7 @@ void print_gpus(const GpusClaim& claim) {
       "           holds, ring: ZeRO-3 and context parallelism alone, layers computed again, any number of GPUs\n"
       "           holds: the best of all plans; powers of two, as in the columns after it\n\n",
       p.model.name, p.pass == StepPass::training ? "training" : "prefill", p.batch, p.dtype, p.gpus.front().gpu.name,
-      p.gpus.front().profile.name, p.node_size, p.network.name, p.max_gpus, claim.k, claim.period);
+      p.gpus.front().profile.name, p.node_sizes.front(), p.network.name, p.max_gpus, claim.k, claim.period);
   std::string heads = fmt::format("{:>10} | {:<21} | {:<21}", "", "holds, ring", "holds");
   std::string names = fmt::format("{:>10}", "tokens");
   for (const double target : claim.tokens_per_s)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -23,7 +24,8 @@ struct SizeArguments {
   std::string model, context, pass, gpus = "h100_sxm,h200_sxm,b200_sxm", target, objective = "time";
   std::string attention = "full", prices, network = "infiniband_ndr", implementation = "ideal", profile = "peak";
   std::string dtype = "bf16", format = "text";
-  int max_gpus = 1024, node_size = 8, keep = 5;
+  int max_gpus = 1024, keep = 5;
+  std::string node_sizes = "4,8", layouts = "zigzag,contiguous";
   std::int64_t batch = 1;
 };
 
@@ -58,6 +60,29 @@ std::map<std::string, std::string> pairs_of(const std::string& text, const std::
     pairs[part.substr(0, equals)] = part.substr(equals + 1);
   }
   return pairs;
+}
+
+std::vector<int> node_sizes_of(const std::string& text) {
+  std::vector<int> sizes;
+  for (const std::string& part : split(text, ',')) {
+    const double size = number(part, "--node-size");
+    if (size > 1024 || size != std::floor(size))
+      throw std::runtime_error(fmt::format("--node-size {} is not a whole number of 1 to 1024, write e.g. 4,8", part));
+    sizes.push_back(static_cast<int>(size));
+  }
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  return sizes;
+}
+
+std::vector<std::string> layouts_of(const std::string& text) {
+  std::vector<std::string> names = split(text, ',');
+  for (const std::string& name : names) {
+    if (name != "zigzag" && name != "contiguous" && name != "striped")
+      throw std::runtime_error(fmt::format(
+          "--layout \"{}\" is not one that a ring is searched with, write some of zigzag, contiguous, striped", name));
+  }
+  return names;
 }
 
 std::vector<Primitive> pattern_of(const std::string& text) {
@@ -101,7 +126,8 @@ SizeProblem problem_of(const SizeArguments& a) {
   p.dtype = p.fp8_matrices ? "bf16" : a.dtype;
   p.primitives = pattern_of(a.attention);
   p.network = load_link(a.network);
-  p.node_size = a.node_size;
+  p.node_sizes = node_sizes_of(a.node_sizes);
+  p.layouts = layouts_of(a.layouts);
   p.max_gpus = a.max_gpus;
   p.implementation = load_implementation(a.implementation);
   auto prices = pairs_of(a.prices, "--price");
@@ -195,7 +221,9 @@ void add_size(CLI::App& app) {
   command->add_option("--max-gpus", a->max_gpus, "No cluster is larger")
       ->check(CLI::Range(1, 65536))
       ->capture_default_str();
-  command->add_option("--node-size", a->node_size, "GPUs of a node")->check(CLI::Range(1, 1024))->capture_default_str();
+  command->add_option("--node-size", a->node_sizes, "GPUs of a node, sizes to choose from")->capture_default_str();
+  command->add_option("--layout", a->layouts, "Of a causal ring's tokens, to choose from: zigzag, contiguous, striped")
+      ->capture_default_str();
   command->add_option("--network", a->network, "Link between nodes, of every GPU")->capture_default_str();
   command->add_option("--target", a->target, "step=10s, tokens/s=1e6 or mfu=0.4");
   command->add_option("--objective", a->objective, "time, cost, energy or gpus")

@@ -11,6 +11,7 @@ nlohmann::ordered_json to_json(const SizeProblem& problem, const Sized& s) {
   const Degrees& d = s.candidate.degrees;
   return {{"gpu", problem.gpus[static_cast<std::size_t>(s.candidate.gpu)].gpu.name},
           {"gpus", s.gpus},
+          {"node_size", s.candidate.node_size},
           {"step_time_s", s.step.time.si()},
           {"bound_s", s.bound.time.si()},
           {"cost", s.cost},
@@ -21,6 +22,7 @@ nlohmann::ordered_json to_json(const SizeProblem& problem, const Sized& s) {
           {"tensor", d.tensor},
           {"pipeline", d.pipeline},
           {"context", d.context},
+          {"virtual_stages", d.virtual_stages},
           {"schedule", s.candidate.schedule->name},
           {"groups", s.candidate.groups},
           {"members", s.candidate.members},

@@ -16,6 +16,9 @@ std::string describe(const SizeProblem& problem, const Candidate& c) {
     text += fmt::format(" ({}{}, {})", c.schedule->name,
                         c.members > 1 && c.groups > 1 ? fmt::format(" {} x {}", c.groups, c.members) : "", c.layout);
   }
+  if (d.ranks() > c.node_size) text += fmt::format(", nodes of {}", c.node_size);
+  if (d.pipeline > 1 || c.microbatches > 1) text += fmt::format(", {} microbatches", c.microbatches);
+  if (d.virtual_stages > 1) text += fmt::format(" of {} chunks a stage", d.virtual_stages);
   if (problem.pass == StepPass::training)
     text += fmt::format(", ZeRO-{}, recompute {}", d.zero, recompute_names()[static_cast<std::size_t>(c.recompute)]);
   return text;
@@ -46,7 +49,7 @@ void print_size_text(const SizeReport& report) {
   fmt::print("{} at {} tokens, {}, batch {}, {} attention, up to {} GPUs\n", problem.model.name, problem.tokens,
              report.pass, problem.batch, report.attention, problem.max_gpus);
   fmt::print("assumed    nodes of {} around a switch, {} at full bisection, implementation {}, fused loss\n",
-             problem.node_size, problem.network.name, problem.implementation.name);
+             fmt::join(problem.node_sizes, " or "), problem.network.name, problem.implementation.name);
   std::string profiles;
   for (const GpuOption& g : problem.gpus)
     profiles += fmt::format("{}{} {}", profiles.empty() ? "" : ", ", g.gpu.name, g.profile.name);

@@ -6,8 +6,17 @@ namespace orrery {
 namespace {
 
 /// Ranks that one rank's neighbours on an axis are apart, in nodes.
-bool leaves_node(const SizeProblem& problem, int ranks) {
-  return ranks > problem.node_size;
+bool leaves_node(const Candidate& c, int ranks) {
+  return ranks > c.node_size;
+}
+
+/// Pairs that the busiest rank of a ring attends, over the mean: the last tokens see all the others.
+double imbalance(const SizeProblem& problem, const Candidate& c) {
+  const bool full = problem.primitives.size() == 1 && problem.primitives.front().kind == Primitive::Kind::full;
+  if (!full || !problem.causal || c.layout != "contiguous" || problem.pass == StepPass::decode) return 1;
+  const auto n = static_cast<double>(problem.tokens);
+  const double own = n / c.groups;
+  return own * (2 * n - own + 1) / (n * (n + 1)) * c.groups;
 }
 
 BytesPerSecond rate(const SizeProblem& problem, const GpuOption& gpu, bool between_nodes) {
@@ -17,7 +26,7 @@ BytesPerSecond rate(const SizeProblem& problem, const GpuOption& gpu, bool betwe
 
 }  // namespace
 
-// A rank computes at least its share of the matrices and, on the mean of the context ranks, of the attended pairs. Rows
+// A rank computes at least its share of the matrices and, if it is the busiest, of the attended pairs. Rows
 // are gathered and sums scattered in turn with the matrices of a forward pass. A full pipeline idles (p - 1) / v of its
 // microbatch. NICs carry all that FSDP shares.
 Bound bound_of(const SizeProblem& problem, const Candidate& c) {
@@ -36,42 +45,51 @@ Bound bound_of(const SizeProblem& problem, const Candidate& c) {
   const double read = measured ? 0 : weights * (problem.fp8_matrices ? 1 : e) / hbm;
   const double dense = std::max(2 * rows * weights / dense_rate, read);
   const double pairs = decode ? in.tokens : problem.pairs;
-  const double attention = 4 * in.sequences * pairs * static_cast<double>(m.heads * m.head_dim) / d.tensor / d.context;
+  const double attention = 4 * in.sequences * pairs * static_cast<double>(m.heads * m.head_dim) / d.tensor / d.context *
+                           imbalance(problem, c);
   double forward = dense, backward = 2 * dense;
   const double hidden = rows * static_cast<double>(m.hidden) * e;
   if (d.tensor > 1) {
-    const double turn =
-        hidden * (d.tensor - 1.0) / d.tensor / rate(problem, option, leaves_node(problem, d.tensor)).si();
-    forward += 4 * turn;
+    const double turn = hidden * (d.tensor - 1.0) / d.tensor / rate(problem, option, leaves_node(c, d.tensor)).si();
+    forward += 3 * turn;  // the last sums of a microbatch travel beside the next one
     backward += 2 * turn;
   }
   if (decode) {
     forward += in.sequences * in.tokens / d.context * 2 * static_cast<double>(m.kv_heads * m.head_dim) /
                std::min<double>(d.tensor, static_cast<double>(m.kv_heads)) * e / hbm;
   } else {
-    // Where blocks go round, the rank at the end of a node sends all but one of them through its NIC.
-    double round = 0;
+    // Where blocks go round, the rank at the end of a node sends all but one of them through its NIC. Members of a
+    // group beyond the KV heads hold copies. In a ring's backward pass gradients go round beside the blocks.
+    double round = 0, round_back = 0;
     if (c.groups > 1 && c.schedule->slots.hold != ScheduleKind::Slots::Hold::fetched) {
-      const bool between = leaves_node(problem, d.tensor * d.context);
-      const double keys =
-          static_cast<double>(m.kv_heads * m.head_dim) / std::min<double>(d.tensor, static_cast<double>(m.kv_heads));
+      const bool between = leaves_node(c, d.tensor * d.context);
+      const Index kv_heads = std::max<Index>(1, std::max<Index>(1, m.kv_heads / d.tensor) / c.members);
+      const double block = 2 * rows * c.members * static_cast<double>(kv_heads * m.head_dim) * e;
       const LinkType& link = between ? problem.network : option.link;
-      round = (c.groups - 1) * (2 * rows * keys * e / rate(problem, option, between).si() + link.latency.si());
+      const double hop = block / rate(problem, option, between).si();
+      const bool ring = c.schedule->slots.hold == ScheduleKind::Slots::Hold::block;
+      // A gather uses all NICs of a node: each takes what one rank of every other node holds.
+      const int hops = ring || !between ? c.groups - 1 : c.degrees.tensor * c.groups / c.node_size - 1;
+      round = hops * (hop + link.latency.si());
+      round_back = round + (ring ? hops * hop : 0);
     }
     // A head exchange gives away all but a rank's share of Q, K, V and O, before and after attention; between nodes at
     // the rate of the NIC what the rank's node cannot take.
     const double rows_of_heads = static_cast<double>(2 * m.heads * m.head_dim) / d.tensor * rows * e;
-    const double in_node = std::clamp(problem.node_size / d.tensor, 1, c.members);
+    const double in_node = std::clamp(c.node_size / d.tensor, 1, c.members);
     const double away = rows_of_heads * (c.members - in_node) / c.members / rate(problem, option, true).si();
     const double near = rows_of_heads * (in_node - 1) / c.members / rate(problem, option, false).si();
     const double exchange = std::max(away, near);
     const Implementation& implementation = problem.implementation;
-    const bool gathers_first = c.schedule->slots.hold == ScheduleKind::Slots::Hold::sequence &&
-                               implementation.gather_attention == GatherAttention::together &&
-                               implementation.gather_kv_heads == 0;
-    const auto beside = [&](double attend) { return gathers_first ? round + attend : std::max(round, attend); };
-    forward += exchange + beside(attention / option.fastest.attention_forward.si());
-    backward += exchange + beside(2.5 * attention / option.fastest.attention_backward.si());
+    // Ranks with less to attend than the busiest have sent their blocks before it asks for them.
+    const bool gathers_first =
+        imbalance(problem, c) == 1 && c.schedule->slots.hold == ScheduleKind::Slots::Hold::sequence &&
+        implementation.gather_attention == GatherAttention::together && implementation.gather_kv_heads == 0;
+    const auto beside = [&](double moved, double attend) {
+      return gathers_first ? moved + attend : std::max(moved, attend);
+    };
+    forward += exchange + beside(round, attention / option.fastest.attention_forward.si());
+    backward += exchange + beside(round_back, 2.5 * attention / option.fastest.attention_backward.si());
   }
   const double layers = static_cast<double>(m.layers) / d.pipeline;
   const bool again = training && c.recompute == Recompute::full;
@@ -84,8 +102,8 @@ Bound bound_of(const SizeProblem& problem, const Candidate& c) {
   if (training && d.replicas() > 1) {
     const double passes = d.zero >= 3 ? 3.0 * c.microbatches : 2.0;
     const int span = d.tensor * d.replicas();
-    const bool between = leaves_node(problem, span);
-    const double local = std::max(1.0, static_cast<double>(problem.node_size) / d.tensor);
+    const bool between = leaves_node(c, span);
+    const double local = std::max(1.0, static_cast<double>(c.node_size) / d.tensor);
     const double share = between ? 1 / std::min(local, static_cast<double>(d.replicas())) : 1.0;
     time = std::max(time, passes * layers * weights * e * (d.replicas() - 1.0) / d.replicas() * share /
                               rate(problem, option, between).si());

@@ -1,6 +1,7 @@
 // What a search for a cluster chooses between.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "scenarios/degrees.hpp"
@@ -11,10 +12,11 @@ namespace orrery {
 
 struct Candidate {
   int gpu = 0;  // of SizeProblem::gpus
+  int node_size = 8;
   Degrees degrees;
   const ScheduleKind* schedule = nullptr;
   int groups = 1, members = 1;
-  const char* layout = "contiguous";
+  std::string_view layout = "contiguous";
   Recompute recompute = Recompute::none;
   int microbatches = 1;
   bool operator==(const Candidate&) const = default;
@@ -22,8 +24,9 @@ struct Candidate {
 
 MemoryInput memory_input(const SizeProblem& problem, const Candidate& candidate);
 
-/// Every candidate: counts of GPUs and degrees that are powers of two and fit the model and the batch, every schedule,
-/// ZeRO-1 and 3, recomputation none and full. No bound is applied here.
+/// Every candidate: counts of GPUs, degrees, chunks of a pipeline stage and sequences of a microbatch that are powers
+/// of two and fit the model and the batch, every node size, schedule and layout that makes a difference, ZeRO-1 and 3,
+/// recomputation none and full. No bound is applied here.
 std::vector<Candidate> candidates_of(const SizeProblem& problem);
 
 }  // namespace orrery

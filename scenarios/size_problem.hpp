@@ -13,8 +13,8 @@
 
 namespace orrery {
 
-/// A GPU with what it is wired by: nodes of `node_size` GPUs on a switch of their fastest link, nodes on a
-/// rail-optimised network of full bisection.
+/// A GPU with what it is wired by: nodes of so many GPUs on a switch of their fastest link, nodes on a rail-optimised
+/// network of full bisection.
 struct GpuOption {
   Gpu gpu;
   Profile profile;
@@ -43,7 +43,9 @@ struct SizeProblem {
   std::vector<Primitive> primitives;  // in all layers
   std::vector<GpuOption> gpus;
   LinkType network;
-  int node_size = 8;
+  std::vector<int> node_sizes = {8};  // to choose from, ascending
+  /// Of a causal ring's tokens, to choose from; what no order balances is laid out contiguously.
+  std::vector<std::string> layouts = {"zigzag", "contiguous"};
   int max_gpus = 4096;
   Implementation implementation;
 

@@ -26,7 +26,7 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, co
   const bool fetches = c.schedule->slots.hold == ScheduleKind::Slots::Hold::fetched;
   result.folds.steps = fetches ? 1 : result.folds.context;
   s.tokens = problem.tokens / result.folds.context;
-  s.batch = problem.pass == StepPass::decode ? problem.batch : static_cast<Index>(c.degrees.data) * size.microbatches;
+  s.batch = problem.pass == StepPass::decode ? problem.batch : problem.batch / c.microbatches * size.microbatches;
   s.dtype = problem.dtype;
   s.backward = problem.pass == StepPass::training;
   s.decode = problem.pass == StepPass::decode;
@@ -50,22 +50,22 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, co
   // Two nodes of replicas show what any number of them does.
   const int replica = c.degrees.tensor * s.degrees.context;
   int& folds = result.folds.data;
-  while (c.degrees.data / folds > 1 && replica * (c.degrees.data / folds) > 2 * problem.node_size) folds *= 2;
+  while (c.degrees.data / folds > 1 && replica * (c.degrees.data / folds) > 2 * c.node_size) folds *= 2;
   const Rank ranks = s.degrees.ranks() / folds;
   const double efficiency = option.profile.link_efficiency.value;
   const GpuResources gpu{static_cast<double>(option.gpu.sms), option.gpu.hbm_bandwidth};
   const LinkSpec link{option.link.bandwidth * efficiency, option.link.latency};
-  s.node_size = std::min(ranks, problem.node_size);
+  s.node_size = std::min(ranks, c.node_size);
   s.links.push_back({"link", option.link});
-  if (ranks <= problem.node_size) {
+  if (ranks <= c.node_size) {
     s.topology = "nvswitch";
     s.cluster = nvswitch(gpu, {ranks, link});
   } else {
-    const Rank nodes = ranks / problem.node_size;
+    const Rank nodes = ranks / c.node_size;
     s.topology = "fat_tree";
     s.links.push_back({"network", problem.network});
     s.cluster = fat_tree(gpu, {nodes,
-                               NvSwitch{problem.node_size, link},
+                               NvSwitch{c.node_size, link},
                                {problem.network.bandwidth * efficiency, problem.network.latency},
                                nodes,
                                1,
@@ -111,7 +111,7 @@ std::optional<Index> farthest(const std::vector<Primitive>& primitives) {
 Repeats groups_of(const SizeProblem& problem, const Candidate& c) {
   const int group = c.degrees.tensor * c.members;
   int few = 4;
-  while (few * group < 2 * problem.node_size) few *= 2;
+  while (few * group < 2 * c.node_size) few *= 2;
   if (c.schedule->slots.hold == ScheduleKind::Slots::Hold::fetched) {
     const std::optional<Index> lag = farthest(problem.primitives);
     const Index own = problem.tokens / c.groups;
@@ -140,8 +140,10 @@ SimulatedStep simulate_candidate(const SizeProblem& problem, const Candidate& c)
   const SampleSize all = whole(problem, c);
   const int stages = c.degrees.pipeline;
   const Repeats layers = Repeats::of(2, 3, all.layers);
-  const Repeats microbatches =
-      stages == 1 ? Repeats::of(1, 2, all.microbatches) : Repeats::of(2 * stages, 2 * stages + 1, all.microbatches);
+  // Interleaved stages take turns in rounds of as many microbatches as there are stages.
+  const int one_more = c.degrees.virtual_stages > 1 ? stages : 1;
+  const Repeats microbatches = stages == 1 ? Repeats::of(1, 2, all.microbatches)
+                                           : Repeats::of(2 * stages, 2 * stages + one_more, all.microbatches);
   const Repeats groups = groups_of(problem, c);
   SimulatedStep step;
   double time = 0;

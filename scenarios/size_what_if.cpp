@@ -55,7 +55,7 @@ class Changes {
       add("links inside nodes of twice the bandwidth",
           [](SizeProblem&, GpuOption& option, Candidate&) { option.link.bandwidth = option.link.bandwidth * 2; });
     }
-    if (sized_.gpus > problem_.node_size) {
+    if (sized_.gpus > sized_.candidate.node_size) {
       add("a network of twice the bandwidth",
           [](SizeProblem& p, GpuOption&, Candidate&) { p.network.bandwidth = p.network.bandwidth * 2; });
     }
@@ -79,7 +79,7 @@ class Changes {
     const Candidate& c = sized_.candidate;
     if (!full() || !problem_.causal || c.groups == 1 || problem_.pass == StepPass::decode) return;
     for (const char* layout : {"contiguous", "zigzag", "striped"}) {
-      if (std::string_view(layout) == c.layout) continue;
+      if (layout == c.layout) continue;
       add(fmt::format("{} instead of {}", layout, c.layout),
           [layout](SizeProblem&, GpuOption&, Candidate& changed) { changed.layout = layout; });
     }

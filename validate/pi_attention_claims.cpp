@@ -146,7 +146,7 @@ GpusClaim read_gpus_claim(const Table& table) {
   const std::string gpu = table.file_name("gpu", "hardware");
   p.gpus.push_back(gpu_option(gpu, p.dtype, table.file_name("profile", "profiles")));
   p.network = load_link(table.file_name("network", "hardware"), table.file());
-  p.node_size = static_cast<int>(table.count("node_size", 1, 1024));
+  p.node_sizes = {static_cast<int>(table.count("node_size", 1, 1024))};
   p.max_gpus = static_cast<int>(table.count("max_gpus", 1, 65536));
   p.implementation = load_implementation(table.file_name("implementation", "implementations"), table.file());
   return claim;
