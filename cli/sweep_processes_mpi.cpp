@@ -1,5 +1,6 @@
 #include <mpi.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "cli/sweep_processes.hpp"
@@ -8,6 +9,8 @@ namespace orrery {
 
 SweepProcesses::SweepProcesses() {
   if (!launched_by_mpi()) return;
+  // Open MPI spins while it waits, and binds a process of two to one core, which its workers need.
+  ::setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
   int provided = 0;  // threads that run cases never call MPI
   MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
