@@ -478,7 +478,7 @@ ORRERY_HOT void EventEngine::prefetch() const {
   const StreamState& state = streams_[soon->target];
   __builtin_prefetch(&accounts_.clock(state.rank));
   __builtin_prefetch(&paths_[soon->target * path_stride_]);
-  const SignalState* const signals = &signals_[state.first_signal];
+  const SignalState* const signals = signals_.data() + state.first_signal;
   for (std::uint32_t i = 0; i < signals_per_rank_; i += 64 / sizeof(SignalState)) __builtin_prefetch(signals + i);
 }
 
