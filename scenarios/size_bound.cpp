@@ -51,8 +51,8 @@ Bound bound_of(const SizeProblem& problem, const Candidate& c) {
   const double hidden = rows * static_cast<double>(m.hidden) * e;
   if (d.tensor > 1) {
     const double turn = hidden * (d.tensor - 1.0) / d.tensor / rate(problem, option, leaves_node(c, d.tensor)).si();
-    // Of four transfers three: with all four the bound of one prefill (contiguous all_gather, tp 2, cp 2, nodes of 2) was
-    // 0.3 % above its simulated time, for a reason not yet traced.
+    // Three of four transfers: with all four the bound of one prefill (contiguous all_gather, tp 2, cp 2, nodes of 2)
+    // was 0.3 % above its simulated time, for a reason not yet traced.
     forward += 3 * turn;
     backward += 2 * turn;
   }
