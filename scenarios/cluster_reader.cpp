@@ -85,7 +85,7 @@ class ClusterReader {
   }
 
   LinkSpec link(const Table& table, std::string_view key) {
-    LinkType type = load_link(table.file_name(key, "hardware"), table.file());
+    LinkType type = table.load(key, "hardware", load_link);
     const LinkSpec spec{type.bandwidth * link_efficiency_, type.latency};
     links_.push_back({std::string(key), std::move(type)});
     return spec;

@@ -306,6 +306,10 @@ std::string Table::file_name(std::string_view key, std::string_view folder) cons
   return found;
 }
 
+NamedFiles& Table::named() const {
+  return *node_->document->named;
+}
+
 InputError Table::error_at(std::string_view key, std::string_view message) const {
   const toml::node* value = node_->value_of(key);
   return value != nullptr ? node_->error(value->source(), message) : error_here(message);

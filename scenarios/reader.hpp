@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "scenarios/data_files.hpp"
+#include "scenarios/named_files.hpp"
 #include "sim/units.hpp"
 
 namespace orrery {
@@ -42,6 +43,13 @@ class Table {
   std::string choice(std::string_view key, std::initializer_list<const char*> allowed) const;
   /// A name that resolve() finds in `folder`, or the path of a file that exists.
   std::string file_name(std::string_view key, std::string_view folder) const;
+  /// read(name, file()) for such a name. Of all tables of a document, only the first to ask runs it; `depends_on`: what
+  /// else it reads.
+  template <class Load>
+  auto load(std::string_view key, std::string_view folder, Load read, std::string_view depends_on = {}) const {
+    const std::string name = string(key);
+    return named().get({folder, name, depends_on}, [&] { return read(file_name(key, folder), file()); });
+  }
 
   std::vector<std::int64_t> counts(std::string_view key) const;
   std::vector<double> numbers(std::string_view key) const;
@@ -81,6 +89,7 @@ class Table {
 
  private:
   explicit Table(std::shared_ptr<Node> node) : node_(std::move(node)) {}
+  NamedFiles& named() const;
   std::shared_ptr<Node> node_;
 };
 

@@ -17,6 +17,7 @@ namespace orrery {
 struct TomlDocument {
   toml::table root;
   std::filesystem::path file;
+  std::shared_ptr<NamedFiles> named = std::make_shared<NamedFiles>();
 };
 
 /// For messages: without control characters, and cut if it is long.

@@ -16,15 +16,8 @@ namespace {
 
 constexpr Index most_tokens = Index{1} << 31;  // pair counts stay below 2^63
 
-/// Loads a file that a key names.
-template <class Load>
-auto load_named(const Table& table, std::string_view key, const char* folder, Load load) {
-  return load(table.file_name(key, folder));
-}
-
 void read_workload(const Table& table, Scenario& s) {
-  s.model =
-      load_named(table, "model", "models", [&](const std::string& name) { return load_model(name, table.file()); });
+  s.model = table.load("model", "models", load_model);
   s.tokens = table.count("tokens", 1, most_tokens);
   s.batch = table.count("batch", 1, 1 << 20);
   s.dtype = table.choice("dtype", {"bf16", "fp16", "fp32"});
@@ -269,8 +262,7 @@ void read_parallelism(const Table& table, Scenario& s) {
   const Layout& layout = chosen_row(table, "layout", layouts());
   s.layout = layout.name;
   if (s.layout == "residue") s.residue_period = table.count("residue_period", 1, most_tokens);
-  s.implementation = load_named(table, "implementation", "implementations",
-                                [&](const std::string& name) { return load_implementation(name, table.file()); });
+  s.implementation = table.load("implementation", "implementations", load_implementation);
   check_implementation(table, s);
   using HeadExchange = ScheduleKind::HeadExchange;
   if (s.schedule->head_exchange == HeadExchange::all_ranks) s.members = ranks;
@@ -294,7 +286,7 @@ void read_parallelism(const Table& table, Scenario& s) {
 }
 
 void read_cluster_table(const Table& table, Scenario& s) {
-  s.gpu = load_named(table, "gpu", "hardware", [&](const std::string& name) { return load_gpu(name, table.file()); });
+  s.gpu = table.load("gpu", "hardware", load_gpu);
   if (!s.gpu.peaks.contains(s.dtype)) {
     throw table.error_at("gpu",
                          fmt::format("{} has no {} peak in its file, use another dtype or GPU", s.gpu.name, s.dtype));
@@ -302,8 +294,10 @@ void read_cluster_table(const Table& table, Scenario& s) {
   if (s.fp8_matrices && !s.gpu.peaks.contains("fp8"))
     throw table.error_at(
         "gpu", fmt::format("{} has no fp8 peak in its file, use another GPU or leave matrix_dtype out", s.gpu.name));
-  s.profile = load_named(table, "profile", "profiles",
-                         [&](const std::string& name) { return load_profile(name, s.gpu.name, table.file()); });
+  const auto load_profile_of_gpu = [&](const std::string& name, const std::filesystem::path& mentioned_in) {
+    return load_profile(name, s.gpu.name, mentioned_in);
+  };
+  s.profile = table.load("profile", "profiles", load_profile_of_gpu, s.gpu.name);
   ClusterDescription description = read_cluster(table, s.ranks(), s.gpu, s.profile.link_efficiency.value);
   s.topology = std::move(description.topology);
   s.links = std::move(description.links);

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "scenarios/report.hpp"
 #include "scenarios/sweep_space.hpp"
@@ -51,23 +52,25 @@ class Folder {
   fs::path path_;
 };
 
-/// CPU time of a sweep on one thread, from start to end of its process, beyond that of the same cases one after the
-/// other. Waiting for the disk is not in it.
+/// CPU time of a sweep on one thread, from start to end of its process, beyond that of the simulations alone: scenarios
+/// are read before. Waiting for the disk is not in it.
 double overhead(const std::string& program, const std::string& file) {
   const Folder folder;
   const std::string results = folder.path() / "r.sqlite";
-  double sweep = 1e9, cases = 1e9;
+  const SweepSpace space(SweepText::read(file));
+  std::vector<Scenario> scenarios;
+  for (std::int64_t n = 1; n <= space.cases(); ++n) scenarios.push_back(read_scenario(space.scenario(n)));
+  double sweep = 1e9, simulations = 1e9;
   for (int i = 0; i < runs; ++i) {
     fs::remove(results);
     double start = cpu_seconds(RUSAGE_CHILDREN);
     shell(program + " sweep " + file + " --threads 1 -o " + results);
     sweep = std::min(sweep, cpu_seconds(RUSAGE_CHILDREN) - start);
     start = cpu_seconds(RUSAGE_SELF);
-    const SweepSpace space(SweepText::read(file));
-    for (std::int64_t n = 1; n <= space.cases(); ++n) predict(read_scenario(space.scenario(n)));
-    cases = std::min(cases, cpu_seconds(RUSAGE_SELF) - start);
+    for (const Scenario& scenario : scenarios) predict(scenario);
+    simulations = std::min(simulations, cpu_seconds(RUSAGE_SELF) - start);
   }
-  return (sweep / cases - 1) * 100;
+  return (sweep / simulations - 1) * 100;
 }
 
 /// Time of one MPI process over that of two, one thread each.

@@ -186,6 +186,32 @@ TEST_CASE("a case that contradicts itself says so at its value and does not stop
              ContainsSubstring("s.toml:3:25: 4096 tokens do not divide"));
 }
 
+TEST_CASE("cases that name the same files read them once and a profile again for each GPU") {
+  NamedFiles files;
+  int reads = 0;
+  const auto read = [&] { return ++reads; };
+  CHECK(files.get({"profiles", "a", "one GPU"}, read) == 1);
+  CHECK(files.get({"profiles", "a", "one GPU"}, read) == 1);
+  CHECK(files.get({"profiles", "a", "another"}, read) == 2);
+  CHECK(files.get({"hardware", "a", "one GPU"}, read) == 3);
+  CHECK(files.get({"profiles", "a", "one GPU"}, [] { return std::string("of another type"); }) == "of another type");
+  CHECK_THROWS(files.get({"profiles", "b", ""}, []() -> int { throw InputError("not found"); }));
+  CHECK(files.get({"profiles", "b", ""}, read) == 4);
+
+  const SweepSpace space = space_of(
+      "[grid]\ncluster.gpu = [\"h200_sxm\", \"h100_sxm\", \"h200_sxm\"]\ncluster.profile = [\"h200_sxm\", \"peak\"]\n");
+  const auto gpu_and_profile = [&](std::int64_t number) {
+    const Scenario s = read_scenario(space.scenario(number));
+    return s.gpu.name + " " + s.profile.name;
+  };
+  for (const std::int64_t first : {1, 5}) {
+    CHECK(gpu_and_profile(first) == "h200_sxm h200_sxm");
+    CHECK(gpu_and_profile(first + 1) == "h200_sxm peak");
+  }
+  CHECK(message_of([&] { gpu_and_profile(3); }).find("this profile is of a h200_sxm") != std::string::npos);
+  CHECK(gpu_and_profile(4) == "h100_sxm peak");
+}
+
 TEST_CASE("a mistake of the base is found before the start") {
   SweepText text{"s.toml", "b.toml", "base = \"b.toml\"\n[grid]\nworkload.tokens = [4096, 8192]\n",
                  read_text_file(base, "TOML")};
