@@ -73,6 +73,19 @@ double first_number(const std::string& text, const std::string& what) {
   return std::stod(match.str());
 }
 
+/// Throws FitError for a time of both passes: their shares are not known.
+void add_single_passes(const MeasuredTable& table, std::vector<MeasuredKernel>& rows) {
+  const std::size_t before = rows.size();
+  add_rows(table, rows);
+  for (std::size_t i = before; i < rows.size(); ++i) {
+    if (!rows[i].both_passes) continue;
+    throw FitError(
+        fmt::format("{}: pass = forward_backward is the time of two kernels (nothing can be fitted on their "
+                    "sum), give the time of each",
+                    rows[i].place));
+  }
+}
+
 Inputs read_inputs(const std::vector<std::string>& files) {
   Inputs inputs;
   Agreed gpu("gpu"), clocks("clocks"), limit("power_limit_w"), driver("driver"), cudnn("cudnn");
@@ -81,7 +94,7 @@ Inputs read_inputs(const std::vector<std::string>& files) {
   std::vector<MeasuredTable> tables;
   for (const std::string& file : files) {
     const MeasuredTable& table = tables.emplace_back(MeasuredTable::read(file));
-    add_rows(table, inputs.rows);
+    add_single_passes(table, inputs.rows);
     names.insert(std::filesystem::path(file).filename().string());
     for (std::size_t i = 0; i < table.rows(); ++i) {
       gpu.add(table.text(i, "gpu"), table.place(i));
@@ -173,7 +186,7 @@ void run_published(const FitOptions& options) {
   std::set<std::string> sources;
   for (const std::string& file : options.files) {
     const MeasuredTable table = MeasuredTable::read(file);
-    add_rows(table, rows);
+    add_single_passes(table, rows);
     for (std::size_t i = 0; i < table.rows(); ++i) gpu.add(table.text(i, "gpu"), table.place(i));
     std::string source = table.header("url").empty() ? table.header("gpu") : table.header("url");
     for (const char* key : {"grade", "how"}) {
@@ -218,7 +231,7 @@ void run(const FitOptions& options) {
   fit_link_efficiency(fit.profile, inputs.files);
   if (!options.other_chip.empty()) {
     std::vector<MeasuredKernel> rows;
-    for (const std::string& file : options.other_chip) add_rows(MeasuredTable::read(file), rows);
+    for (const std::string& file : options.other_chip) add_single_passes(MeasuredTable::read(file), rows);
     fit.profile.kernels->bands.push_back(band_of_other_chip(rows, facts.peaks, fit.profile));
   }
   std::vector<MeasuredTable> runs;

@@ -63,6 +63,10 @@ std::string ordering_text(const OrderingSummary& all) {
   return text;
 }
 
+bool missed(const Prediction& p) {
+  return p.is_measured() && p.has_interval() && !p.within_band();
+}
+
 std::string text_of(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups, bool summary_only) {
   std::string text;
   if (!summary_only) {
@@ -74,18 +78,19 @@ std::string text_of(const std::vector<Prediction>& rows, const std::vector<Error
         continue;
       }
       const std::string deviation = p.is_measured() ? fmt::format("{:+7.1f}%", 100 * p.deviation()) : "";
-      text += fmt::format("{:>10} {:>10} {:>8}  +-{:4.1f}%{} {}{}{}\n", p.is_measured() ? format(p.measured) : "",
-                          format(p.predicted), deviation, 100 * p.band, !p.is_measured() || p.within_band() ? " " : "!",
-                          p.name, p.extrapolated ? " (extrapolated)" : "", p.fitted ? " (fitted)" : "");
+      const std::string band = p.has_interval() ? fmt::format("+-{:4.1f}%", 100 * p.band) : "";
+      text += fmt::format("{:>10} {:>10} {:>8}  {:>8}{} {}{}{}\n", p.is_measured() ? format(p.measured) : "",
+                          format(p.predicted), deviation, band, missed(p) ? "!" : " ", p.name,
+                          p.extrapolated ? " (extrapolated)" : "", p.fitted ? " (fitted)" : "");
     }
     text += "\n";
   }
   text += fmt::format("{:42} {:>5} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "held-out rows", "rows", "mean", "median", "p90",
                       "max", "covered");
   for (const ErrorSummary& g : groups) {
-    text +=
-        fmt::format("{:42} {:5} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:8.0f}%\n", g.group, g.rows, 100 * g.mean_abs_rel,
-                    100 * g.median_abs_rel, 100 * g.p90_abs_rel, 100 * g.max_abs_rel, 100 * g.interval_coverage);
+    const std::string covered = g.interval_coverage ? fmt::format("{:.0f}%", 100 * *g.interval_coverage) : "";
+    text += fmt::format("{:42} {:5} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:>9}\n", g.group, g.rows, 100 * g.mean_abs_rel,
+                        100 * g.median_abs_rel, 100 * g.p90_abs_rel, 100 * g.max_abs_rel, covered);
   }
   text += ordering_text(orderings(rows)) + left_out(rows);
   return text;
@@ -97,7 +102,8 @@ nlohmann::ordered_json json_of(const ErrorSummary& g) {
           {"median_abs_rel", g.median_abs_rel},
           {"p90_abs_rel", g.p90_abs_rel},
           {"max_abs_rel", g.max_abs_rel},
-          {"interval_coverage", g.interval_coverage},
+          {"interval_coverage",
+           g.interval_coverage ? nlohmann::ordered_json(*g.interval_coverage) : nlohmann::ordered_json()},
           {"not_predicted", g.not_predicted}};
 }
 
@@ -112,9 +118,11 @@ std::string json_of(const std::vector<Prediction>& rows, const std::vector<Error
     } else {
       row["predicted_s"] = p.predicted.si();
       if (p.is_measured()) row["deviation_rel"] = p.deviation();
-      row["interval_low_s"] = p.predicted.si() * (1 - p.band);
-      row["interval_high_s"] = p.predicted.si() * (1 + p.band);
-      if (p.is_measured()) row["in_interval"] = p.within_band();
+      if (p.has_interval()) {
+        row["interval_low_s"] = p.predicted.si() * (1 - p.band);
+        row["interval_high_s"] = p.predicted.si() * (1 + p.band);
+        if (p.is_measured()) row["in_interval"] = p.within_band();
+      }
       row["extrapolated"] = p.extrapolated;
       row["fitted"] = p.fitted;
     }
@@ -136,10 +144,13 @@ std::string csv_of(const std::vector<Prediction>& rows) {
     text += fmt::format("{},{},{},{}", p.group, csv_cell(p.name), csv_cell(p.place),
                         measured ? fmt::format("{:.6g}", p.measured.si()) : "");
     if (p.reason.empty()) {
-      text += fmt::format(",{:.6g},{},{:.6g},{:.6g},{},{},{},\n", p.predicted.si(),
-                          measured ? fmt::format("{:.5f}", p.deviation()) : "", p.predicted.si() * (1 - p.band),
-                          p.predicted.si() * (1 + p.band), measured ? fmt::format("{}", p.within_band()) : "",
-                          p.extrapolated, p.fitted);
+      std::string interval = ",,";
+      if (p.has_interval()) {
+        interval = fmt::format("{:.6g},{:.6g},{}", p.predicted.si() * (1 - p.band), p.predicted.si() * (1 + p.band),
+                               measured ? fmt::format("{}", p.within_band()) : "");
+      }
+      text += fmt::format(",{:.6g},{},{},{},{},\n", p.predicted.si(),
+                          measured ? fmt::format("{:.5f}", p.deviation()) : "", interval, p.extrapolated, p.fitted);
     } else {
       text += fmt::format(",,,,,,,,{}\n", csv_cell(p.reason));
     }

@@ -21,8 +21,8 @@ Regime regime_of(const MeasuredTable& table, std::size_t row) {
 MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char* time_column, double unit) {
   MeasuredKernel k;
   k.place = table.place(row);
-  k.time = Seconds::from_si(table.number(row, time_column) * unit);
-  if (!(k.time > Seconds())) throw table.error(row, fmt::format("{} is not positive", time_column));
+  k.row = row;
+  k.time = Seconds::from_si(table.positive(row, time_column) * unit);
   k.regime = regime_of(table, row);
   k.clock_hz = table.optional_number(row, "sm_clock_mhz").value_or(0) * 1e6;
   k.power = Watts::from_si(table.optional_number(row, "power_w").value_or(0));
@@ -32,23 +32,31 @@ MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char*
 MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
   MeasuredKernel k = measured(table, row, "time_ms", 1e-3);
   const std::string& pass = table.text(row, "pass");
-  if (pass != "forward" && pass != "backward") {
-    throw table.error(row, fmt::format("pass = \"{}\" of a kernel is neither forward nor backward", pass));
+  k.both_passes = pass == "forward_backward";
+  if (pass != "forward" && pass != "backward" && !k.both_passes) {
+    throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
   }
   k.kind = MeasuredKernel::Kind::attention;
   k.phase = pass == "backward" ? Phase::backward : Phase::forward;
-  MaskShape mask{table.number(row, "n_q"), table.number(row, "n_k"), table.text(row, "mask"),
-                 table.optional_number(row, "window").value_or(0)};
+  MaskShape mask{table.whole_number(row, "n_q"), table.whole_number(row, "n_k"), table.text(row, "mask"), 0};
   if (mask.mask.empty()) mask.mask = table.boolean(row, "causal") ? "causal" : "full";
+  if (mask.mask != "full" && mask.mask != "causal" && mask.mask != "window") {
+    throw table.error(row, fmt::format("mask = \"{}\" is unknown, write full, causal or window", mask.mask));
+  }
+  if (mask.mask == "window") mask.window = table.whole_number(row, "window");
   const TilePairs pairs = tile_pairs(mask, measured_tile, measured_tile);
   k.attention = {.pairs = pairs.executed,
                  .query_rows = mask.n_q,
                  .key_rows = mask.n_k,
-                 .heads = table.number(row, "heads"),
-                 .kv_heads = table.number(row, "kv_heads"),
-                 .head_dim = table.number(row, "head_dim"),
+                 .heads = table.whole_number(row, "heads"),
+                 .kv_heads = table.whole_number(row, "kv_heads"),
+                 .head_dim = table.whole_number(row, "head_dim"),
                  .masked_pairs = pairs.masked,
                  .window = mask.mask == "window"};
+  if (std::fmod(k.attention.heads, k.attention.kv_heads) != 0) {
+    throw table.error(
+        row, fmt::format("{} query heads do not share {} key heads evenly", k.attention.heads, k.attention.kv_heads));
+  }
   k.group = fmt::format("attention {}", pass);
   k.family = fmt::format("attention {} {}", pass, k.attention.head_dim);
   k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}", pass, mask.mask,
@@ -62,7 +70,8 @@ MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row) {
   MeasuredKernel k = measured(table, row, "time_us", 1e-6);
   k.kind = MeasuredKernel::Kind::gemm;
   k.group = k.family = "gemm";
-  const double tokens = table.number(row, "tokens"), in = table.number(row, "in"), out = table.number(row, "out");
+  const double tokens = table.whole_number(row, "tokens"), in = table.whole_number(row, "in"),
+               out = table.whole_number(row, "out");
   const std::string& pass = table.text(row, "pass");
   k.dense.flops = Flops::from_si(2 * tokens * in * out);
   k.dense.bytes = Bytes::from_si(2 * (tokens * in + tokens * out + in * out));
@@ -78,7 +87,7 @@ MeasuredKernel stream_row(const MeasuredTable& table, std::size_t row) {
   k.kind = MeasuredKernel::Kind::stream;
   k.kernel = k.family = table.text(row, "kernel");
   k.group = table.has("n_q") ? "merge" : "elementwise";
-  k.bytes = Bytes::from_si(table.number(row, "bytes"));
+  k.bytes = Bytes::from_si(table.positive(row, "bytes"));
   k.shape = fmt::format("{} {}", k.kernel, format(k.bytes));
   k.work = k.bytes.si();
   return k;
@@ -95,13 +104,38 @@ MeasuredKernel message_row(const MeasuredTable& table, std::size_t row) {
   if (!channels.empty() && channels != "auto") k.op += fmt::format(" {} channels", channels);
   const double ranks = table.optional_number(row, "ranks").value_or(2);
   if (k.mechanism == "nccl" && ranks > 2) k.op += fmt::format(" {} ranks", ranks);
-  k.bytes = Bytes::from_si(table.number(row, "bytes"));
+  k.bytes = Bytes::from_si(table.positive(row, "bytes"));
   k.family = fmt::format("{} {} {}", k.link, k.mechanism, k.op);
   k.group = fmt::format("{} {} 1 MB", k.mechanism == "nccl" ? "collectives" : "copies",
                         k.bytes.si() < large_message ? "<" : ">=");
   k.shape = fmt::format("{} {}", k.family, format(k.bytes));
   k.work = k.bytes.si();
   return k;
+}
+
+/// One pass of a row of both.
+MeasuredKernel pass_of(MeasuredKernel row, Phase phase) {
+  row.both_passes = false;
+  row.phase = phase;
+  row.group = fmt::format("attention {}", name_of(phase));
+  row.work = attention_flops(row.attention, phase).si();
+  return row;
+}
+
+/// How far off the constants of the other head_dims are for those that were measured, at this row's shape.
+double error_of_other_head_dims(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile) {
+  double worst = 0;
+  for (const AttentionModel& measured : profile.kernels->attention) {
+    if (measured.phase != row.phase) continue;
+    MeasuredKernel known = row;
+    known.attention.head_dim = measured.head_dim;
+    Profile others = profile;
+    std::erase_if(others.kernels->attention,
+                  [&](const AttentionModel& m) { return m.phase == row.phase && m.head_dim == measured.head_dim; });
+    if (others.kernels->attention_of(row.phase, measured.head_dim) == nullptr) continue;
+    worst = std::max(worst, std::abs(predicted_time(known, peaks, others) / predicted_time(known, peaks, profile) - 1));
+  }
+  return worst;
 }
 
 }  // namespace
@@ -150,6 +184,10 @@ void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows) {
 }
 
 Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile) {
+  if (row.both_passes) {
+    return predicted_time(pass_of(row, Phase::forward), peaks, profile) +
+           predicted_time(pass_of(row, Phase::backward), peaks, profile);
+  }
   switch (row.kind) {
     case MeasuredKernel::Kind::attention:
       return attention_cost(row.attention, row.phase, peaks, profile, row.regime).duration;
@@ -162,6 +200,24 @@ Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const P
   }
   const LinkTable* table = profile.kernels ? profile.kernels->link_of(row.link, row.mechanism, row.op) : nullptr;
   return table != nullptr ? table->time(row.bytes) : Seconds();
+}
+
+std::optional<KernelInterval> interval_of(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile) {
+  if (row.both_passes) {
+    const auto forward = interval_of(pass_of(row, Phase::forward), peaks, profile);
+    const auto backward = interval_of(pass_of(row, Phase::backward), peaks, profile);
+    if (!forward || !backward) return std::nullopt;
+    return KernelInterval{std::max(forward->half_width, backward->half_width),
+                          forward->extrapolated || backward->extrapolated};
+  }
+  const ErrorBand* band = profile.kernels ? profile.kernels->band_of(row.group) : nullptr;
+  if (band == nullptr) return std::nullopt;
+  KernelInterval interval{band->inside, row.work < band->least || row.work > band->most};
+  if (interval.extrapolated) interval.half_width = band->outside;
+  if (row.kind != MeasuredKernel::Kind::attention) return interval;
+  const AttentionModel* model = profile.kernels->attention_of(row.phase, row.attention.head_dim);
+  if (model == nullptr || model->head_dim == row.attention.head_dim) return interval;
+  return KernelInterval{band->outside + error_of_other_head_dims(row, peaks, profile), true};
 }
 
 }  // namespace orrery

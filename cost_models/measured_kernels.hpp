@@ -1,6 +1,7 @@
 // Rows of measured files as what they are: kernels of known shape, and messages, with the time each took.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,13 +14,15 @@ namespace orrery {
 struct MeasuredKernel {
   enum class Kind { attention, gemm, stream, message };
   Kind kind = Kind::attention;
-  std::string group;  // of the table of errors
-  std::string shape;  // for people
-  std::string place;  // file:line
+  std::string group;    // of the table of errors
+  std::string shape;    // for people
+  std::string place;    // file:line
+  std::size_t row = 0;  // of its table
   std::string
       family;  // rows that share constants: "attention forward 128", "merge_block", "nvlink4 nccl send_recv", ...
 
   Phase phase = Phase::forward;
+  bool both_passes = false;  // the time is that of forward and backward together; nothing is fitted on such a row
   AttentionShape attention;
   DenseShape dense;
   std::string kernel;               // streams
@@ -55,5 +58,14 @@ void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows);
 
 /// Time of that row by the profile; 0 if the profile has no model of it.
 Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile);
+
+struct KernelInterval {
+  double half_width = 0;  // as a fraction of the prediction
+  bool extrapolated = false;
+};
+
+/// The 90 % interval of predicted_time; nothing if no such kernels were measured. Attention of a head_dim that was not
+/// is as uncertain as the measured head_dims are when predicted from each other.
+std::optional<KernelInterval> interval_of(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile);
 
 }  // namespace orrery

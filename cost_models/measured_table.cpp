@@ -126,6 +126,20 @@ double MeasuredTable::number(std::size_t row, std::string_view column) const {
   return *value;
 }
 
+double MeasuredTable::positive(std::size_t row, std::string_view column) const {
+  const double value = number(row, column);
+  if (!(value > 0)) throw error(row, fmt::format("{} = {} is not positive", column, value));
+  return value;
+}
+
+double MeasuredTable::whole_number(std::size_t row, std::string_view column) const {
+  const double value = number(row, column);
+  if (!(value >= 1 && value <= 1e12) || value != std::floor(value)) {
+    throw error(row, fmt::format("{} = {} is not a whole number from 1 to 10^12", column, value));
+  }
+  return value;
+}
+
 bool MeasuredTable::boolean(std::size_t row, std::string_view column) const {
   const std::string& cell = text(row, column);
   if (cell != "true" && cell != "false") {

@@ -33,6 +33,9 @@ class MeasuredTable {
   const std::string& text(std::size_t row, std::string_view column) const;
   std::optional<double> optional_number(std::size_t row, std::string_view column) const;
   double number(std::size_t row, std::string_view column) const;
+  double positive(std::size_t row, std::string_view column) const;
+  /// From 1 to 10^12.
+  double whole_number(std::size_t row, std::string_view column) const;
   bool boolean(std::size_t row, std::string_view column) const;
   MeasuredFileError error(std::size_t row, std::string_view message) const;
   /// "FILE:LINE"

@@ -7,7 +7,7 @@
 #include "scenarios/hardware.hpp"
 #include "scenarios/preset_files.hpp"
 #include "sim/compute_rates.hpp"
-#include "validate/runs.hpp"
+#include "validate/measured_rows.hpp"
 
 namespace orrery {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "cost_models/kernel_cost.hpp"
 #include "scenarios/hardware.hpp"
-#include "validate/runs.hpp"
+#include "validate/measured_rows.hpp"
 
 namespace orrery {
 namespace {

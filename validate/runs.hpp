@@ -30,7 +30,7 @@ struct Prediction {
   int gpus = 0;
   Seconds measured;           // 0: not yet, the row is only predicted
   Seconds predicted;          // 0: not predicted, see `reason`
-  double band = 0;            // half width of the 90 % interval, as a fraction of the prediction
+  double band = 0;            // half width of the 90 % interval, as a fraction of the prediction; 0: there is none
   double propagated = 0;      // of a run: what of it follows from kernels and messages
   bool extrapolated = false;  // beyond the measured range of the profile
   bool fitted = false;        // a constant of the profile was fitted on this very row
@@ -43,6 +43,7 @@ struct Prediction {
 
   bool is_measured() const { return measured > Seconds(); }
   double deviation() const { return predicted / measured - 1; }
+  bool has_interval() const { return band > 0; }
   bool within_band() const { return std::abs(measured / predicted - 1) <= band; }
 };
 
@@ -50,7 +51,8 @@ struct ErrorSummary {
   std::string group;
   int rows = 0;
   double mean_abs_rel = 0, median_abs_rel = 0, p90_abs_rel = 0, max_abs_rel = 0;
-  double interval_coverage = 0;
+  std::optional<double> interval_coverage =
+      std::nullopt;       // of the rows that have an interval and did not set its width
   int not_predicted = 0;  // further rows
 };
 
@@ -59,12 +61,7 @@ struct ErrorSummary {
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile);
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const Profile& profile);
 
-/// Rows of overlap.csv: the kernel's time beside a transfer from its time alone. Part of predict_runs.
 inline constexpr const char* slow_down_group = "slow-down under overlap";
-std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profile& profile);
-
-/// Rows of power.csv: a kernel in a burst, and launched back to back for seconds. Part of predict_runs.
-std::vector<Prediction> predict_power(const MeasuredTable& table, const Profile& profile);
 
 /// Over rows that were predicted and not fitted on: one for each group in the order of appearance, all runs of several
 /// GPUs if there are others too, and "all" at the end.

@@ -1,0 +1,189 @@
+// Measured runs of attention on several GPUs as scenarios.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "scenarios/data_files.hpp"
+#include "scenarios/layout.hpp"
+#include "scenarios/preset_files.hpp"
+#include "scenarios/schedule.hpp"
+#include "scenarios/step_interval.hpp"
+#include "scenarios/step_power.hpp"
+#include "sim/topologies.hpp"
+#include "validate/measured_rows.hpp"
+
+namespace orrery {
+namespace {
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+/// A row may name a library and, apart from that, how it was told to communicate; presets are named for both.
+std::string preset_of(const MeasuredTable& table, std::size_t row) {
+  const std::string& name = table.text(row, "implementation");
+  const std::vector<std::string> names = known_names("implementations");
+  for (const char* column : {"transport", "schedule"}) {
+    const std::string longer = name + "_" + table.text(row, column);
+    if (contains(names, longer)) return longer;
+  }
+  if (contains(names, name)) return name;
+  std::vector<std::string> longer;
+  for (const std::string& preset : names) {
+    if (preset.starts_with(name + "_")) longer.push_back(preset.substr(name.size() + 1));
+  }
+  if (!name.empty() && !longer.empty()) {
+    throw table.error(row, fmt::format("schedule = \"{}\" does not say how {} communicates, write one of {}",
+                                       table.text(row, "schedule"), name, fmt::join(longer, ", ")));
+  }
+  throw table.error(row, fmt::format("implementation = \"{}\" is no preset, see orrery list implementations", name));
+}
+
+Primitive window_of(const MeasuredTable& table, std::size_t row) {
+  Primitive window;
+  window.kind = Primitive::Kind::window;
+  window.left = static_cast<Index>(table.number(row, "window")) - 1;
+  return window;
+}
+
+const ScheduleKind* schedule_named(const std::string& name) {
+  const auto kinds = schedules();
+  const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const ScheduleKind& k) { return k.name == name; });
+  return found == kinds.end() ? nullptr : &*found;
+}
+
+/// As named; empty: the preset's first. A library may have a word of its own, which is then part of the preset's name.
+const ScheduleKind* schedule_of(const MeasuredTable& table, std::size_t row, const Implementation& implementation) {
+  const std::string& name = table.text(row, "schedule");
+  if (const ScheduleKind* named = schedule_named(name)) return named;
+  if (!name.empty() && !implementation.name.ends_with("_" + name)) {
+    throw table.error(row, fmt::format("schedule = \"{}\" is unknown to {}, write one of {}", name, implementation.name,
+                                       fmt::join(implementation.schedules, ", ")));
+  }
+  return schedule_named(implementation.schedules.front());
+}
+
+std::string layout_of_row(const MeasuredTable& table, std::size_t row, const Implementation& implementation) {
+  const std::string& name = table.text(row, "layout");
+  if (name.empty()) return implementation.layouts.front();
+  const auto& all = layouts();
+  if (std::none_of(all.begin(), all.end(), [&](const Layout& layout) { return layout.name == name; })) {
+    throw table.error(
+        row, fmt::format("layout = \"{}\" is unknown, write one of {}", name, fmt::join(implementation.layouts, ", ")));
+  }
+  return name;
+}
+
+/// GPUs of one node on a switch, or of several such nodes on a network of full bisection.
+void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s) {
+  const auto used = [&](const char* column) {
+    s.links.push_back({column, load_link(table.text(row, column))});
+    const LinkType& type = s.links.back().type;
+    return LinkSpec{type.bandwidth * s.profile.link_efficiency.value, type.latency};
+  };
+  const GpuResources gpu{static_cast<double>(s.gpu.sms), s.gpu.hbm_bandwidth};
+  const LinkSpec link = used("link");
+  const auto nodes = static_cast<int>(table.optional_number(row, "nodes").value_or(1));
+  if (nodes == 1) {
+    s.topology = "nvswitch";
+    s.cluster = nvswitch(gpu, NvSwitch{ranks, link});
+    return;
+  }
+  s.topology = "fat_tree";
+  s.node_size = ranks / nodes;
+  s.cluster = fat_tree(gpu, {.nodes = nodes,
+                             .node = NvSwitch{s.node_size, link},
+                             .network = used("network"),
+                             .nodes_per_pod = nodes,
+                             .oversubscription = 1,
+                             .uplink_latency = Seconds()});
+}
+
+/// Why this row cannot be simulated; empty if it can.
+std::string cannot_simulate(const MeasuredTable& table, std::size_t row) {
+  if (const std::string& reason = table.text(row, "not_predicted"); !reason.empty()) return reason;
+  if (table.optional_number(row, "physical_gpus").value_or(1e9) < table.number(row, "n_gpu")) {
+    return "its ranks share one GPU";
+  }
+  const std::string& channels = table.text(row, "channels");
+  if (!channels.empty() && channels != "auto") return "its channels were limited by hand";
+  return "";
+}
+
+PoweredResult simulated(Scenario& s, bool backward, Prediction* with_interval = nullptr) {
+  s.backward = backward;
+  AttentionProgram program = build_program(s);
+  PoweredResult run = simulate_step(program, s);
+  if (with_interval == nullptr) return run;
+  Prediction& p = *with_interval;
+  p.propagated = propagated_half_width(s, program, run.result).value_or(0);
+  if (const auto interval = step_interval(s, program, run.result)) {
+    p.band = interval->half_width;
+    p.extrapolated = interval->extrapolated;
+  }
+  return run;
+}
+
+}  // namespace
+
+Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profile) {
+  Scenario s;
+  const auto count = [&](const char* column) { return static_cast<Index>(table.whole_number(row, column)); };
+  s.file = table.file();
+  s.name = table.place(row);
+  s.model.layers = 1;
+  s.model.heads = count("heads");
+  s.model.kv_heads = count("kv_heads");
+  s.model.head_dim = count("head_dim");
+  s.model.hidden = s.model.heads * s.model.head_dim;
+  if (s.model.heads % s.model.kv_heads != 0) {
+    throw table.error(row,
+                      fmt::format("{} query heads do not share {} key heads evenly", s.model.heads, s.model.kv_heads));
+  }
+  s.tokens = count("seq_len");
+  s.dtype = "bf16";
+  s.layers = 1;
+  s.causal = table.boolean(row, "causal");
+  s.primitives = {table.optional_number(row, "window") ? window_of(table, row) : Primitive{}};
+  if (table.text(row, "regime") == "burst") s.regime = Regime::burst;
+  s.implementation = load_implementation(preset_of(table, row));
+  s.schedule = schedule_of(table, row, s.implementation);
+  s.layout = layout_of_row(table, row, s.implementation);
+  const auto ranks = static_cast<int>(count("n_gpu"));
+  s.degrees.context = ranks;
+  s.members = s.schedule->head_exchange == ScheduleKind::HeadExchange::all_ranks
+                  ? ranks
+                  : static_cast<int>(table.optional_number(row, "ulysses_degree").value_or(1));
+  s.groups = ranks / s.members;
+  s.gpu = load_gpu(table.text(row, "gpu"));
+  s.profile = std::move(profile);
+  connect(table, row, ranks, s);
+  return s;
+}
+
+Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, const Profile& profile) {
+  Prediction p;
+  const std::string& pass = table.text(row, "pass");
+  const std::string& transport = table.text(row, "transport");
+  p.group = fmt::format("{}{}", table.text(row, "implementation"), transport.empty() ? "" : " " + transport);
+  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads, {}{}", table.text(row, "implementation"),
+                       table.text(row, "schedule"), transport, table.text(row, "n_gpu"), table.text(row, "seq_len"),
+                       table.text(row, "heads"), table.text(row, "kv_heads"),
+                       table.text(row, "causal") == "true" ? table.text(row, "layout") + " causal " : "full ", pass);
+  p.reason = cannot_simulate(table, row);
+  if (!p.reason.empty()) return p;
+  if (pass != "forward" && pass != "backward" && pass != "forward_backward") {
+    throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
+  }
+  Scenario s = scenario_of(table, row, profile);
+  p.implementation = s.implementation.name;
+  p.transport = name_of(s.implementation.transport);
+  p.gpus = s.ranks();
+  const Ticks whole = simulated(s, pass != "forward", &p).result.end;
+  p.predicted = to_seconds(whole);
+  if (pass == "backward") p.predicted = to_seconds(whole - simulated(s, false).result.end);
+  return p;
+}
+
+}  // namespace orrery
