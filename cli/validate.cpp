@@ -31,6 +31,7 @@ struct ValidateOptions {
   std::string steps;
   std::string trace;
   int step_run = 1;
+  bool list_runs = false;
 };
 
 /// A table may give no time in a row that is not predicted.
@@ -126,6 +127,7 @@ std::string json_of(const std::vector<Prediction>& rows, const std::vector<Error
       row["extrapolated"] = p.extrapolated;
       row["fitted"] = p.fitted;
     }
+    for (const auto& [column, cell] : p.carried) row["carried"][column] = cell;
     json["rows"].push_back(std::move(row));
   }
   for (const ErrorSummary& g : groups) json[g.group == "all" ? "summary" : "groups"][g.group] = json_of(g);
@@ -135,10 +137,28 @@ std::string json_of(const std::vector<Prediction>& rows, const std::vector<Error
   return json.dump(2) + "\n";
 }
 
+/// Columns that are carried along come last, in the order in which files bring them.
 std::string csv_of(const std::vector<Prediction>& rows) {
+  std::vector<std::string> carried;
+  for (const Prediction& p : rows) {
+    for (const auto& [column, cell] : p.carried) {
+      if (std::find(carried.begin(), carried.end(), column) == carried.end()) carried.push_back(column);
+    }
+  }
+  const auto carried_cells = [&](const Prediction& p) {
+    std::string text;
+    for (const std::string& column : carried) {
+      const auto cell =
+          std::find_if(p.carried.begin(), p.carried.end(), [&](const auto& pair) { return pair.first == column; });
+      text += "," + (cell == p.carried.end() ? "" : csv_cell(cell->second));
+    }
+    return text + "\n";
+  };
   std::string text =
       "group,name,place,expected_s,predicted_s,deviation_rel,interval_low_s,interval_high_s,in_interval,extrapolated,"
-      "fitted,not_predicted\n";
+      "fitted,not_predicted";
+  for (const std::string& column : carried) text += "," + csv_cell(column);
+  text += "\n";
   for (const Prediction& p : rows) {
     const bool measured = p.is_measured();
     text += fmt::format("{},{},{},{}", p.group, csv_cell(p.name), csv_cell(p.place),
@@ -149,26 +169,36 @@ std::string csv_of(const std::vector<Prediction>& rows) {
         interval = fmt::format("{:.6g},{:.6g},{}", p.predicted.si() * (1 - p.band), p.predicted.si() * (1 + p.band),
                                measured ? fmt::format("{}", p.within_band()) : "");
       }
-      text += fmt::format(",{:.6g},{},{},{},{},\n", p.predicted.si(),
+      text += fmt::format(",{:.6g},{},{},{},{},", p.predicted.si(),
                           measured ? fmt::format("{:.5f}", p.deviation()) : "", interval, p.extrapolated, p.fitted);
     } else {
-      text += fmt::format(",,,,,,,,{}\n", csv_cell(p.reason));
+      text += fmt::format(",,,,,,,,{}", csv_cell(p.reason));
     }
+    text += carried_cells(p);
   }
   return text;
+}
+
+bool is_compared(const Prediction& p) {
+  return p.reason.empty() && !p.fitted && p.is_measured();
 }
 
 /// Predicted over measured times, and below it the deviations.
 void plot(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups, const std::string& file) {
   std::string data, points, deviations;
+  int drawn = 0;
+  if (std::none_of(rows.begin(), rows.end(), is_compared)) {
+    throw std::runtime_error(fmt::format("{}: nothing to draw (no row is measured, predicted and held out)", file));
+  }
   for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+    if (groups[g].rows == 0) continue;
     data += fmt::format("# {}\n# measured_s predicted_s deviation_percent\n", groups[g].group);
     for (const Prediction& p : rows) {
-      if (p.group != groups[g].group || !p.reason.empty() || p.fitted || !p.is_measured()) continue;
+      if (p.group != groups[g].group || !is_compared(p)) continue;
       data += fmt::format("{:.6g} {:.6g} {:.4g}\n", p.measured.si(), p.predicted.si(), 100 * p.deviation());
     }
     data += "\n\n";
-    const std::string source = fmt::format("{} index {} using ", in_quotes(file + ".dat"), g);
+    const std::string source = fmt::format("{} index {} using ", in_quotes(file + ".dat"), drawn++);
     const std::string style = fmt::format("pt {} ps 0.8 lc {}", g % 12 + 4, g + 1);
     points += fmt::format(", {}1:2 with points {} title {} noenhanced", source, style, in_quotes(groups[g].group));
     deviations += fmt::format(", {}1:3 with points {} notitle", source, style);
@@ -209,14 +239,20 @@ void run_steps(const ValidateOptions& options) {
   std::optional<OutputFile> trace;  // opened before the work is begun
   if (!options.trace.empty()) trace.emplace(options.trace);
   const std::vector<RunResidual> runs = residuals(MeasuredTable::read(options.steps), options.profile);
+  if (options.list_runs) {
+    for (std::size_t i = 0; i < runs.size(); ++i) fmt::print("{:4}  {}\n", i + 1, runs[i].name);
+    return;
+  }
   if (options.step_run < 1 || options.step_run > static_cast<int>(runs.size())) {
     throw std::runtime_error(fmt::format("--run {} is not in 1 to {} ({} has so many runs of several GPUs)",
                                          options.step_run, runs.size(), options.steps));
   }
   const RunResidual& run = runs[static_cast<std::size_t>(options.step_run - 1)];
-  std::string text =
-      fmt::format("run {} of {}: {}\nmeasured {}, simulated {}\n\n", options.step_run, runs.size(), run.name,
-                  format(Seconds::from_si(run.measured_s)), format(Seconds::from_si(run.simulated_s)));
+  std::string text = fmt::format(
+      "run {} of {}: {}\nmeasured {} with a time stamp before and after every op, which take time of their "
+      "own; simulated {} without\n\n",
+      options.step_run, runs.size(), run.name, format(Seconds::from_si(run.measured_s)),
+      format(Seconds::from_si(run.simulated_s)));
   text += fmt::format("{:>4} {:>4}  {:18} {:>12} {:>12} {:>12} {:>12} {:>12}\n", "rank", "step", "op", "start us",
                       "simulated", "takes us", "simulated", "difference");
   for (const OpResidual& op : run.ops) {
@@ -232,8 +268,21 @@ void run_steps(const ValidateOptions& options) {
   trace->keep();
 }
 
+/// What a user who named this file should know.
+std::string nothing_in(const MeasuredTable& table) {
+  if (table.rows() == 0) return fmt::format("{}: no rows below the column names", table.file().string());
+  for (const char* column : {"implementation", "gpu", "n_gpu", "seq_len", "time_ms"}) {
+    if (table.has(column)) continue;
+    return fmt::format("{}: nothing is predicted (rows of runs need a column {}, kernels other ones), see README",
+                       table.file().string(), column);
+  }
+  return fmt::format("{}: nothing is predicted (no row has status ok or planned)", table.file().string());
+}
+
 void run(const ValidateOptions& options) {
   if (!options.steps.empty()) return run_steps(options);
+  if (!options.trace.empty() || options.list_runs)
+    throw std::runtime_error("--trace and --list-runs show a run with time stamps (none is named), add --steps FILE");
   if (!options.plot.empty()) check_plot(options.plot);
   std::vector<std::filesystem::path> files(options.measured.begin(), options.measured.end());
   if (options.published) {
@@ -243,11 +292,15 @@ void run(const ValidateOptions& options) {
     files = committed_files("measured");
   }
   std::vector<Prediction> rows;
+  std::string empty;
   for (const std::filesystem::path& file : files) {
-    const std::vector<Prediction> of_file = predict_runs(MeasuredTable::read(file), options.profile);
+    const MeasuredTable table = MeasuredTable::read(file);
+    const std::vector<Prediction> of_file = predict_runs(table, options.profile);
     rows.insert(rows.end(), of_file.begin(), of_file.end());
+    if (of_file.empty()) empty += nothing_in(table) + "\n";
   }
-  if (rows.empty()) throw std::runtime_error("no rows of runs or kernels in these files (wrong columns?), see README");
+  if (rows.empty()) throw std::runtime_error(empty.substr(0, empty.find('\n')));
+  if (!options.measured.empty()) fmt::print(stderr, "{}", empty);
   const std::vector<ErrorSummary> groups = summarize(rows);
   const std::string text = options.format == "json"  ? json_of(rows, groups)
                            : options.format == "csv" ? csv_of(rows)
@@ -279,6 +332,7 @@ void add_validate(CLI::App& app) {
                       "Instead: a file of runs with time stamps (ring_steps.csv), op by op beside the simulation");
   command->add_option("--run", options->step_run, "With --steps: the how-manieth run of the file")
       ->capture_default_str();
+  command->add_flag("--list-runs", options->list_runs, "With --steps: the runs of the file, with their numbers");
   command->add_option("--trace", options->trace, "With --steps: both timelines as a Chrome trace (opens in Perfetto)");
   command->add_flag("--summary", options->summary_only, "Text: the table of groups only");
   command->callback([options] { run(*options); });

@@ -10,13 +10,7 @@ namespace {
 
 constexpr double measured_tile = 128;  // rows and columns of the tiles of the attention kernels measured so far
 constexpr double large_message = 1e6;  // bytes; where latency no longer dominates
-
-Regime regime_of(const MeasuredTable& table, std::size_t row) {
-  const std::string& name = table.text(row, "regime");
-  if (name.empty() || name == "sustained") return Regime::sustained;
-  if (name == "burst") return Regime::burst;
-  throw table.error(row, fmt::format("regime = \"{}\" is unknown, write burst or sustained", name));
-}
+constexpr std::int64_t most_rows = std::int64_t{1} << 27, most_heads = 1 << 20;  // beyond any kernel
 
 MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char* time_column, double unit) {
   MeasuredKernel k;
@@ -38,19 +32,22 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
   }
   k.kind = MeasuredKernel::Kind::attention;
   k.phase = pass == "backward" ? Phase::backward : Phase::forward;
-  MaskShape mask{table.whole_number(row, "n_q"), table.whole_number(row, "n_k"), table.text(row, "mask"), 0};
+  const auto number = [&](const char* column, std::int64_t most) {
+    return static_cast<double>(table.whole_number(row, column, most));
+  };
+  MaskShape mask{number("n_q", most_rows), number("n_k", most_rows), table.text(row, "mask"), 0};
   if (mask.mask.empty()) mask.mask = table.boolean(row, "causal") ? "causal" : "full";
   if (mask.mask != "full" && mask.mask != "causal" && mask.mask != "window") {
     throw table.error(row, fmt::format("mask = \"{}\" is unknown, write full, causal or window", mask.mask));
   }
-  if (mask.mask == "window") mask.window = table.whole_number(row, "window");
+  if (mask.mask == "window") mask.window = number("window", most_rows);
   const TilePairs pairs = tile_pairs(mask, measured_tile, measured_tile);
   k.attention = {.pairs = pairs.executed,
                  .query_rows = mask.n_q,
                  .key_rows = mask.n_k,
-                 .heads = table.whole_number(row, "heads"),
-                 .kv_heads = table.whole_number(row, "kv_heads"),
-                 .head_dim = table.whole_number(row, "head_dim"),
+                 .heads = number("heads", most_heads),
+                 .kv_heads = number("kv_heads", most_heads),
+                 .head_dim = number("head_dim", most_heads),
                  .masked_pairs = pairs.masked,
                  .window = mask.mask == "window"};
   if (std::fmod(k.attention.heads, k.attention.kv_heads) != 0) {
@@ -70,8 +67,10 @@ MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row) {
   MeasuredKernel k = measured(table, row, "time_us", 1e-6);
   k.kind = MeasuredKernel::Kind::gemm;
   k.group = k.family = "gemm";
-  const double tokens = table.whole_number(row, "tokens"), in = table.whole_number(row, "in"),
-               out = table.whole_number(row, "out");
+  const auto number = [&](const char* column) {
+    return static_cast<double>(table.whole_number(row, column, most_rows));
+  };
+  const double tokens = number("tokens"), in = number("in"), out = number("out");
   const std::string& pass = table.text(row, "pass");
   k.dense.flops = Flops::from_si(2 * tokens * in * out);
   k.dense.bytes = Bytes::from_si(2 * (tokens * in + tokens * out + in * out));
@@ -140,6 +139,13 @@ double error_of_other_head_dims(const MeasuredKernel& row, const GpuPeaks& peaks
 
 }  // namespace
 
+Regime regime_of(const MeasuredTable& table, std::size_t row) {
+  const std::string& name = table.text(row, "regime");
+  if (name.empty() || name == "sustained") return Regime::sustained;
+  if (name == "burst") return Regime::burst;
+  throw table.error(row, fmt::format("regime = \"{}\" is unknown, write burst or sustained", name));
+}
+
 std::string file_of(const MeasuredKernel& row) {
   const std::filesystem::path file = row.place.substr(0, row.place.rfind(':'));
   return (file.parent_path().filename() / file.filename()).string();
@@ -176,7 +182,7 @@ void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows) {
   if (table.has("mechanism") && table.has("op") && table.has("bytes")) row_of = message_row;
   if (row_of == nullptr) return;
   for (std::size_t i = 0; i < table.rows(); ++i) {
-    if (table.has("status") && table.text(i, "status") != "ok") continue;
+    if (!table.is_ok(i)) continue;
     if (row_of == attention_row && table.text(i, "schedule") != "kernel") continue;
     if (row_of == gemm_row && table.text(i, "data") != "normal") continue;  // zeros show what data costs, not a product
     rows.push_back(row_of(table, i));

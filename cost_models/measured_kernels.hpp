@@ -37,6 +37,9 @@ struct MeasuredKernel {
   double work = 0;
 };
 
+/// The column `regime`, sustained if it is empty. Throws for another word.
+Regime regime_of(const MeasuredTable& table, std::size_t row);
+
 /// The file of a row with the folder it is in, e.g. "h200_sxm/attention.csv": what sources of constants name.
 std::string file_of(const MeasuredKernel& row);
 

@@ -54,6 +54,8 @@ MeasuredTable MeasuredTable::parse(std::string_view text, const std::filesystem:
   MeasuredTable table;
   table.file_ = file;
   int line_number = 0;
+  constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // spreadsheets write it
+  if (text.starts_with(byte_order_mark)) text.remove_prefix(byte_order_mark.size());
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     const std::string_view line = text.substr(0, end);
@@ -132,12 +134,20 @@ double MeasuredTable::positive(std::size_t row, std::string_view column) const {
   return value;
 }
 
-double MeasuredTable::whole_number(std::size_t row, std::string_view column) const {
+std::int64_t MeasuredTable::whole_number(std::size_t row, std::string_view column, std::int64_t most) const {
   const double value = number(row, column);
-  if (!(value >= 1 && value <= 1e12) || value != std::floor(value)) {
-    throw error(row, fmt::format("{} = {} is not a whole number from 1 to 10^12", column, value));
+  if (!(value >= 1 && value <= static_cast<double>(most)) || value != std::floor(value)) {
+    throw error(row, fmt::format("{} = {} is not a whole number from 1 to {}", column, value, most));
   }
-  return value;
+  return static_cast<std::int64_t>(value);
+}
+
+bool MeasuredTable::is_ok(std::size_t row) const {
+  const std::string& status = text(row, "status");
+  if (status != "" && status != "ok" && status != "planned" && status != "failed") {
+    throw error(row, fmt::format("status = \"{}\" is unknown, write ok, planned or failed", status));
+  }
+  return status.empty() || status == "ok";
 }
 
 bool MeasuredTable::boolean(std::size_t row, std::string_view column) const {

@@ -1,6 +1,7 @@
 // A measured file: CSV with `# key = value` lines before the column names, as orrery bench writes them.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -34,8 +35,10 @@ class MeasuredTable {
   std::optional<double> optional_number(std::size_t row, std::string_view column) const;
   double number(std::size_t row, std::string_view column) const;
   double positive(std::size_t row, std::string_view column) const;
-  /// From 1 to 10^12.
-  double whole_number(std::size_t row, std::string_view column) const;
+  /// From 1 to `most`.
+  std::int64_t whole_number(std::size_t row, std::string_view column, std::int64_t most) const;
+  /// Whether the row holds a time (`ok`, or no status at all). Throws for a status that nobody writes.
+  bool is_ok(std::size_t row) const;
   bool boolean(std::size_t row, std::string_view column) const;
   MeasuredFileError error(std::size_t row, std::string_view message) const;
   /// "FILE:LINE"

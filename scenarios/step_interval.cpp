@@ -19,6 +19,20 @@ double widest(const MeasuredKernels& kernels, std::initializer_list<std::string_
   return half_width;
 }
 
+/// Whether the constants of this head_dim and tables of all these links were measured.
+bool parts_measured(const Scenario& s) {
+  const MeasuredKernels& kernels = *s.profile.kernels;
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    if (phase == Phase::backward && !s.backward) continue;
+    const AttentionModel* model = kernels.attention_of(phase, static_cast<double>(s.model.head_dim));
+    if (model != nullptr && model->head_dim != s.model.head_dim) return false;
+  }
+  return std::all_of(s.links.begin(), s.links.end(), [&](const ClusterLink& link) {
+    return std::any_of(kernels.links.begin(), kernels.links.end(),
+                       [&](const LinkTable& table) { return table.link == link.type.name; });
+  });
+}
+
 }  // namespace
 
 std::optional<double> propagated_half_width(const Scenario& s, const Program& program, const SimulationResult& result) {
@@ -51,7 +65,8 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
   double least = 0;
   for (const RunBand& band : s.profile.kernels->runs) {
     if (band.implementation == s.implementation.name) {
-      const bool inside = s.ranks() <= band.most_gpus && seconds >= band.shortest_s && seconds <= band.longest_s;
+      const bool inside =
+          s.ranks() <= band.most_gpus && seconds >= band.shortest_s && seconds <= band.longest_s && parts_measured(s);
       return StepInterval{*propagated * band.factor * (inside ? 1 : beyond_range), !inside};
     }
     if (band.transport == name_of(s.implementation.transport)) {

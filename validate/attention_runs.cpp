@@ -16,6 +16,10 @@
 namespace orrery {
 namespace {
 
+// As in scenarios.
+constexpr Index most_tokens = Index{1} << 31, most_heads = 1 << 20;
+constexpr Rank most_gpus = 65536;
+
 bool contains(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
@@ -43,7 +47,7 @@ std::string preset_of(const MeasuredTable& table, std::size_t row) {
 Primitive window_of(const MeasuredTable& table, std::size_t row) {
   Primitive window;
   window.kind = Primitive::Kind::window;
-  window.left = static_cast<Index>(table.number(row, "window")) - 1;
+  window.left = table.whole_number(row, "window", most_tokens) - 1;
   return window;
 }
 
@@ -75,16 +79,29 @@ std::string layout_of_row(const MeasuredTable& table, std::size_t row, const Imp
   return name;
 }
 
+/// 1 if the cell is empty.
+int divisor_of_ranks(const MeasuredTable& table, std::size_t row, const char* column, int ranks) {
+  if (table.text(row, column).empty()) return 1;
+  const auto value = static_cast<int>(table.whole_number(row, column, most_gpus));
+  if (ranks % value == 0) return value;
+  throw table.error(row, fmt::format("{} = {} does not divide n_gpu = {}, write a divisor", column, value, ranks));
+}
+
 /// GPUs of one node on a switch, or of several such nodes on a network of full bisection.
 void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s) {
   const auto used = [&](const char* column) {
-    s.links.push_back({column, load_link(table.text(row, column))});
+    const std::string& name = table.text(row, column);
+    try {
+      s.links.push_back({column, load_link(name)});
+    } catch (const InputError&) {
+      throw table.error(row, fmt::format("{} = \"{}\" is unknown, write one of orrery list links", column, name));
+    }
     const LinkType& type = s.links.back().type;
     return LinkSpec{type.bandwidth * s.profile.link_efficiency.value, type.latency};
   };
   const GpuResources gpu{static_cast<double>(s.gpu.sms), s.gpu.hbm_bandwidth};
   const LinkSpec link = used("link");
-  const auto nodes = static_cast<int>(table.optional_number(row, "nodes").value_or(1));
+  const int nodes = divisor_of_ranks(table, row, "nodes", ranks);
   if (nodes == 1) {
     s.topology = "nvswitch";
     s.cluster = nvswitch(gpu, NvSwitch{ranks, link});
@@ -98,17 +115,6 @@ void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s
                              .nodes_per_pod = nodes,
                              .oversubscription = 1,
                              .uplink_latency = Seconds()});
-}
-
-/// Why this row cannot be simulated; empty if it can.
-std::string cannot_simulate(const MeasuredTable& table, std::size_t row) {
-  if (const std::string& reason = table.text(row, "not_predicted"); !reason.empty()) return reason;
-  if (table.optional_number(row, "physical_gpus").value_or(1e9) < table.number(row, "n_gpu")) {
-    return "its ranks share one GPU";
-  }
-  const std::string& channels = table.text(row, "channels");
-  if (!channels.empty() && channels != "auto") return "its channels were limited by hand";
-  return "";
 }
 
 PoweredResult simulated(Scenario& s, bool backward, Prediction* with_interval = nullptr) {
@@ -125,36 +131,61 @@ PoweredResult simulated(Scenario& s, bool backward, Prediction* with_interval = 
   return run;
 }
 
+void simulate_run(Scenario s, const std::string& pass, Prediction& p) {
+  p.implementation = s.implementation.name;
+  p.transport = name_of(s.implementation.transport);
+  p.gpus = s.ranks();
+  const Ticks whole = simulated(s, pass != "forward", &p).result.end;
+  p.predicted = to_seconds(whole);
+  if (pass == "backward") p.predicted = to_seconds(whole - simulated(s, false).result.end);
+}
+
 }  // namespace
+
+std::string cannot_simulate(const MeasuredTable& table, std::size_t row) {
+  if (const std::string& reason = table.text(row, "not_predicted"); !reason.empty()) return reason;
+  if (table.optional_number(row, "physical_gpus").value_or(1e9) < table.number(row, "n_gpu")) {
+    return "its ranks share one GPU";
+  }
+  const std::string& channels = table.text(row, "channels");
+  if (channels.empty() || channels == "auto") return "";
+  table.whole_number(row, "channels", most_heads);
+  return "its channels were limited by hand";
+}
 
 Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profile) {
   Scenario s;
-  const auto count = [&](const char* column) { return static_cast<Index>(table.whole_number(row, column)); };
+  const auto count = [&](const char* column, Index most) { return table.whole_number(row, column, most); };
   s.file = table.file();
   s.name = table.place(row);
   s.model.layers = 1;
-  s.model.heads = count("heads");
-  s.model.kv_heads = count("kv_heads");
-  s.model.head_dim = count("head_dim");
+  s.model.heads = count("heads", most_heads);
+  s.model.kv_heads = count("kv_heads", most_heads);
+  s.model.head_dim = count("head_dim", most_heads);
   s.model.hidden = s.model.heads * s.model.head_dim;
   if (s.model.heads % s.model.kv_heads != 0) {
     throw table.error(row,
                       fmt::format("{} query heads do not share {} key heads evenly", s.model.heads, s.model.kv_heads));
   }
-  s.tokens = count("seq_len");
+  s.tokens = count("seq_len", most_tokens);
   s.dtype = "bf16";
   s.layers = 1;
   s.causal = table.boolean(row, "causal");
-  s.primitives = {table.optional_number(row, "window") ? window_of(table, row) : Primitive{}};
-  if (table.text(row, "regime") == "burst") s.regime = Regime::burst;
+  s.primitives = {table.text(row, "window").empty() ? Primitive{} : window_of(table, row)};
+  s.regime = regime_of(table, row);
   s.implementation = load_implementation(preset_of(table, row));
+  const std::string& transport = table.text(row, "transport");
+  if (!transport.empty() && transport != name_of(s.implementation.transport)) {
+    throw table.error(row, fmt::format("transport = \"{}\" is not that of {}, write {} or leave it empty", transport,
+                                       s.implementation.name, name_of(s.implementation.transport)));
+  }
   s.schedule = schedule_of(table, row, s.implementation);
   s.layout = layout_of_row(table, row, s.implementation);
-  const auto ranks = static_cast<int>(count("n_gpu"));
+  const auto ranks = static_cast<int>(count("n_gpu", most_gpus));
   s.degrees.context = ranks;
   s.members = s.schedule->head_exchange == ScheduleKind::HeadExchange::all_ranks
                   ? ranks
-                  : static_cast<int>(table.optional_number(row, "ulysses_degree").value_or(1));
+                  : divisor_of_ranks(table, row, "ulysses_degree", ranks);
   s.groups = ranks / s.members;
   s.gpu = load_gpu(table.text(row, "gpu"));
   s.profile = std::move(profile);
@@ -176,13 +207,13 @@ Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, co
   if (pass != "forward" && pass != "backward" && pass != "forward_backward") {
     throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
   }
-  Scenario s = scenario_of(table, row, profile);
-  p.implementation = s.implementation.name;
-  p.transport = name_of(s.implementation.transport);
-  p.gpus = s.ranks();
-  const Ticks whole = simulated(s, pass != "forward", &p).result.end;
-  p.predicted = to_seconds(whole);
-  if (pass == "backward") p.predicted = to_seconds(whole - simulated(s, false).result.end);
+  try {
+    simulate_run(scenario_of(table, row, profile), pass, p);
+  } catch (const MeasuredFileError&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw table.error(row, error.what());
+  }
   return p;
 }
 

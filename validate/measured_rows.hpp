@@ -15,6 +15,9 @@ using ProfileOfRow = std::function<const Profile&(std::size_t row)>;
 std::vector<Prediction> predict_kernels(const MeasuredTable& table, std::span<const MeasuredKernel> rows,
                                         const ProfileOfRow& profile);
 
+/// Why the run of this row cannot be simulated; empty if it can.
+std::string cannot_simulate(const MeasuredTable& table, std::size_t row);
+
 /// A row of attention on several GPUs.
 Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, const Profile& profile);
 

@@ -6,9 +6,10 @@
 #include <limits>
 #include <map>
 #include <ostream>
+#include <set>
 
 #include "scenarios/step_power.hpp"
-#include "validate/runs.hpp"
+#include "validate/measured_rows.hpp"
 
 namespace orrery {
 namespace {
@@ -91,15 +92,16 @@ std::vector<RunResidual> residuals(const MeasuredTable& table, const std::string
   std::string key;
   std::vector<std::size_t> first_rows;
   for (std::size_t row = 0; row < table.rows(); ++row) {
-    if (table.optional_number(row, "physical_gpus").value_or(1e9) < table.number(row, "n_gpu")) continue;
+    if (!cannot_simulate(table, row).empty()) continue;
     if (const std::string of_row = key_of(table, row); runs.empty() || of_row != key) {
       key = of_row;
       first_rows.push_back(row);
       RunResidual& run = runs.emplace_back();
-      run.name = fmt::format("{} {} {} {} tokens {} {} {}", table.text(row, "implementation"),
-                             table.text(row, "transport"), table.text(row, "n_gpu"), table.text(row, "seq_len"),
-                             table.text(row, "causal") == "true" ? "causal" : "full", table.text(row, "layout"),
-                             table.text(row, "pass"));
+      const auto cell = [&](const char* column) { return table.text(row, column); };
+      run.name = fmt::format("{} {}, {} GPUs, {} tokens, {}:{} heads of {}, {} {} {} {}", cell("implementation"),
+                             cell("transport"), cell("n_gpu"), cell("seq_len"), cell("heads"), cell("kv_heads"),
+                             cell("head_dim"), cell("causal") == "true" ? "causal" : "full", cell("layout"),
+                             cell("schedule"), cell("pass"));
       run.measured_s = table.number(row, "run_us") * 1e-6;
     }
     OpResidual op;
@@ -119,30 +121,36 @@ std::vector<RunResidual> residuals(const MeasuredTable& table, const std::string
 }
 
 void write_trace(std::ostream& out, const RunResidual& run) {
+  // Viewers leave out what begins before 0, and give 0 as a process or thread a meaning of their own.
+  double first_s = 0;
+  for (const OpResidual& op : run.ops) first_s = std::min(first_s, op.measured_start_s);
+  const auto process_of = [](int rank, bool simulated) { return 1 + 2 * rank + (simulated ? 1 : 0); };
   std::map<std::string, int> tracks;
+  std::set<std::pair<int, std::string>> named;
   std::string text = "{\"traceEvents\":[\n";
+  const auto name = [&](const char* what, int process, int track, const std::string& value) {
+    text += fmt::format("{{\"name\":\"{}\",\"ph\":\"M\",\"pid\":{},\"tid\":{},\"args\":{{\"name\":\"{}\"}}}},\n", what,
+                        process, track, value);
+  };
   const auto event = [&](const OpResidual& op, bool simulated, double start_s, double end_s) {
-    const int track = tracks.emplace(kind_of(op.op), static_cast<int>(tracks.size())).first->second;
+    const std::string kind = kind_of(op.op);
+    const int process = process_of(op.rank, simulated);
+    const int track = tracks.emplace(kind, static_cast<int>(tracks.size()) + 1).first->second;
+    if (named.emplace(process, "").second) {
+      name("process_name", process, 0, fmt::format("rank {} {}", op.rank, simulated ? "simulated" : "measured"));
+    }
+    if (named.emplace(process, kind).second) name("thread_name", process, track, kind);
     text += fmt::format(
         "{{\"name\":\"{} {}\",\"ph\":\"X\",\"ts\":{:.3f},\"dur\":{:.3f},\"pid\":{},\"tid\":{},\"args\":{{"
         "\"difference_us\":{:.3f}}}}},\n",
-        op.op, op.step, start_s * 1e6, (end_s - start_s) * 1e6, 2 * op.rank + (simulated ? 1 : 0), track,
+        op.op, op.step, (start_s - first_s) * 1e6, (end_s - start_s) * 1e6, process, track,
         op.simulated ? op.difference_s() * 1e6 : 0.0);
   };
-  int ranks = 0;
   for (const OpResidual& op : run.ops) {
-    ranks = std::max(ranks, op.rank + 1);
     event(op, false, op.measured_start_s, op.measured_end_s);
     if (op.simulated) event(op, true, op.simulated_start_s, op.simulated_end_s);
   }
-  for (int rank = 0; rank < ranks; ++rank) {
-    for (const bool simulated : {false, true}) {
-      text +=
-          fmt::format("{{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":{},\"args\":{{\"name\":\"rank {} {}\"}}}},\n",
-                      2 * rank + (simulated ? 1 : 0), rank, simulated ? "simulated" : "measured");
-    }
-  }
-  text += fmt::format("{{\"name\":\"{}\",\"ph\":\"i\",\"s\":\"g\",\"ts\":0,\"pid\":0,\"tid\":0}}]}}\n", run.name);
+  text += fmt::format("{{\"name\":\"{}\",\"ph\":\"i\",\"s\":\"g\",\"ts\":0,\"pid\":1,\"tid\":1}}]}}\n", run.name);
   out << text;
 }
 

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <set>
 
 #include "scenarios/data_files.hpp"
+#include "scenarios/hardware.hpp"
 #include "scenarios/preset_files.hpp"
 #include "validate/measured_rows.hpp"
 #include "validate/run_bands.hpp"
@@ -63,12 +65,55 @@ std::vector<Prediction> predict_rows(const MeasuredTable& table, const ProfileOf
   const bool runs = has_columns(table, {"time_ms", "scenario"}) ||
                     has_columns(table, {"n_gpu", "time_ms", "implementation", "seq_len"});
   for (std::size_t row = 0; runs && row < table.rows(); ++row) {
-    const std::string& status = table.text(row, "status");
-    if (!status.empty() && status != "ok" && status != "planned") continue;
+    if (!table.is_ok(row) && table.text(row, "status") != "planned") continue;
     if (table.text(row, "schedule") != "kernel") all.push_back(predict_run(table, row, profile));
   }
   std::stable_sort(all.begin(), all.end(), [](const Prediction& a, const Prediction& b) { return a.row < b.row; });
   return all;
+}
+
+/// The cells of columns that nobody here reads.
+std::vector<std::pair<std::string, std::string>> carried_along(const MeasuredTable& table, std::size_t row) {
+  static const std::set<std::string, std::less<>> read = {"implementation",
+                                                          "backend",
+                                                          "gpu",
+                                                          "link",
+                                                          "n_gpu",
+                                                          "seq_len",
+                                                          "heads",
+                                                          "kv_heads",
+                                                          "head_dim",
+                                                          "causal",
+                                                          "layout",
+                                                          "schedule",
+                                                          "pass",
+                                                          "time_ms",
+                                                          "n_q",
+                                                          "n_k",
+                                                          "mask",
+                                                          "window",
+                                                          "period",
+                                                          "regime",
+                                                          "transport",
+                                                          "channels",
+                                                          "nodes",
+                                                          "network",
+                                                          "status",
+                                                          "tolerance",
+                                                          "ulysses_degree",
+                                                          "physical_gpus",
+                                                          "not_predicted",
+                                                          "scenario",
+                                                          "time_us",
+                                                          "kernel",
+                                                          "bytes",
+                                                          "mechanism",
+                                                          "op"};
+  std::vector<std::pair<std::string, std::string>> cells;
+  for (const std::string& column : table.columns()) {
+    if (!read.contains(column) && !table.text(row, column).empty()) cells.emplace_back(column, table.text(row, column));
+  }
+  return cells;
 }
 
 std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOfRow& profile) {
@@ -79,7 +124,8 @@ std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOf
   }
   const std::string folder = table.file().parent_path().filename().string();
   for (Prediction& p : all) {
-    p.tolerance = table.optional_number(p.row, "tolerance");
+    if (!table.text(p.row, "tolerance").empty()) p.tolerance = table.positive(p.row, "tolerance");
+    p.carried = carried_along(table, p.row);
     if (!folder.empty()) p.group = fmt::format("{}: {}", folder, p.group);
   }
   return all;
@@ -92,12 +138,23 @@ Profile profile_of(const MeasuredTable& table, const std::string& profile) {
 }
 
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile) {
-  std::map<std::string, Profile> loaded;
+  std::map<std::pair<std::string, std::string>, Profile> loaded;  // by name and GPU
   return predict_with(table, [&](std::size_t row) -> const Profile& {
     const std::string name = profile_name(table, row, profile);
-    auto found = loaded.find(name);
-    if (found == loaded.end()) found = loaded.emplace(name, load_profile(name, table.text(row, "gpu"))).first;
-    return found->second;
+    const std::string& gpu = table.text(row, "gpu");
+    const auto known = loaded.find({name, gpu});
+    if (known != loaded.end()) return known->second;
+    try {
+      load_gpu(gpu);
+    } catch (const InputError&) {
+      throw table.error(row, fmt::format("gpu = \"{}\" is unknown, write one of orrery list gpus", gpu));
+    }
+    try {
+      return loaded.emplace(std::pair(name, gpu), load_profile(name, gpu)).first->second;
+    } catch (const InputError& error) {
+      throw table.error(
+          row, fmt::format("no profile to predict with ({}), name one with --profile, e.g. peak", error.what()));
+    }
   });
 }
 

@@ -40,6 +40,7 @@ struct Prediction {
   bool many_gpus = false;    // a run, not a kernel or a message
   std::string setting;       // what is measured apart from the method; empty: methods are not compared
   double reading_error = 0;  // of the measured time, as a fraction
+  std::vector<std::pair<std::string, std::string>> carried;  // columns that are not read, and their cells
 
   bool is_measured() const { return measured > Seconds(); }
   double deviation() const { return predicted / measured - 1; }

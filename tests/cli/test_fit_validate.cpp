@@ -1,6 +1,7 @@
 // orrery fit and orrery validate as a user runs them: files, formats, exit statuses.
 #include <fmt/format.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/catch.hpp"
@@ -41,6 +42,26 @@ TEST_CASE("validate has exit status 1 if a tolerance is exceeded, and 0 if it is
   const ProgramRun strict = run_program(rows + " --tolerance 1e-6");
   CHECK(strict.exit_code == 1);
   CHECK_THAT(strict.error, ContainsSubstring("tolerance 0.0 %"));
+}
+
+TEST_CASE("validate carries columns along that it does not read, and says which named file it predicts nothing of") {
+  const TemporaryFolder folder;
+  const std::string runs = (folder.path() / "runs.csv").string(), other = (folder.path() / "other.csv").string();
+  const std::string columns =
+      "implementation,backend,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,";
+  const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1";
+  std::ofstream(runs) << columns << "time_ms,host\n" << row << ",\"node 7, left\"\n";
+  std::ofstream(other) << columns << "time_us\n" << row << "\n";
+  const ProgramRun csv = run_program("validate --format csv --measured " + runs + " " + other);
+  CHECK(csv.exit_code == 0);
+  CHECK_THAT(csv.output, ContainsSubstring("not_predicted,host\n") && ContainsSubstring(",\"node 7, left\"\n"));
+  CHECK_THAT(csv.error, ContainsSubstring("other.csv: nothing is predicted") && ContainsSubstring("column time_ms"));
+  CHECK_THAT(run_program("validate --format json --measured " + runs).output,
+             ContainsSubstring("\"host\": \"node 7, left\""));
+  const ProgramRun alone = run_program("validate --measured " + other);
+  CHECK(alone.exit_code == 2);
+  CHECK_THAT(alone.error, ContainsSubstring("column time_ms"));
+  CHECK(run_program("validate --trace unwritten.json --measured " + runs).exit_code == 2);
 }
 
 TEST_CASE("a fit needs the power at idle and says which file has it") {

@@ -84,7 +84,12 @@ TEST_CASE("a row of a run that makes no sense is an error that names its line an
                                                      {with("8192", "1e30"), "seq_len"},
                                                      {with("32,32", "32,5"), "key heads"},
                                                      {with("forward", "fwd"), "pass"},
-                                                     {with("orrery_ring", "orrery_rong"), "implementation"}};
+                                                     {with("orrery_ring", "orrery_rong"), "implementation"},
+                                                     {with("h200_sxm", "h300"), "orrery list gpus"},
+                                                     {with("nvlink4", "nvlink44"), "orrery list links"},
+                                                     {with("nvlink4,2", "nvlink4,3"), "equal parts"},
+                                                     {with("nvlink4,2", "nvlink4,1000000000"), "n_gpu"},
+                                                     {with("8192", "1000000000000"), "seq_len"}};
   for (const auto& [row, named] : bad) {
     INFO(row);
     CHECK_THROWS_WITH(predict_row(row), ContainsSubstring("mine.csv:2") && ContainsSubstring(named));
@@ -173,6 +178,49 @@ TEST_CASE("rows that set the width of an interval are not among those it is trie
   CHECK(fitted * 4 > static_cast<int>(rows.size()));
 }
 
+TEST_CASE("an optional field of a run that makes no sense is an error that names its line and the column") {
+  const auto predict_row = [](const std::string& column, const std::string& cell) {
+    std::string head = columns;
+    head.insert(head.size() - 1, "," + column);
+    return predict_runs(MeasuredTable::parse(head +
+                                                 "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,"
+                                                 "ring,forward,1.1," +
+                                                 cell + "\n",
+                                             "mine.csv"),
+                        "");
+  };
+  const std::pair<const char*, const char*> good[] = {{"nodes", "1"},    {"transport", "nccl"}, {"regime", "burst"},
+                                                      {"window", "100"}, {"channels", "4"},     {"", ""}};
+  for (const auto& [column, cell] : good) CHECK(predict_row(column, cell).size() == 1);
+  const std::pair<const char*, const char*> bad[] = {
+      {"nodes", "0"},      {"nodes", "1.5"},    {"nodes", "-1"},     {"nodes", "3"},         {"ulysses_degree", "0"},
+      {"window", "0"},     {"window", "100.5"}, {"regime", "bust"},  {"transport", "ncccl"}, {"channels", "foo"},
+      {"tolerance", "-1"}, {"status", "OK"},    {"tolerance", "0.x"}};
+  for (const auto& [column, cell] : bad) {
+    INFO(column << " = " << cell);
+    CHECK_THROWS_WITH(predict_row(column, cell), ContainsSubstring("mine.csv:2") && ContainsSubstring(column));
+  }
+}
+
+TEST_CASE("a byte order mark before the first column is no part of its name") {
+  const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1\n";
+  CHECK(predict_runs(MeasuredTable::parse("\xef\xbb\xbf" + std::string(columns) + row, "mine.csv"), "").size() == 1);
+}
+
+TEST_CASE("a run of a head_dim or over a link that nobody measured is extrapolated, with a wider interval") {
+  const auto band = [](const std::string& link, int head_dim) {
+    const std::string row =
+        fmt::format("orrery_ring,cudnn,h200_sxm,{},2,16384,32,8,{},true,zigzag,ring,forward,1.1\n", link, head_dim);
+    return predict_runs(MeasuredTable::parse(columns + row, "m.csv"), "").front();
+  };
+  const Prediction measured_run = band("nvlink4", 128);
+  CHECK_FALSE(measured_run.extrapolated);
+  for (const auto& [link, head_dim] : {std::pair("pcie5_x16", 128), std::pair("nvlink4", 96)}) {
+    CHECK(band(link, head_dim).extrapolated);
+    CHECK(band(link, head_dim).band > 1.5 * measured_run.band);
+  }
+}
+
 TEST_CASE("intervals of rings cover what they promise, on runs that did not set their width") {
   const std::vector<Prediction> rows = predict("h200_sxm_x2/ring.csv");
   const auto calibrating = std::count_if(rows.begin(), rows.end(), [](const Prediction& p) { return p.calibrated; });
@@ -258,7 +306,7 @@ TEST_CASE("a run with time stamps lies beside its simulation: every op of a ring
   const std::vector<RunResidual> runs = residuals(MeasuredTable::read(measured / "h200_sxm_x2/ring_steps.csv"), "");
   REQUIRE_FALSE(runs.empty());
   const auto ring = std::find_if(runs.begin(), runs.end(), [](const RunResidual& r) {
-    return r.name == "orrery_ring copy_engine 2 16384 tokens full contiguous forward";
+    return r.name == "orrery_ring copy_engine, 2 GPUs, 16384 tokens, 32:32 heads of 128, full contiguous ring forward";
   });
   REQUIRE(ring != runs.end());
   for (const OpResidual& op : ring->ops) {
@@ -268,5 +316,7 @@ TEST_CASE("a run with time stamps lies beside its simulation: every op of a ring
   }
   std::ostringstream trace;
   write_trace(trace, *ring);
-  CHECK_THAT(trace.str(), ContainsSubstring("rank 1 simulated") && ContainsSubstring("difference_us"));
+  CHECK_THAT(trace.str(), ContainsSubstring("rank 1 simulated") && ContainsSubstring("difference_us") &&
+                              ContainsSubstring("\"thread_name\"") && !ContainsSubstring("\"ts\":-"));
+  CHECK(std::any_of(ring->ops.begin(), ring->ops.end(), [](const OpResidual& op) { return op.measured_start_s < 0; }));
 }
