@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -183,37 +185,47 @@ bool is_compared(const Prediction& p) {
   return p.reason.empty() && !p.fitted && p.is_measured();
 }
 
-/// Predicted over measured times, and below it the deviations.
-void plot(const std::vector<Prediction>& rows, const std::vector<ErrorSummary>& groups, const std::string& file) {
+/// What was measured, without the folder it was measured in: colours for the same thing everywhere.
+std::string kind_of(const std::string& group) {
+  const std::size_t colon = group.find(": ");
+  return colon == std::string::npos ? group : group.substr(colon + 2);
+}
+
+/// Predicted over measured times, and beside it the deviations.
+void plot(const std::vector<Prediction>& rows, const std::string& file) {
+  std::map<std::string, std::string> data_of;  // by kind
+  double largest = 0.3;                        // deviation
+  for (const Prediction& p : rows) {
+    if (!is_compared(p)) continue;
+    largest = std::max(largest, std::abs(p.deviation()));
+    data_of[kind_of(p.group)] +=
+        fmt::format("{:.6g} {:.6g} {:.4g}\n", p.measured.si(), p.predicted.si(), 100 * p.deviation());
+  }
+  if (data_of.empty())
+    throw std::runtime_error(fmt::format("{}: nothing to draw (no row is measured, predicted and held out)", file));
   std::string data, points, deviations;
   int drawn = 0;
-  if (std::none_of(rows.begin(), rows.end(), is_compared)) {
-    throw std::runtime_error(fmt::format("{}: nothing to draw (no row is measured, predicted and held out)", file));
-  }
-  for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-    if (groups[g].rows == 0) continue;
-    data += fmt::format("# {}\n# measured_s predicted_s deviation_percent\n", groups[g].group);
-    for (const Prediction& p : rows) {
-      if (p.group != groups[g].group || !is_compared(p)) continue;
-      data += fmt::format("{:.6g} {:.6g} {:.4g}\n", p.measured.si(), p.predicted.si(), 100 * p.deviation());
-    }
-    data += "\n\n";
-    const std::string source = fmt::format("{} index {} using ", in_quotes(file + ".dat"), drawn++);
-    const std::string style = fmt::format("pt {} ps 0.8 lc {}", g % 12 + 4, g + 1);
-    points += fmt::format(", {}1:2 with points {} title {} noenhanced", source, style, in_quotes(groups[g].group));
-    deviations += fmt::format(", {}1:3 with points {} notitle", source, style);
+  for (const auto& [kind, lines] : data_of) {
+    data += fmt::format("# {}\n# measured_s predicted_s deviation_percent\n{}\n\n", kind, lines);
+    const std::string source = fmt::format("{} index {} using ", in_quotes(file + ".dat"), drawn);
+    const std::string style = fmt::format("pt {} ps 0.6 lc {}", drawn % 12 + 4, drawn + 1);
+    points += fmt::format(", {}1:2 with points {} notitle", source, style);
+    deviations += fmt::format(", {}1:3 with points {} title {} noenhanced", source, style, in_quotes(kind));
+    ++drawn;
   }
   write_file(file + ".dat", data);
   std::string script = fmt::format("set terminal {}\nset output {}\n", gnuplot_terminal(file), in_quotes(file));
   script +=
-      "set multiplot layout 1,2\nset logscale x\nset format x '%.0e'\nset grid lc rgb '#d8d8d8'\nset tics out "
-      "nomirror\n"
-      "set xlabel 'measured [s]'\nset logscale y\nset format y '%.0e'\nset ylabel 'predicted [s]'\nset key top left "
-      "Left reverse font ',11'\nplot x with lines lc rgb '#888888' notitle" +
+      "set multiplot\nset logscale x\nset format x '10^{%T}'\nset grid lc rgb '#d8d8d8'\nset tics out nomirror\n"
+      "set tmargin at screen 0.96\nset bmargin at screen 0.12\nset lmargin at screen 0.07\nset rmargin at screen 0.37\n"
+      "set xlabel 'measured [s]'\nset logscale y\nset format y '10^{%T}'\nset ylabel 'predicted [s]'\n"
+      "plot x with lines lc rgb '#888888' notitle" +
       points +
-      "\nunset logscale y\nset format y '%+.0f %%'\nset ylabel 'predicted / measured - 1'\nset yrange [-30:30]\n"
-      "plot 0 with lines lc rgb '#888888' notitle" +
-      deviations + "\nunset multiplot\n";
+      "\nset lmargin at screen 0.46\nset rmargin at screen 0.75\n"
+      "set key at screen 0.99, screen 0.96 right top Left reverse font ',10'\n"
+      "unset logscale y\nset format y '%+.0f %%'\nset ylabel 'predicted / measured - 1' offset -1.5\n" +
+      fmt::format("set yrange [{0}:{1}]\n", -std::min(100.0, 110 * largest), 110 * largest) +
+      "plot 0 with lines lc rgb '#888888' notitle" + deviations + "\nunset multiplot\n";
   draw(script, file, file + ".dat");
 }
 
@@ -306,7 +318,7 @@ void run(const ValidateOptions& options) {
                            : options.format == "csv" ? csv_of(rows)
                                                      : text_of(rows, groups, options.summary_only);
   std::fwrite(text.data(), 1, text.size(), stdout);
-  if (!options.plot.empty()) plot(rows, groups, options.plot);
+  if (!options.plot.empty()) plot(rows, options.plot);
   const std::string beyond = exceeded(rows, groups, options.tolerance);
   if (beyond.empty()) return;
   fmt::print(stderr, "{}", beyond);
@@ -326,8 +338,10 @@ void add_validate(CLI::App& app) {
       ->check(CLI::IsMember({"text", "json", "csv"}))
       ->capture_default_str();
   command->add_option("--plot", options->plot, "Draw predicted over measured times into this .svg, .png or .pdf");
-  command->add_option("--tolerance", options->tolerance,
-                      "Exit with 1 if the mean error of a group is larger, e.g. 0.06 for 6 %");
+  command
+      ->add_option("--tolerance", options->tolerance,
+                   "Exit with 1 if the mean error of a group is larger, e.g. 0.06 for 6 %")
+      ->check(CLI::Range(1e-9, 1e9));
   command->add_option("--steps", options->steps,
                       "Instead: a file of runs with time stamps (ring_steps.csv), op by op beside the simulation");
   command->add_option("--run", options->step_run, "With --steps: the how-manieth run of the file")

@@ -40,6 +40,8 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
   if (mask.mask != "full" && mask.mask != "causal" && mask.mask != "window") {
     throw table.error(row, fmt::format("mask = \"{}\" is unknown, write full, causal or window", mask.mask));
   }
+  if (mask.mask == "full" && table.text(row, "causal") == "true")
+    throw table.error(row, "mask = full and causal = true contradict each other, leave mask empty");
   if (mask.mask == "window") mask.window = number("window", most_rows);
   const TilePairs pairs = tile_pairs(mask, measured_tile, measured_tile);
   k.attention = {.pairs = pairs.executed,

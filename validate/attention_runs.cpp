@@ -186,6 +186,11 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   s.members = s.schedule->head_exchange == ScheduleKind::HeadExchange::all_ranks
                   ? ranks
                   : divisor_of_ranks(table, row, "ulysses_degree", ranks);
+  if (s.members > 1 && s.schedule->head_exchange == ScheduleKind::HeadExchange::none) {
+    throw table.error(row, fmt::format("ulysses_degree = {}, but schedule {} exchanges no heads, write usp or leave it "
+                                       "empty",
+                                       s.members, s.schedule->name));
+  }
   s.groups = ranks / s.members;
   s.gpu = load_gpu(table.text(row, "gpu"));
   s.profile = std::move(profile);

@@ -33,9 +33,13 @@ double slows_nccl(const std::string& kernel, const Profile& profile) {
 }
 
 /// Thread blocks of two NCCL channels share an SM.
-double sms_held(const std::string& mechanism, const std::string& channels, const Implementation& nccl) {
-  if (!mechanism.starts_with("nccl")) return 0;
-  return channels.empty() || channels == "auto" ? nccl.sms.value : std::min(nccl.sms.value, std::stod(channels) / 2);
+constexpr std::int64_t most_channels = 64;
+
+double sms_held(const MeasuredTable& table, std::size_t row, const Implementation& nccl) {
+  const std::string& channels = table.text(row, "channels");
+  if (!table.text(row, "mechanism").starts_with("nccl")) return 0;
+  if (channels.empty() || channels == "auto") return nccl.sms.value;
+  return std::min(nccl.sms.value, static_cast<double>(table.whole_number(row, "channels", most_channels)) / 2);
 }
 
 }  // namespace
@@ -44,7 +48,7 @@ std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profil
   std::vector<Prediction> all;
   const Implementation nccl = load_implementation("orrery_ring_nccl");
   for (std::size_t row = 0; row < table.rows(); ++row) {
-    if (table.text(row, "status") != "ok") continue;
+    if (!table.is_ok(row)) continue;
     const std::string& kernel = table.text(row, "kernel");
     const std::string& mechanism = table.text(row, "mechanism");
     const std::string& link = table.text(row, "link");
@@ -54,17 +58,17 @@ std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profil
     p.group = slow_down_group;
     p.name = fmt::format("{} beside {} {}", kernel, mechanism, table.text(row, "channels"));
     p.place = table.place(row);
-    const double alone_us = table.number(row, "compute_alone_us");
-    p.measured = Seconds::from_si(table.number(row, "compute_overlapped_us") * 1e-6);
+    const double alone_us = table.positive(row, "compute_alone_us");
+    p.measured = Seconds::from_si(table.positive(row, "compute_overlapped_us") * 1e-6);
     if (link == "local" || link == "host") {
       p.reason = "the driver may copy inside one GPU with kernels";
       all.push_back(std::move(p));
       continue;
     }
     // Both directions pass through HBM, at the rate that the transfer has beside the kernel.
-    const double rate = table.number(row, "transfer_bytes") / (table.number(row, "transfer_alone_us") * 1e-6);
+    const double rate = table.positive(row, "transfer_bytes") / (table.positive(row, "transfer_alone_us") * 1e-6);
     ComputeRate compute;
-    compute.hold_sms(sms_held(mechanism, table.text(row, "channels"), nccl));
+    compute.hold_sms(sms_held(table, row, nccl));
     const bool is_nccl = mechanism.starts_with("nccl");
     compute.change_traffic(0, 2 * rate / (is_nccl ? slows_nccl(kernel, profile) : 1));
     compute.start(0, static_cast<Ticks>(std::llround(alone_us * 1e6)), hbm_demand(kernel, profile));

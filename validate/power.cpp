@@ -44,7 +44,7 @@ Timed times_of(const MeasuredTable& table, std::size_t row, const GpuPeaks& peak
     const auto at = [&](Regime regime) { return dense_cost(shape, peaks, profile, regime).duration; };
     return {"gemm", shape.flops.si(), at(Regime::burst), at(Regime::sustained)};
   }
-  const Bytes bytes = Bytes::from_si(table.number(row, "bytes"));
+  const Bytes bytes = Bytes::from_si(table.positive(row, "bytes"));
   const Seconds time =
       streaming_cost(bytes, peaks, profile, kernel == "merge" ? "merge_block" : "copy_kernel").duration;
   return {kernel == "merge" ? "merge" : "elementwise", bytes.si(), time, time};
@@ -58,7 +58,7 @@ std::vector<Prediction> predict_power(const MeasuredTable& table, const Profile&
   const Gpu gpu = load_gpu(table.text(0, "gpu"));
   const GpuPeaks peaks{gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
   for (std::size_t row = 0; row < table.rows(); ++row) {
-    if (table.text(row, "status") != "ok") continue;
+    if (!table.is_ok(row)) continue;
     const Timed timed = times_of(table, row, peaks, profile);
     const bool burst = table.text(row, "regime") == "burst";
     const double second = table.number(row, "second");
@@ -68,7 +68,7 @@ std::vector<Prediction> predict_power(const MeasuredTable& table, const Profile&
     p.group = burst ? "kernels in bursts" : "kernels for 10 s";
     p.name = burst ? fmt::format("{} in a burst", table.text(row, "kernel"))
                    : fmt::format("{} in second {}", table.text(row, "kernel"), second);
-    p.measured = Seconds::from_si(table.number(row, "time_us") * 1e-6);
+    p.measured = Seconds::from_si(table.positive(row, "time_us") * 1e-6);
     // The rows are medians over a second, and the lag is over long before half of the first.
     p.predicted = burst ? timed.burst : timed.sustained;
     if (const ErrorBand* band = profile.kernels->band_of(timed.group)) {

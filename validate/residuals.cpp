@@ -110,6 +110,7 @@ std::vector<RunResidual> residuals(const MeasuredTable& table, const std::string
     op.op = table.text(row, "op");
     op.measured_start_s = table.number(row, "start_us") * 1e-6;
     op.measured_end_s = table.number(row, "end_us") * 1e-6;
+    if (!(op.measured_end_s > op.measured_start_s)) throw table.error(row, "end_us is not after start_us");
     runs.back().ops.push_back(std::move(op));
   }
   const Profile loaded = profile_of(table, profile);

@@ -193,12 +193,33 @@ TEST_CASE("an optional field of a run that makes no sense is an error that names
                                                       {"window", "100"}, {"channels", "4"},     {"", ""}};
   for (const auto& [column, cell] : good) CHECK(predict_row(column, cell).size() == 1);
   const std::pair<const char*, const char*> bad[] = {
-      {"nodes", "0"},      {"nodes", "1.5"},    {"nodes", "-1"},     {"nodes", "3"},         {"ulysses_degree", "0"},
-      {"window", "0"},     {"window", "100.5"}, {"regime", "bust"},  {"transport", "ncccl"}, {"channels", "foo"},
-      {"tolerance", "-1"}, {"status", "OK"},    {"tolerance", "0.x"}};
+      {"nodes", "0"},          {"nodes", "1.5"},          {"nodes", "-1"},         {"nodes", "3"},
+      {"ulysses_degree", "2"}, {"ulysses_degree", "2.5"}, {"ulysses_degree", "0"}, {"window", "0"},
+      {"window", "100.5"},     {"regime", "bust"},        {"transport", "ncccl"},  {"channels", "foo"},
+      {"tolerance", "-1"},     {"status", "OK"},          {"tolerance", "0.x"}};
   for (const auto& [column, cell] : bad) {
     INFO(column << " = " << cell);
     CHECK_THROWS_WITH(predict_row(column, cell), ContainsSubstring("mine.csv:2") && ContainsSubstring(column));
+  }
+}
+
+TEST_CASE("a measured slow-down or power that makes no sense is an error that names its line and the column") {
+  const std::string overlap =
+      "kernel,mechanism,channels,gpu,link,compute_alone_us,compute_overlapped_us,transfer_bytes,transfer_alone_us,"
+      "status\n";
+  const auto slow_down = [&](const std::string& row) {
+    return predict_runs(MeasuredTable::parse(overlap + row + "\n", "mine.csv"), "");
+  };
+  CHECK(slow_down("merge,nccl_send_recv,4,h200_sxm,nvlink4,100,110,1e8,400,ok").size() == 1);
+  const std::pair<const char*, const char*> bad[] = {
+      {"merge,nccl_send_recv,abc,h200_sxm,nvlink4,100,110,1e8,400,ok", "channels"},
+      {"merge,nccl_send_recv,4,h200_sxm,nvlink4,-5,110,1e8,400,ok", "compute_alone_us"},
+      {"merge,nccl_send_recv,4,h200_sxm,nvlink4,100,-5,1e8,400,ok", "compute_overlapped_us"},
+      {"merge,nccl_send_recv,4,h200_sxm,nvlink4,100,110,1e8,0,ok", "transfer_alone_us"},
+      {"merge,nccl_send_recv,4,h200_sxm,nvlink4,100,110,1e8,400,Ok", "status"}};
+  for (const auto& [row, named] : bad) {
+    INFO(row);
+    CHECK_THROWS_WITH(slow_down(row), ContainsSubstring("mine.csv:2") && ContainsSubstring(named));
   }
 }
 
