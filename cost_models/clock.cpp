@@ -9,10 +9,6 @@ namespace {
 constexpr int bisections = 40;          // 2^-40 of the clock range is far below a tick of any kernel
 constexpr double slowest_share = 0.25;  // of the maximum clock; below it no GPU of this kind throttles
 
-Seconds duration_at(double clock_hz, const KernelLoad& load) {
-  return load.unclocked + Seconds::from_si(load.cycles / clock_hz);
-}
-
 /// Executed tensor FLOPs per cycle over what the tensor cores could do, on the average over the kernel.
 double tensor_load_at(double clock_hz, const KernelLoad& load, const ClockModel& clock) {
   const double cycles = duration_at(clock_hz, load).si() * clock_hz;
@@ -40,6 +36,10 @@ double burst_clock(const KernelLoad& load, const ClockModel& clock, const PowerM
 }
 
 }  // namespace
+
+Seconds duration_at(double clock_hz, const KernelLoad& load) {
+  return std::max(load.unclocked + Seconds::from_si(load.cycles / clock_hz), load.at_least);
+}
 
 KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, ClockCap cap) {
   double f = std::min(burst_clock(load, clock, power), cap.hz());

@@ -62,7 +62,8 @@ struct PowerModel {
 struct KernelLoad {
   double cycles = 0;
   Seconds unclocked;
-  Flops flops;  // on the tensor cores, executed
+  Seconds at_least;  // at any clock: what HBM needs for the traffic
+  Flops flops;       // on the tensor cores, executed
   Bytes hbm_traffic;
   double tail_cycles = 0;    // of `cycles`, at the end, with some SMs idle
   double beside_cycles = 0;  // instead of `cycles`, if others hold some SMs
@@ -73,6 +74,8 @@ struct KernelRun {
   double clock_hz = 0;
   Watts power;
 };
+
+Seconds duration_at(double clock_hz, const KernelLoad& load);
 
 KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, ClockCap cap);
 

@@ -219,7 +219,7 @@ class Fitter {
   // ---- cycles of attention and matrix products, at the clock that was measured
 
   double at_measured_clock(const KernelLoad& load, const MeasuredKernel& row) const {
-    return (load.unclocked.si() + load.cycles / row.clock_hz) / row.time.si() - 1;
+    return duration_at(row.clock_hz, load) / row.time - 1;
   }
 
   AttentionModel& model_of(const MeasuredKernel& row) {
@@ -311,7 +311,7 @@ class Fitter {
     Unknowns unknowns;
     for (const auto& constant : constants_of_gemm()) unknowns.add(model, constant, "gemm");
     unknowns.fit_to(rows, "gemm", [&](const MeasuredKernel& row) {
-      return at_measured_clock(gemm_load(row.dense, model, kernels().clock), row);
+      return at_measured_clock(gemm_load(row.dense, model, kernels(), facts_.peaks), row);
     });
   }
 
@@ -322,7 +322,7 @@ class Fitter {
     return row.kind == Kind::attention ? &model_of(row).power : nullptr;
   }
   KernelLoad load_of(const MeasuredKernel& row) {
-    if (row.kind == Kind::gemm) return gemm_load(row.dense, *kernels().gemm, kernels().clock);
+    if (row.kind == Kind::gemm) return gemm_load(row.dense, *kernels().gemm, kernels(), facts_.peaks);
     return attention_load(row.attention, model_of(row), kernels(), facts_.peaks, profile_.tile_query.value,
                           profile_.tile_key.value);
   }

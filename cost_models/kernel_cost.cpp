@@ -25,6 +25,11 @@ std::int64_t tiles_along(double rows, double tile) {
 
 }  // namespace
 
+BytesPerSecond memory_rate(const MeasuredKernels& kernels, const GpuPeaks& peaks) {
+  const StreamModel* copy = kernels.stream_of("copy_kernel");
+  return copy != nullptr ? BytesPerSecond::from_si(copy->bandwidth.value) : peaks.hbm;
+}
+
 Flops attention_flops(const AttentionShape& shape, Phase phase) {
   const double forward = 4.0 * shape.pairs * shape.head_dim * shape.heads * shape.batch;
   return Flops::from_si(phase == Phase::forward ? forward : 2.5 * forward);
@@ -72,18 +77,19 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   load.cycles = busy.cycles;
   load.tail_cycles = busy.tail;
   if (idle_sms > 1) load.beside_cycles = makespan(lists, cycles, std::max(1, peaks.sms - idle_sms)).cycles;
-  const StreamModel* copy = kernels.stream_of("copy_kernel");
-  const double rate = copy != nullptr ? copy->bandwidth.value : peaks.hbm.si();
-  load.unclocked = Seconds::from_si(launch + traffic / rate);
+  load.unclocked = Seconds::from_si(launch + traffic / memory_rate(kernels, peaks).si());
   load.flops = attention_flops(computed, model.phase);
   load.hbm_traffic = attention_bytes(shape, model.phase) + Bytes::from_si(traffic);
   return load;
 }
 
-KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const ClockModel& clock) {
+// A product of few rows is as long as its weights take to come.
+KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const MeasuredKernels& kernels,
+                     const GpuPeaks& peaks) {
   KernelLoad load;
   load.unclocked = Seconds::from_si(model.launch.value * shape.products);
-  load.cycles = shape.flops.si() / (model.efficiency.value * clock.tensor_flops_per_cycle.value) +
+  load.at_least = load.unclocked + shape.bytes / memory_rate(kernels, peaks);
+  load.cycles = shape.flops.si() / (model.efficiency.value * kernels.clock.tensor_flops_per_cycle.value) +
                 shape.outputs * model.output_cycles.value;
   load.flops = shape.flops;
   load.hbm_traffic = shape.bytes;
@@ -151,7 +157,7 @@ KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& pro
 KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Profile& profile, ClockCap cap) {
   if (profile.kernels && profile.kernels->gemm && measured_type(shape.element_bytes)) {
     const GemmModel& model = *profile.kernels->gemm;
-    return cost_of(gemm_load(shape, model, profile.kernels->clock), *profile.kernels, model.power, cap,
+    return cost_of(gemm_load(shape, model, *profile.kernels, peaks), *profile.kernels, model.power, cap,
                    &NcclBeside::matrix_products);
   }
   return {roofline(shape.flops, shape.bytes, profile.dense_efficiency, peaks, profile), shape.bytes, shape.flops,

@@ -76,7 +76,11 @@ KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Prof
 /// What the measured model of an attention kernel asks of the clock; for fits, which need it at a clock they know.
 KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& model, const MeasuredKernels& kernels,
                           const GpuPeaks& peaks, double tile_query, double tile_key, int idle_sms = 1);
-KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const ClockModel& clock);
+KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const MeasuredKernels& kernels,
+                     const GpuPeaks& peaks);
+
+/// At which kernels read and write HBM beside their products: that of copies, if it was measured.
+BytesPerSecond memory_rate(const MeasuredKernels& kernels, const GpuPeaks& peaks);
 
 /// Costs of shapes seen before. A program asks for the same few shapes in every layer, and a list schedule takes a
 /// millisecond; at another cap only the clock is looked for again. Several threads may use one.

@@ -37,7 +37,7 @@ struct AttentionModel {
 };
 
 /// Matrix products: launch + (FLOPs / (efficiency * what the tensor cores do per cycle) + outputs * output_cycles) /
-/// clock.
+/// clock, or launch + bytes / the rate of copies, if that is longer.
 struct GemmModel {
   Constant launch;         // s
   Constant efficiency;     // of the tensor cores, at the clock that holds, inside a large product

@@ -40,9 +40,7 @@ Bound bound_of(const SizeProblem& problem, const Candidate& c) {
   const bool decode = in.pass == StepPass::decode, training = in.pass == StepPass::training;
   const double rows = in.sequences * (decode ? 1 : in.tokens / d.context);
   const double weights = (m.attention_parameters() + m.ffn_parameters()) / d.tensor;
-  // The measured model of matrices knows no HBM limit (kernel_cost.cpp).
-  const bool measured = option.profile.kernels && option.profile.kernels->gemm && !problem.fp8_matrices;
-  const double read = measured ? 0 : weights * (problem.fp8_matrices ? 1 : e) / hbm;
+  const double read = weights * (problem.fp8_matrices ? 1 : e) / option.fastest.weights.si();
   const double dense = std::max(2 * rows * weights / dense_rate, read);
   const double pairs = decode ? in.tokens : problem.pairs;
   const double attention = 4 * in.sequences * pairs * static_cast<double>(m.heads * m.head_dim) / d.tensor / d.context *

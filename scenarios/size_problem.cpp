@@ -36,7 +36,8 @@ GpuOption::Rates fastest_rates(const GpuOption& option, const SizeProblem& probl
   const Profile& profile = option.profile;
   const FlopsPerSecond peak = option.gpu.peak(problem.dtype);
   GpuOption::Rates rates = {peak * profile.dense_efficiency.value, peak * profile.attention_forward_efficiency.value,
-                            peak * profile.attention_backward_efficiency.value};
+                            peak * profile.attention_backward_efficiency.value,
+                            option.gpu.hbm_bandwidth * profile.hbm_efficiency.value};
   if (problem.dtype != "fp32" && profile.kernels) {  // see kernel_cost.cpp: measured in 16 bits
     const MeasuredKernels& kernels = *profile.kernels;
     const auto head_dim = static_cast<double>(problem.model.head_dim);
@@ -44,6 +45,7 @@ GpuOption::Rates fastest_rates(const GpuOption& option, const SizeProblem& probl
     if (kernels.gemm) {
       const double per_cycle = kernels.gemm->efficiency.value * kernels.clock.tensor_flops_per_cycle.value;
       rates.dense = rate_of(Flops::from_si(1e15), 1e15 / per_cycle, kernels.clock, kernels.gemm->power);
+      if (!problem.fp8_matrices) rates.weights = memory_rate(kernels, {peak, option.gpu.hbm_bandwidth, sms});
     }
     if (const AttentionModel* model = kernels.attention_of(Phase::forward, head_dim))
       rates.attention_forward = tile_rate(*model, kernels, profile, sms);

@@ -24,6 +24,7 @@ struct GpuOption {
   /// That no kernel exceeds, whatever its shape; set by SizeProblem::prepare.
   struct Rates {
     FlopsPerSecond dense, attention_forward, attention_backward;
+    BytesPerSecond weights;  // read by matrix products
   };
   Rates fastest{};
 };

@@ -10,7 +10,10 @@ namespace {
 
 /// All cycles on the tensor cores: load 1.
 KernelLoad tensor_load(double cycles) {
-  return {cycles, Seconds(), Flops::from_si(cycles * 1e5), Bytes()};
+  KernelLoad load;
+  load.cycles = cycles;
+  load.flops = Flops::from_si(cycles * 1e5);
+  return load;
 }
 PowerModel power(double droop, double watts) {
   return {number(droop), number(watts)};

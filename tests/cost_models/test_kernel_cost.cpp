@@ -5,6 +5,7 @@
 #include <set>
 
 #include "tests/catch.hpp"
+#include "tests/cost_models/measured_models.hpp"
 
 using namespace orrery;
 
@@ -111,4 +112,24 @@ TEST_CASE("a profile lists each of its constants once") {
   CHECK(has(profile.kernel_overhead));
   CHECK(has(profile.tile_query));
   CHECK(has(profile.tile_key));
+}
+
+TEST_CASE(
+    "a measured product of few rows takes what its bytes take at the rate of copies, one of many rows its cycles") {
+  Profile profile = measured_profile();
+  GemmModel& model = profile.kernels->gemm.emplace();
+  model.launch = number(3e-6);
+  model.efficiency = number(0.5);
+  model.output_cycles = number(1e-3);
+  model.power = {number(0), number(1000)};
+  const double width = 4096, products = 2, copy_rate = 4e12, flops_per_cycle = 1e5 * 0.5;
+  for (const double rows : {1.0, 8.0, 64.0, 4096.0}) {
+    const double flops = 2 * rows * width * width, bytes = 2 * (width * width + 2 * rows * width);
+    const KernelCost cost = dense_cost({Flops::from_si(flops), Bytes::from_si(bytes), rows * width, products},
+                                       round_peaks, profile, Regime::burst);
+    const double cycles = flops / flops_per_cycle + rows * width * 1e-3;
+    CHECK_THAT(cost.duration.si(),
+               WithinRel(3e-6 * products + std::max(cycles / test_clock, bytes / copy_rate), 1e-12));
+    CHECK((rows < 10) == (bytes / copy_rate > cycles / test_clock));  // both sides are seen
+  }
 }
