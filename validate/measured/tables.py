@@ -123,7 +123,9 @@ def main():
     attention_rows = read("h200_sxm/attention.csv")
     tables = [list(published_runs(attention_rows)), list(h100_runs(attention_rows)),
               list(collectives(read("h200_sxm_x2/collectives.csv"), 2)),
-              list(collectives(read("h100_sxm_x4/collectives.csv"), 4)),
+              list(collectives(read("h200_sxm_x4/collectives.csv"), 4)),
+              list(rings({2: read("h200_sxm_x2/ring.csv") + read("h200_sxm_x2_shapes/ring.csv"),
+                          4: read("h200_sxm_x4/ring.csv")})),
               list(rings({2: read("h100_sxm_x2/ring.csv"), 4: read("h100_sxm_x4/ring.csv")}))]
     if sys.argv[1:] == ["--check"]:
         text = (HERE / "README.md").read_text()
