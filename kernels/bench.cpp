@@ -1,5 +1,7 @@
 // orrery-bench: measures a GPU in minutes and writes CSV. See validate/measured/README.md for the method and the
 // schema.
+#include <malloc.h>
+
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
@@ -95,6 +97,9 @@ int main(int argc, char** argv) {
   // and NVLink multicast off unless asked for, because the rings do not use it and NCCL's rows shall be comparable.
   setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
   setenv("NCCL_NVLS_ENABLE", "0", 0);
+  // Checks copy tensors to the host by the hundred: memory that goes back to the system costs five times the copy.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 2'000'000'000);
   for (int signal : {SIGINT, SIGTERM}) {
     std::signal(signal, [](int received) {
       orrery::interrupted = true;

@@ -51,12 +51,16 @@ Rig::Rig(int device_index) : device(select(device_index)), monitor(new NvmlMonit
   flush = DeviceBuffer(static_cast<size_t>(properties.l2CacheSize) * 2);
 }
 
+void Rig::rest_after_load(double seconds) const {
+  std::this_thread::sleep_until(load_end_ + std::chrono::duration<double>(seconds));
+}
+
 int rotation_sets(const Rig& rig, double footprint_bytes) {
   const double wanted = 3.0 * rig.properties.l2CacheSize / std::max(1.0, footprint_bytes);
   return static_cast<int>(std::min<double>(kMostSets, std::max(1.0, std::ceil(wanted))));
 }
 
-Measurement measure(Rig& rig, const Work& work, Regime regime, double at_least_s) {
+Measurement measure(Rig& rig, const Work& work, Regime regime, Window window) {
   const cudaStream_t stream = rig.stream;
   const MeasureOptions& options = rig.options;
   const bool burst = regime == Regime::burst;
@@ -95,10 +99,10 @@ Measurement measure(Rig& rig, const Work& work, Regime regime, double at_least_s
 
   const double sample_us = estimate * out.repeats + 50;
   const int batch = burst ? 1 : static_cast<int>(std::min(10.0, std::max(1.0, 50e3 / sample_us)));
-  const auto rest = std::chrono::microseconds(static_cast<long>(std::clamp(3 * sample_us, 500.0, 50e3)));
+  const auto rest = std::chrono::microseconds(static_cast<long>(std::clamp(3 * sample_us, 500.0, 30e3)));
+  rig.rest_after_load(window.rest_s);
   const Clock::time_point warm = Clock::now();
-  const double warmup_s = burst ? options.burst_warmup_s : options.warmup_s;
-  for (int i = 0; i < 2 || seconds_since(warm) < warmup_s; i += batch) {
+  for (int i = 0; i < 2 || seconds_since(warm) < options.warmup_s; i += batch) {
     for (int b = 0; b < batch; ++b) run();
     rig.stream.sync();
     if (burst) std::this_thread::sleep_for(rest);
@@ -140,16 +144,18 @@ Measurement measure(Rig& rig, const Work& work, Regime regime, double at_least_s
     }
     if (interrupted) throw Interrupted{};
     if (burst) std::this_thread::sleep_for(rest);
-    if (samples.size() < options.min_samples || seconds_since(begin) < at_least_s) continue;
+    if (samples.size() < options.min_samples || seconds_since(begin) < window.at_least_s) continue;
     out.us = summarize(samples);
     if (out.us.ci95_rel < options.target_ci || seconds_since(begin) > options.cap_s) break;
   }
+  if (!burst) rig.load_ends_now();
   out.state = rig.monitor->end();
   out.sm_clock_mhz = nanoseconds > 0 ? 1e3 * cycles / nanoseconds : out.state.sm_clock_mhz;
   return out;
 }
 
-Measurement measure_samples(Rig& rig, const std::function<double()>& once, double at_least_s, double cap_s) {
+Measurement measure_samples(Rig& rig, const std::function<double()>& once, double at_least_s, double cap_s,
+                            std::vector<double>* rounds) {
   Measurement out;
   out.cache = "as_is";
   const Clock::time_point warm = Clock::now();
@@ -164,6 +170,10 @@ Measurement measure_samples(Rig& rig, const std::function<double()>& once, doubl
   } while ((samples.size() < rig.options.min_samples && seconds_since(begin) < 10 * cap_s) ||
            seconds_since(begin) < at_least_s ||
            (out.us.ci95_rel >= rig.options.target_ci && seconds_since(begin) < cap_s));
+  if (rounds) {
+    rounds->insert(rounds->end(), samples.begin(), samples.end());
+    out.us = summarize(*rounds);
+  }
   out.state = rig.monitor->end();
   out.sm_clock_mhz = out.state.sm_clock_mhz;
   return out;

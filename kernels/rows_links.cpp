@@ -205,11 +205,14 @@ void add(Table& table, const Pattern& pattern, int64_t bytes) {
               {"n_gpu", std::to_string(std::min(pattern.ranks, table.gpus))},
               {"ranks", std::to_string(pattern.ranks)},
               {"channels", ""}};
-  row.run = [pattern, bytes](Rig& rig) {
+  const bool host = pattern.link == "host";
+  if (host) row.rounds = 5;
+  row.run = [pattern, bytes, host, rounds = std::make_shared<std::vector<double>>()](Rig& rig) {
+    rig.rest_after_load(0.5);
     const int repeats = bytes <= (1 << 20) ? 20 : bytes <= (16 << 20) ? 5 : 1;
     Copies copies(pattern.transfers, pattern.ranks, bytes, repeats);
     const Measurement m = measure_samples(
-        rig, [&] { return copies.run(rig.gate); }, 0.04, 0.1);
+        rig, [&] { return copies.run(rig.gate); }, host ? 0.02 : 0.04, host ? 0.02 : 0.1, rounds.get());
     Outcome out;
     for (auto& f : result_fields(m, "us")) {
       if (f.first != "launches_per_sample" && f.first != "cache" && f.first != "regime") out.values.push_back(f);
@@ -236,7 +239,7 @@ void add_link_rows(Table& table) {
   table.groups.push_back({"links", "copy-engine copies between ranks and with the host", link_columns(), ""});
   for (const Pattern& pattern : patterns(table)) {
     const std::vector<int64_t> sizes = link_sizes();
-    const size_t step = pattern.link == "local" ? 4 : 1;  // virtual ranks have no link to know in detail
+    const size_t step = pattern.link == table.link ? 1 : 4;  // inside a GPU and to the host: no link to know in detail
     const int64_t largest = pattern.link == "host" ? kLargestToHost : kLargest;
     for (size_t i = 0; i < sizes.size() && sizes[i] <= largest; i += step) add(table, pattern, sizes[i]);
   }

@@ -70,12 +70,14 @@ void add(Table& table, const std::string& name, const std::string& what, std::fu
   row.name = "overhead/" + name;
   row.what = what;
   row.quick = true;
-  row.expected_s = 0.25;
+  row.rounds = 5;
+  row.expected_s = 0.4;
   row.keys = {{"gpu", table.gpu}, {"cost", name}, {"what", what}};
-  row.run = [once](Rig& rig) {
+  row.run = [once, rounds = std::make_shared<std::vector<double>>()](Rig& rig) {
+    rig.rest_after_load(0.5);
     Outcome out;
     const Measurement m = measure_samples(
-        rig, [&] { return once(rig); }, 0.1, 0.3);
+        rig, [&] { return once(rig); }, 0.05, 0.05, rounds.get());
     for (auto& f : result_fields(m, "us")) {
       if (f.first != "cache" && f.first != "regime") out.values.push_back(f);
     }

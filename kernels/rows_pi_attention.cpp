@@ -79,6 +79,8 @@ struct PiBuffers {
 // against double precision.
 Difference check_pi(PiAttentionShape s, bool backward, cudaStream_t stream) {
   s.n = std::min<int64_t>(s.n, backward ? 1100 : 8192);
+  s.kv_heads = s.kv_heads * 8 / s.heads;  // heads do not meet: 8 of them tell as much as all
+  s.heads = 8;
   if (backward) {
     s.kv_heads = 1;
     s.heads = 1;

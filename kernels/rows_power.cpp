@@ -69,7 +69,7 @@ Outcome run_burst(Rig& rig, const std::string& kernel) {
   std::vector<double> samples;
   rig.monitor->begin();
   for (size_t i = 0; i < rig.options.min_samples; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(150));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
     samples.push_back(stamped.run(rig, *w, 1, cycles, ns));
     if (interrupted) throw Interrupted{};
   }
@@ -99,6 +99,7 @@ Outcome run_sustained(Rig& rig, const std::string& kernel, int seconds) {
     }
     out.rows.push_back(line(*w, "sustained", second, samples, cycles, ns, rig.monitor->end()));
   }
+  rig.load_ends_now();
   out.headline = ns > 0 ? 1e3 * cycles / ns : 0;
   out.headline_unit = "MHz";
   return out;
@@ -118,9 +119,9 @@ void add_power_rows(Table& table) {
       Row row;
       row.group = "power";
       row.name = "power/" + kernel + (sustained ? "/sustained" : "/burst");
-      row.what = sustained ? "back to back for 10 s, one line for every second" : "one launch after 150 ms of rest";
+      row.what = sustained ? "back to back for 10 s, one line for every second" : "one launch after 100 ms of rest";
       row.quick = !sustained && kernel == workload_names().front();
-      row.expected_s = sustained ? 11.5 : 3.5;
+      row.expected_s = sustained ? 11.5 : 2.5;
       row.keys = {{"gpu", table.gpu}, {"kernel", kernel}};
       row.run = [kernel, sustained](Rig& rig) {
         return sustained ? run_sustained(rig, kernel, 10) : run_burst(rig, kernel);

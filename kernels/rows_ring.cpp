@@ -1,7 +1,6 @@
 // Group `ring`: whole runs over ranks, exact ring attention and pi-Attention with a halo. The columns are those of a
 // run that `orrery validate` reads. On one GPU the ranks are virtual: they share it, so their times check the order of
 // things, not a cluster.
-#include <chrono>
 #include <map>
 
 #include "kernels/table.hpp"
@@ -25,9 +24,9 @@ Outcome timed_run(Rig& rig, const Difference& error, const std::vector<Fields>& 
                   const std::function<double()>& once, const std::function<double(std::vector<RingSpan>&)>& stamped) {
   Outcome out;
   out.values = checked(error, kBf16Tolerance);
-  const auto warm = std::chrono::steady_clock::now();
-  while (std::chrono::duration<double>(std::chrono::steady_clock::now() - warm).count() < rig.options.warmup_s) once();
-  const Measurement m = measure_samples(rig, once, rig.options.cap_s / 2, rig.options.cap_s);
+  rig.rest_after_load(0.5);
+  const Measurement m = measure_samples(rig, once, 2 * rig.options.warmup_s, rig.options.cap_s);
+  rig.load_ends_now();
   for (auto& f : result_fields(m, "ms")) out.values.push_back(f);
   out.headline = m.us.median * 1e-3;
   out.headline_unit = "ms";

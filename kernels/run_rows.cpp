@@ -167,6 +167,25 @@ class Files {
 
 }  // namespace
 
+std::vector<const Row*> in_rounds(const std::vector<const Row*>& rows) {
+  double whole = 0, at = 0;
+  for (const Row* row : rows) whole += row->rounds == 1 ? row->expected_s : 0;
+  std::vector<std::pair<double, const Row*>> turns;
+  for (const Row* row : rows) {
+    if (row->rounds == 1) {
+      turns.push_back({(at + row->expected_s / 2) / whole, row});
+      at += row->expected_s;
+      continue;
+    }
+    for (int round = 0; round < row->rounds; ++round)
+      turns.push_back({static_cast<double>(round) / (row->rounds - 1), row});
+  }
+  std::stable_sort(turns.begin(), turns.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<const Row*> order;
+  for (const auto& turn : turns) order.push_back(turn.second);
+  return order;
+}
+
 void plan_rows(const Table& table, const std::vector<const Row*>& rows, const BenchOptions& options) {
   Files files(table, options.output, {{"command", options.command}});
   for (const Row* row : rows) files.write_planned(*row);
@@ -182,27 +201,42 @@ int run_rows(const Table& table, const std::vector<const Row*>& rows, const Benc
   if (options.complete()) heat(rig, 20);
   compiled.get();
 
+  const std::vector<const Row*> turns = in_rounds(rows);
   double expected = 0;
-  for (const Row* row : rows) expected += row->expected_s;
-  Progress progress(static_cast<int>(rows.size()), expected);
+  for (const Row* row : turns) expected += row->expected_s / row->rounds;
+  Progress progress(static_cast<int>(turns.size()), expected);
   std::map<std::string, double> group_s;
+  std::map<const Row*, Outcome> rounds;  // what rows with rounds to come have found so far
+  std::map<const Row*, int> turns_of;
   int failed = 0, done = 0;
-  for (const Row* row : rows) {
+  auto finish = [&](const Row& row, const Outcome& outcome) {
+    files.write(row, outcome);
+    ++done;
+    progress.clear();
+    std::printf("%-70s %10s %s\n", row.name.c_str(), format_number(outcome.headline).c_str(),
+                outcome.headline_unit.c_str());
+  };
+  for (const Row* row : turns) {
     if (interrupted) break;
+    int& turn = turns_of[row];
+    if (turn < 0) continue;  // has failed
     progress.begin_row(row->name);
     const auto row_start = Clock::now();
     try {
       ORRERY_CUDA(cudaSetDevice(options.device));
-      const Outcome outcome = row->run(rig);
-      files.write(*row, outcome);
-      ++done;
-      progress.clear();
-      std::printf("%-70s %10s %s\n", row->name.c_str(), format_number(outcome.headline).c_str(),
-                  outcome.headline_unit.c_str());
+      Outcome outcome = row->run(rig);
+      if (++turn < row->rounds) {
+        rounds[row] = std::move(outcome);
+      } else {
+        rounds.erase(row);
+        finish(*row, outcome);
+      }
     } catch (const Interrupted&) {
       break;
     } catch (const std::exception& error) {
       ++failed;
+      turn = -1;
+      rounds.erase(row);
       files.write_failure(*row, error.what());
       progress.clear();
       std::printf("%-70s FAILED: %s\n", row->name.c_str(), error.what());
@@ -210,8 +244,9 @@ int run_rows(const Table& table, const std::vector<const Row*>& rows, const Benc
     }
     std::fflush(stdout);
     group_s[row->group] += seconds_since(row_start);
-    progress.end_row(row->expected_s);
+    progress.end_row(row->expected_s / row->rounds);
   }
+  for (const auto& [row, outcome] : rounds) finish(*row, outcome);  // interrupted
   progress.clear();
   std::fprintf(stderr, "%d rows measured, %d failed, %zu not reached, %s, files in %s\n", done, failed,
                rows.size() - static_cast<size_t>(done + failed), minutes(seconds_since(start)).c_str(), folder.c_str());

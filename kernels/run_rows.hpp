@@ -7,6 +7,8 @@
 
 namespace orrery {
 
+// The order of work: rows with several rounds have the first at the beginning, the last at the end, the others between.
+std::vector<const Row*> in_rounds(const std::vector<const Row*>& rows);
 // 0; 1 if a row failed; 130 if it was interrupted.
 int run_rows(const Table& table, const std::vector<const Row*>& rows, const BenchOptions& options);
 // Writes the same files with the rows' keys alone, status = planned.

@@ -38,8 +38,8 @@ Fields result_fields(const Measurement& m, const std::string& unit) {
 
 Outcome both_regimes(Rig& rig, const Work& work, const std::string& unit, const Fields& check,
                      const std::function<double(double us)>& headline, const std::string& headline_unit,
-                     double sustained_s) {
-  constexpr double kBurstS = 0.05;  // after their warm-up bursts differ by some tenths of a percent
+                     std::optional<Window> sustained) {
+  constexpr Window kBurst{0.05};  // after their warm-up bursts differ by some tenths of a percent
   Event start, end;
   work.launch(rig.stream, 0);
   start.record(rig.stream);
@@ -49,8 +49,9 @@ Outcome both_regimes(Rig& rig, const Work& work, const std::string& unit, const 
   Outcome out;
   out.values = check;
   for (Regime regime : {Regime::burst, Regime::sustained}) {
-    if (regime == Regime::burst && elapsed_us(start, end) > kLongestBurstUs) continue;
-    const Measurement m = measure(rig, work, regime, regime == Regime::burst ? kBurstS : sustained_s);
+    const bool burst = regime == Regime::burst;
+    if (burst ? elapsed_us(start, end) > kLongestBurstUs : !sustained) continue;
+    const Measurement m = measure(rig, work, regime, burst ? kBurst : *sustained);
     out.rows.push_back(result_fields(m, unit));
     if (out.rows.size() == 1) out.headline = headline(m.us.median);
   }

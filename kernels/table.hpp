@@ -1,6 +1,7 @@
 // The table of the bench: groups (one CSV file each) and rows (what to measure, and the work it counts).
 #pragma once
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,10 @@ struct Row {
   std::string what;  // one line, for --list
   Fields keys;       // the columns that say what was measured
   double flops = 0, bytes = 0;
-  bool quick = false;       // part of --quick
+  bool quick = false;  // part of --quick
+  // What the host decides drifts by the minute: `run` is called so often, spread over the whole run, and the outcome of
+  // the last call, which counts the samples of all, is written.
+  int rounds = 1;
   double expected_s = 0.5;  // for the progress bar until measured times correct it
   std::function<Outcome(Rig&)> run;
   std::function<void(int device)> prepare;  // compiles plans; of many rows at once, before anything is timed
@@ -50,13 +54,14 @@ struct Table {
 // `keys`, then the result columns every kernel row has. `unit` is us or ms.
 std::vector<std::string> result_columns(const std::string& unit, std::vector<std::string> keys);
 Fields result_fields(const Measurement& m, const std::string& unit);
-// Measures in both regimes (long kernels only sustained), a line of CSV for each; the headline is that of the first.
-// Sustained windows lie before the dip that comes 0.7 s after a load began, when the power limit takes back what was
-// overdrawn: 0.2 s at a clock 5 to 10 % lower. The row before may bring it earlier; a longer window then outweighs it.
-constexpr double kSustainedS = 0.25;
+// Measures in both regimes (long kernels only sustained; bursts alone if no window is given), a line of CSV for each;
+// the headline is that of the first. Sustained windows lie before the dip that comes 0.8 s after a load began, when the
+// power limit takes back what was overdrawn: 0.2 s at a clock 4 to 18 % lower. Without a rest the load of the row
+// before brings it earlier.
+constexpr Window kSustained{0.2, 0.3};
 Outcome both_regimes(Rig& rig, const Work& work, const std::string& unit, const Fields& check,
                      const std::function<double(double us)>& headline, const std::string& headline_unit,
-                     double sustained_s = kSustainedS);
+                     std::optional<Window> sustained = kSustained);
 // Throws if the error is above the tolerance, so that a wrong kernel is never timed.
 Fields checked(const Difference& difference, double tolerance);
 constexpr double kBf16Tolerance = 1e-2;

@@ -82,7 +82,7 @@ TEST_CASE("attention blocks through cuDNN") {
 }
 
 TEST_CASE("rings over virtual or real ranks") {
-  for (int ranks : {1, 2, 3, 4}) {
+  for (int ranks : {1, 2, 3, 4, 8}) {
     for (const bool causal : {false, true}) {
       for (Layout layout : {Layout::contiguous, Layout::zigzag, Layout::striped}) {
         RingShape s;

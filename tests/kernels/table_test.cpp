@@ -4,6 +4,7 @@
 #include <set>
 
 #include "../catch.hpp"
+#include "kernels/run_rows.hpp"
 
 using namespace orrery;
 
@@ -29,6 +30,18 @@ TEST_CASE("every row has a name of its own, a group, and only columns of that gr
       CHECK(unique.size() == group.columns.size());
     }
   }
+}
+
+TEST_CASE("rounds of a row are spread evenly over the time of the rows that have one") {
+  Row once, host;
+  once.expected_s = 1;
+  host.rounds = 3;
+  const std::vector<const Row*> single(4, &once);
+  std::vector<const Row*> rows{&host};
+  rows.insert(rows.end(), single.begin(), single.end());
+  CHECK(in_rounds(rows) == std::vector<const Row*>{&host, &once, &once, &host, &once, &once, &host});
+  CHECK(in_rounds(single) == single);
+  CHECK(in_rounds({&host}) == std::vector<const Row*>(3, &host));
 }
 
 TEST_CASE("the quick set and the full set fit their time on one GPU by the table's own guesses") {
