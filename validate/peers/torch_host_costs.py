@@ -19,7 +19,15 @@ import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional
 import torch.nn.functional as F
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.experimental import context_parallel
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+try:
+    from torch.distributed.tensor.experimental import _attention as ring
+    ring._SDPAMerger
+except (ImportError, AttributeError):  # newer releases moved it
+    from torch.distributed.tensor.experimental._context_parallel import _attention as ring
 
 COLUMNS = "gpu,n_gpu,library,call,what,time_us,p5_us,p95_us,samples,calls_per_sample,status,reason".split(",")
 CALLS, SAMPLES = 20, 60  # a stream takes 1024 launches before the host waits
@@ -108,6 +116,72 @@ def collective_calls(world, rank):
         lambda: functional.wait_tensor(functional.all_to_all_single(x, sizes, sizes, group)))
 
 
+def one_rank(world, backend, backward, heads=4, tokens=128, head_dim=128):
+    """A call inside context_parallel on a mesh of one rank: what the library adds round one block, without a message
+    between GPUs (its backward pass sends the gradients to itself)."""
+    mesh = init_device_mesh("cuda", (world, 1), mesh_dim_names=("other", "cp"))["cp"]
+    q, k, v = (random(1, heads, tokens, head_dim) for _ in range(3))
+    gradient = torch.randn_like(q)
+
+    def call():
+        ring._cp_options.enable_load_balance = False
+        with context_parallel(mesh, buffers=[q, k, v], buffer_seq_dims=[2, 2, 2], no_restore_buffers={q, k, v}):
+            with sdpa_kernel(backend):
+                for t in (q, k, v):
+                    t.requires_grad_(backward)
+                torch.cuda.synchronize()
+                call.start = time.perf_counter()
+                for _ in range(CALLS):
+                    out = F.scaled_dot_product_attention(q, k, v)
+                    if backward:
+                        out.backward(gradient)
+                call.end = time.perf_counter()
+                for t in (q, k, v):
+                    t.requires_grad_(False)
+                    t.grad = None
+
+    return call
+
+
+def context_parallel_calls(world):
+    """The parts of torch/distributed/tensor/experimental's ring, one at a time, and a whole call of one rank."""
+    out, lse = random(1, 4, 128, 128), random(1, 4, 128, 1).float()
+    half, half_lse = random(1, 4, 64, 128), random(1, 4, 64, 1).float()
+    f, f_half = out.float(), half.float()
+    flat = torch.cat([out.flatten(), out.flatten()])
+    group = dist.group.WORLD
+
+    def merger():
+        new = ring._SDPAMerger(True, seq_dim=2)
+        new.step(out, lse, False)
+        return new
+
+    def rotate(method):
+        rotater = ring._create_rotater(group, 2, method=method)
+        rotater.exchange_buffers(flat)
+        buffer = rotater.next_buffer()
+        return buffer[: out.numel()].reshape(out.shape), buffer[out.numel():].reshape(out.shape)
+
+    merged = merger()
+    cp = "context_parallel"
+    yield cp, "merge_first", "a merger made and given the first block", repeated(merger)
+    yield cp, "merge", "a block merged", repeated(lambda: merged.step(out, lse, False))
+    yield cp, "merge_half", "a block of half the queries merged", repeated(lambda: merged.step(half, half_lse, True))
+    yield cp, "merge_results", "the merged block cast back", repeated(merged.results)
+    yield cp, "partial_update", "a half added to a gradient", repeated(
+        lambda: ring._partial_update(f, f_half, dim=2, n_chunks=2, idx=1, add=True))
+    yield cp, "join_keys_values", "K and V joined to one buffer", repeated(
+        lambda: torch.cat([out.flatten(), out.flatten()]))
+    yield cp, "rotate_alltoall", "a buffer sent, awaited and split", repeated(
+        lambda: rotate(ring._RotateMethod.ALL_TO_ALL))
+    yield cp, "rotate_allgather", "a buffer gathered, awaited and split", repeated(
+        lambda: rotate(ring._RotateMethod.ALL_GATHER))
+    for name, backend in (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
+        for backward in (False, True):
+            what = "a call on a mesh of one rank" + (" and its gradients" if backward else "")
+            yield cp, f"one_rank_{name}" + ("_backward" if backward else ""), what, one_rank(world, backend, backward)
+
+
 def measure(call, together):
     samples = []
     for i in range(SAMPLES + 10):
@@ -116,8 +190,11 @@ def measure(call, together):
         torch.cuda.synchronize()
         start = time.perf_counter()
         call()
+        end = time.perf_counter()
+        if hasattr(call, "start"):  # it has work of its own round the calls
+            start, end = call.start, call.end
         if i >= 10:
-            samples.append(1e6 * (time.perf_counter() - start) / CALLS)
+            samples.append(1e6 * (end - start) / CALLS)
     torch.cuda.synchronize()
     return sorted(samples)
 
@@ -131,7 +208,9 @@ def main():
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if world > 1:
         dist.init_process_group("nccl", device_id=torch.device("cuda", torch.cuda.current_device()))
-    calls = list(local_calls()) + (list(collective_calls(world, rank)) if world > 1 else [])
+    calls = list(local_calls())
+    if world > 1:
+        calls += list(collective_calls(world, rank)) + list(context_parallel_calls(world))
     out = open(args.output if rank == 0 else os.devnull, "w", newline="")
     header = {
         "gpu": torch.cuda.get_device_name(),
@@ -155,7 +234,7 @@ def main():
         row = {"gpu": gpu_key(torch.cuda.get_device_name()), "n_gpu": world, "library": library, "call": name,
                "what": what, "calls_per_sample": CALLS, "status": "ok"}
         try:
-            samples = measure(call, library == "nccl")
+            samples = measure(call, library != "torch")
             row.update(time_us=f"{statistics.median(samples):.4g}", p5_us=f"{samples[len(samples) // 20]:.4g}",
                        p95_us=f"{samples[-1 - len(samples) // 20]:.4g}", samples=len(samples))
         except Exception as exception:  # a call that this version does not have
