@@ -6,12 +6,13 @@ EXAMPLE ?= scenarios/examples/lwm_7b_1m_ring.toml
 
 MAKEFLAGS += --no-print-directory
 .NOTPARALLEL:
-.PHONY: help demo test bench format clean packages configure
+.PHONY: help demo test bench error_tables format clean packages configure
 
 help:
 	@echo 'make demo     install what is missing, build the program, simulate an example'
 	@echo 'make test     install what is missing, build everything, run all tests'
 	@echo 'make bench    time the simulator'
+	@echo "make error_tables   write the tables of errors in README.md anew"
 	@echo 'make format   format the C++ and CUDA code'
 	@echo 'make clean    remove the folder build'
 
@@ -36,6 +37,10 @@ test: configure
 bench: configure
 	@tools/quietly.sh $(LOGS)/build.log cmake --build $(BUILD) --target orrery
 	@cmake --build $(BUILD) --target bench
+
+error_tables: configure
+	@tools/quietly.sh $(LOGS)/build.log cmake --build $(BUILD) --target orrery
+	@tools/error_tables.py $(BUILD)/orrery README.md
 
 format:
 	git ls-files -z '*.cpp' '*.hpp' '*.cu' | xargs -0 clang-format -i

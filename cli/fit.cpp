@@ -86,6 +86,18 @@ void add_single_passes(const MeasuredTable& table, std::vector<MeasuredKernel>& 
   }
 }
 
+/// Kernels, messages, host costs, transfers beside kernels, power, rings and their steps. A fit does not use all, but
+/// whoever names a folder names them.
+bool is_measured(const MeasuredTable& table) {
+  std::vector<MeasuredKernel> rows;
+  add_rows(table, rows);
+  return !rows.empty() || table.rows() == 0 ||
+         std::any_of(table.columns().begin(), table.columns().end(), [](const std::string& column) {
+           return column == "cost" || column == "transfer_overlapped_us" || column == "nvml_sm_clock_mhz" ||
+                  column == "tokens_per_gpu";
+         });
+}
+
 Inputs read_inputs(const std::vector<std::string>& files) {
   Inputs inputs;
   Agreed gpu("gpu"), clocks("clocks"), limit("power_limit_w"), driver("driver"), cudnn("cudnn");
@@ -96,6 +108,11 @@ Inputs read_inputs(const std::vector<std::string>& files) {
     const MeasuredTable& table = tables.emplace_back(MeasuredTable::read(file));
     add_single_passes(table, inputs.rows);
     names.insert(std::filesystem::path(file).filename().string());
+    if (!is_measured(table)) {
+      throw MeasuredFileError(
+          fmt::format("{}:1: the columns are those of no file of orrery bench ({}), is one missing?", file,
+                      fmt::join(table.columns(), ", ")));
+    }
     for (std::size_t i = 0; i < table.rows(); ++i) {
       gpu.add(table.text(i, "gpu"), table.place(i));
       if (table.has("cost")) {
@@ -231,8 +248,13 @@ void run(const FitOptions& options) {
   fit_link_efficiency(fit.profile, inputs.files);
   if (!options.other_chip.empty()) {
     std::vector<MeasuredKernel> rows;
-    for (const std::string& file : options.other_chip) add_single_passes(MeasuredTable::read(file), rows);
+    std::vector<std::vector<MeasuredKernel>> chips = {inputs.rows};
+    for (const std::string& file : options.other_chip) {
+      add_single_passes(MeasuredTable::read(file), chips.emplace_back());
+      rows.insert(rows.end(), chips.back().begin(), chips.back().end());
+    }
     fit.profile.kernels->bands.push_back(band_of_other_chip(rows, facts.peaks, fit.profile));
+    fit.profile.kernels->clock.chip_spread = spread_of_chips(chips, facts.peaks, fit.profile);
   }
   std::vector<MeasuredTable> runs;
   for (const std::string& file : options.runs) runs.push_back(MeasuredTable::read(file));
@@ -255,8 +277,10 @@ void add_fit(CLI::App& app) {
       ->required();
   command->add_option("-o,--output", options->output, "Profile to write, e.g. scenarios/profiles/h200_sxm.toml")
       ->required();
-  command->add_option("--other-chip", options->other_chip,
-                      "Files of another GPU of the same type: how much wider the bands of runs have to be");
+  command->add_option(
+      "--other-chip", options->other_chip,
+      "Files of other GPUs of the same type, one each: how far chips differ, and how much wider the bands of "
+      "runs have to be");
   command->add_option("--like", options->like,
                       "Published rates: the profile of another GPU that lends what they do not say");
   command->add_option("--runs", options->runs,

@@ -6,19 +6,24 @@
 namespace orrery {
 namespace {
 
-constexpr int bisections = 40;          // 2^-40 of the clock range is far below a tick of any kernel
+constexpr int bisections = 40;  // 2^-40 of the clock range is far below a tick of any kernel
+// J per byte of HBM by itself: 3.92 pJ per bit (O'Connor et al., Fine-Grained DRAM, MICRO 2017, of HBM2). What a copy
+// draws per byte beyond that are its SMs, and those of kernels with products are part of their tensor power.
+constexpr double memory_alone = 8 * 3.92e-12;
 constexpr double slowest_share = 0.25;  // of the maximum clock; below it no GPU of this kind throttles
 
-/// Executed tensor FLOPs per cycle over what the tensor cores could do, on the average over the kernel.
+/// Tensor FLOPs that switch, per cycle, over what the tensor cores could do, on the average over the kernel.
 double tensor_load_at(double clock_hz, const KernelLoad& load, const ClockModel& clock) {
   const double cycles = duration_at(clock_hz, load).si() * clock_hz;
-  return cycles > 0 ? load.flops.si() / cycles / clock.tensor_flops_per_cycle.value : 0;
+  return cycles > 0 ? (load.flops - load.with_zeros).si() / cycles / clock.tensor_flops_per_cycle.value : 0;
 }
 
 double power_at(double clock_hz, const KernelLoad& load, const ClockModel& clock, const PowerModel& power) {
   const double voltage_and_clock = std::pow(clock_hz / clock.maximum_clock.value, clock.power_exponent.value);
   const double seconds = duration_at(clock_hz, load).si();
-  const double memory = seconds > 0 ? clock.hbm_energy.value * load.hbm_traffic.si() / seconds : 0;
+  const double per_byte =
+      load.flops > Flops() ? std::min(clock.hbm_energy.value, memory_alone) : clock.hbm_energy.value;
+  const double memory = seconds > 0 ? per_byte * load.hbm_traffic.si() / seconds : 0;
   return clock.idle_power.value + power.tensor_power.value * tensor_load_at(clock_hz, load, clock) * voltage_and_clock +
          memory;
 }
@@ -52,6 +57,23 @@ KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const Powe
     f = low;
   }
   return {duration_at(f, load), f, Watts::from_si(power_at(f, load, clock, power))};
+}
+
+double expected_largest(int draws) {
+  // E[max] = integral of (1 - F^n) over x > 0, minus that of F^n over x < 0; far beyond 8 nothing is left.
+  constexpr double end = 8, step = 1.0 / 64;
+  double sum = 0;
+  for (double x = -end + step / 2; x < end; x += step) {
+    const double all_below = std::pow(std::erfc(-x / std::sqrt(2.0)) / 2, draws);
+    sum += step * (x > 0 ? 1 - all_below : -all_below);
+  }
+  return sum;
+}
+
+double slowest_lag(const ClockModel& clock, int gpus, Seconds step) {
+  if (gpus < 2) return 0;
+  const double in_time = step.si() > clock.power_lag.value ? clock.swing.value : clock.wander.value;
+  return expected_largest(gpus) * std::hypot(clock.chip_spread.value, in_time);
 }
 
 double mean_slow_down(Seconds busy, const KernelRun& burst, const KernelRun& sustained, const ClockModel& clock) {

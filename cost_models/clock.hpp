@@ -47,9 +47,13 @@ struct ClockModel {
   Constant idle_power;              // W
   Constant power_limit;             // W
   Constant power_exponent;          // the tensor cores' power grows with clock^exponent: voltage rises with frequency
-  Constant hbm_energy;              // J per byte
+  Constant hbm_energy;              // J per byte of kernels that only move bytes, their SMs included
   Constant tensor_flops_per_cycle;  // of the whole GPU, dense
   Constant power_lag;               // s under load until the limit holds
+  // Relative standard deviations of the clock at the limit; optional: 0.
+  Constant chip_spread;  // between chips of one type
+  Constant wander;       // in time, over launches shorter than the lag
+  Constant swing;        // in time, over longer ones
 };
 
 /// Of one kind of kernel and data.
@@ -64,6 +68,7 @@ struct KernelLoad {
   Seconds unclocked;
   Seconds at_least;  // at any clock: what HBM needs for the traffic
   Flops flops;       // on the tensor cores, executed
+  Flops with_zeros;  // of these, products with zeros, which take their time, but hardly any power
   Bytes hbm_traffic;
   double tail_cycles = 0;    // of `cycles`, at the end, with some SMs idle
   double beside_cycles = 0;  // instead of `cycles`, if others hold some SMs
@@ -78,6 +83,13 @@ struct KernelRun {
 Seconds duration_at(double clock_hz, const KernelLoad& load);
 
 KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, ClockCap cap);
+
+/// The mean of the largest of so many draws from the standard normal distribution.
+double expected_largest(int draws);
+
+/// By how much the slowest of `gpus` falls behind at the power limit, as a fraction of its clock, in a step of that
+/// length: chips differ, and the limit lets the clock of each wander by itself. Who waits for all waits for that one.
+double slowest_lag(const ClockModel& clock, int gpus, Seconds step);
 
 /// `busy` seconds of back-to-back launches from rest: bursts until the lag is over, then sustained. Returns how long
 /// the same work would have taken at burst speed, over `busy`: 1 for short runs, tending to the sustained ratio.

@@ -8,98 +8,16 @@
 #include <map>
 #include <set>
 
+#include "cost_models/fit_links.hpp"
+#include "cost_models/fit_streams.hpp"
 #include "cost_models/intervals.hpp"
-#include "cost_models/least_squares.hpp"
+#include "cost_models/unknowns.hpp"
 
 namespace orrery {
 namespace {
 
 using Kind = MeasuredKernel::Kind;
-using Rows = std::vector<const MeasuredKernel*>;
-
-constexpr int fewest_sizes = 2;         // fitted sizes from which a kind of streaming kernel has constants of its own
-constexpr int fewest_knots = 6;         // fitted sizes from which a kind of message has a table: with fewer it would
-                                        // interpolate over factors of ten
-constexpr double contradiction = 0.25;  // robust scatter beyond which rows do not belong to one model
-
-std::string files_of(const Rows& rows) {
-  std::set<std::string> names;
-  for (const MeasuredKernel* row : rows) names.insert(file_of(*row));
-  return fmt::format("{}", fmt::join(names, ", "));
-}
-
-/// The constants one fit looks for: where each lives, and what it is called in messages.
-class Unknowns {
- public:
-  template <class Model>
-  void add(Model& model, const ConstantOf<Model>& constant, const std::string& owner) {
-    Constant& c = model.*constant.member;
-    c.name = fmt::format("{}.{}", owner, constant.name);
-    c.unit = constant.unit;
-    if (c.value == 0) c.value = constant.start;
-    problem_.start.push_back(c.value);
-    problem_.lower.push_back(constant.lower);
-    problem_.upper.push_back(constant.upper);
-    places_.push_back(&c);
-    determined_by_.emplace_back(constant.determined_by);
-  }
-
-  void set(const std::vector<double>& values) {
-    for (std::size_t i = 0; i < places_.size(); ++i) places_[i]->value = values[i];
-  }
-
-  /// `residual(row)` is the relative error with the constants as they are set.
-  template <class Residual>
-  void fit_to(const Rows& rows, const std::string& what, Residual residual) {
-    if (rows.size() < places_.size()) {
-      throw FitError(fmt::format("{}: {} rows to fit {} constants ({}), measure {}", what, rows.size(), places_.size(),
-                                 names(), fmt::join(determined_by_, ", ")));
-    }
-    problem_.residuals = [&](const std::vector<double>& values) {
-      set(values);
-      std::vector<double> residuals;
-      for (const MeasuredKernel* row : rows) residuals.push_back(residual(*row));
-      return residuals;
-    };
-    const LeastSquaresFit result = fit(problem_);
-    set(result.values);
-    for (const int i : result.undetermined) {
-      throw FitError(fmt::format("{}: the rows do not determine {} (they leave it free), measure {}", what,
-                                 places_[static_cast<std::size_t>(i)]->name,
-                                 determined_by_[static_cast<std::size_t>(i)]));
-    }
-    if (result.scatter > contradiction) refuse(rows, what, result.scatter, residual);
-    for (std::size_t i = 0; i < places_.size(); ++i) {
-      places_[i]->provenance = Provenance::fitted;
-      places_[i]->source = files_of(rows);
-      places_[i]->low = result.low[i];
-      places_[i]->high = result.high[i];
-      places_[i]->rows = static_cast<int>(rows.size());
-    }
-  }
-
- private:
-  std::string names() const {
-    std::string list;
-    for (const Constant* place : places_) list += (list.empty() ? "" : ", ") + place->name;
-    return list;
-  }
-
-  template <class Residual>
-  [[noreturn]] void refuse(const Rows& rows, const std::string& what, double scatter, Residual residual) const {
-    const auto worst = std::max_element(rows.begin(), rows.end(), [&](const auto* a, const auto* b) {
-      return std::abs(residual(*a)) < std::abs(residual(*b));
-    });
-    throw FitError(
-        fmt::format("{}: rows contradict each other (they scatter by {:.0f} % around the best constants, "
-                    "most of all {}: {}), fit files of one GPU and one build of the kernels",
-                    what, 100 * scatter, (*worst)->place, (*worst)->shape));
-  }
-
-  LeastSquaresProblem problem_;
-  std::vector<Constant*> places_;
-  std::vector<std::string> determined_by_;
-};
+using Rows = MeasuredRows;
 
 class Fitter {
  public:
@@ -113,13 +31,13 @@ class Fitter {
       throw FitError("no attention rows (a profile is of attention kernels first), give attention.csv of orrery bench");
     }
     known_facts();
-    fit_streams();
+    kernels().streams = fit_streams(of(Kind::stream), facts_.cache);
     hbm_energy();
     for (const Phase phase : {Phase::forward, Phase::backward}) fit_attention(phase);
     fit_gemm();
-    fit_burst_clock();
-    fit_power();
-    tabulate_links();
+    fit_clocks();
+    spread_in_time();
+    kernels().links = tabulate_links(of(Kind::message));
     peaks_reached();
     KernelFit result{std::move(profile_), std::move(uses_), {}};
     calibrate(result);
@@ -164,42 +82,7 @@ class Fitter {
     known(clock.hbm_energy, "clock.hbm_energy", "J/B", 0, Provenance::assumed, "no copy_kernel rows with their power");
   }
 
-  // ---- kernels that move bytes
-
-  /// `like` lends the ratio of the two rates to a kind whose sizes do not show it.
-  StreamModel fit_stream(const std::string& name, const Rows& rows, const StreamModel* like) const {
-    StreamModel model;
-    model.kernel = name;
-    known(model.cache, "stream." + name + ".cache", "B", facts_.cache.si(), Provenance::datasheet,
-          "L2 of the GPU's file");
-    const auto cached = std::count_if(rows.begin(), rows.end(), [&](const auto* r) { return r->bytes < facts_.cache; });
-    const bool both = cached >= 2 && static_cast<std::size_t>(cached) < rows.size();
-    const double ratio = like == nullptr ? 1 : like->cached_bandwidth.value / like->bandwidth.value;
-    const auto constants = constants_of_stream();
-    Unknowns unknowns;
-    for (std::size_t c = 0; c < (both ? 3u : 2u); ++c) unknowns.add(model, constants[c], "stream." + name);
-    unknowns.fit_to(rows, name, [&](const MeasuredKernel& row) {
-      if (!both) model.cached_bandwidth.value = ratio * model.bandwidth.value;
-      return model.time(row.bytes) / row.time - 1;
-    });
-    if (!both) {
-      known(model.cached_bandwidth, "stream." + name + ".cached_bandwidth", "B/s", ratio * model.bandwidth.value,
-            Provenance::assumed, "as much above `bandwidth` as in all kinds together");
-    }
-    return model;
-  }
-
-  /// A kind with few sizes shares the constants of all.
-  void fit_streams() {
-    std::map<std::string, Rows> by_family;
-    for (const MeasuredKernel* row : of(Kind::stream)) by_family[row->family].push_back(row);
-    if (by_family.empty()) return;
-    const StreamModel other = fit_stream("other", of(Kind::stream), nullptr);
-    for (const auto& [name, rows] : by_family) {
-      if (rows.size() >= fewest_sizes) kernels().streams.push_back(fit_stream(name, rows, &other));
-    }
-    kernels().streams.push_back(other);
-  }
+  // ---- energy of memory, and cycles of attention and matrix products at the clock that was measured
 
   void hbm_energy() {
     std::vector<double> joules;
@@ -215,8 +98,6 @@ class Fitter {
     energy.low = quantile(joules, 0.05);
     energy.high = quantile(joules, 0.95);
   }
-
-  // ---- cycles of attention and matrix products, at the clock that was measured
 
   double at_measured_clock(const KernelLoad& load, const MeasuredKernel& row) const {
     return duration_at(row.clock_hz, load) / row.time - 1;
@@ -252,8 +133,8 @@ class Fitter {
     }
     const auto models = std::span(kernels().attention).subspan(first);
     const auto constants = constants_of_attention();
-    // Shared: launch, query_traffic, grouped_traffic, grouped_launch; the last two are of windows.
-    const std::size_t shared_count = 4, own_count = constants.size() - 2;
+    // Shared: launch, query_traffic, grouped_traffic, grouped_launch; the last three are of windows.
+    const std::size_t shared_count = 4, own_count = constants.size() - 3;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
@@ -281,27 +162,41 @@ class Fitter {
       return at_measured_clock(load_of(row), row);
     });
     share();
-    fit_windows(constants[own_count], models, rows_of(true, false));
-    fit_windows(constants[own_count + 1], models, rows_of(true, true));
+    // Of one width, the tiles inside and at the edges cannot be told apart.
+    const Rows windows = rows_of(true, false);
+    const bool several = std::any_of(windows.begin(), windows.end(), [&](const MeasuredKernel* row) {
+      return row->attention.pairs / row->attention.query_rows !=
+             windows.front()->attention.pairs / windows.front()->attention.query_rows;
+    });
+    fit_windows(std::span(constants).subspan(own_count + (several ? 0 : 1), several ? 2 : 1), models, windows);
+    fit_windows(std::span(constants).subspan(own_count + 2, 1), models, rows_of(true, true));
   }
 
-  /// A constant that all head_dims share. Windows are other kernels: their edges take other times than a diagonal, and
+  /// Constants that all head_dims share. Windows are other kernels: their edges take other times than a diagonal, and
   /// some skip the masked tiles only if there are as many queries as keys.
-  void fit_windows(const ConstantOf<AttentionModel>& constant, std::span<AttentionModel> models, const Rows& rows) {
-    Constant& first = models.front().*constant.member;
+  void fit_windows(std::span<const ConstantOf<AttentionModel>> constants, std::span<AttentionModel> models,
+                   const Rows& rows) {
     const std::string owner = fmt::format("attention.{}", name_of(models.front().phase));
+    const auto share = [&] {
+      for (AttentionModel& model : models) {
+        for (const auto& constant : constants) model.*constant.member = models.front().*constant.member;
+      }
+    };
     if (rows.empty()) {
-      known(first, fmt::format("{}.{}", owner, constant.name), std::string(constant.unit), 0, Provenance::assumed,
-            fmt::format("no rows of {}", constant.determined_by));
+      for (const auto& constant : constants) {
+        known(models.front().*constant.member, fmt::format("{}.{}", owner, constant.name), std::string(constant.unit),
+              0, Provenance::assumed, fmt::format("no rows of {}", constant.determined_by));
+      }
     } else {
       Unknowns unknowns;
-      unknowns.add(models.front(), constant, owner);
-      unknowns.fit_to(rows, fmt::format("{} of {}", owner, constant.determined_by), [&](const MeasuredKernel& row) {
-        for (AttentionModel& model : models) model.*constant.member = first;
-        return at_measured_clock(load_of(row), row);
-      });
+      for (const auto& constant : constants) unknowns.add(models.front(), constant, owner);
+      unknowns.fit_to(rows, fmt::format("{} of {}", owner, constants.back().determined_by),
+                      [&](const MeasuredKernel& row) {
+                        share();
+                        return at_measured_clock(load_of(row), row);
+                      });
     }
-    for (AttentionModel& model : models) model.*constant.member = first;
+    share();
   }
 
   void fit_gemm() {
@@ -326,22 +221,9 @@ class Fitter {
     return attention_load(row.attention, model_of(row), kernels(), facts_.peaks, profile_.tile_query.value,
                           profile_.tile_key.value);
   }
-  template <class Visit>
-  void for_each_power(Visit visit) {
-    for (AttentionModel& model : kernels().attention) {
-      visit(model.power, fmt::format("attention.{}.d{}", name_of(model.phase), model.head_dim));
-    }
-    if (kernels().gemm) visit(kernels().gemm->power, std::string("gemm"));
-  }
-
-  Rows clocked(Regime regime) {
-    return fitted([&](const MeasuredKernel& row) {
-      return (row.kind == Kind::attention || row.kind == Kind::gemm) && row.regime == regime && row.clock_hz > 0;
-    });
-  }
-
-  void fit_clock(Unknowns& unknowns, const std::string& what, Regime regime) {
-    const Rows rows = clocked(regime);
+  void fit_clock(Unknowns& unknowns, const std::string& what, Kind kind, Regime regime) {
+    const Rows rows =
+        fitted([&](const MeasuredKernel& row) { return row.kind == kind && row.regime == regime && row.clock_hz > 0; });
     std::map<const MeasuredKernel*, KernelLoad> loads;
     for (const MeasuredKernel* row : rows) loads[row] = load_of(*row);
     unknowns.fit_to(rows, what, [&](const MeasuredKernel& row) {
@@ -349,44 +231,46 @@ class Fitter {
     });
   }
 
-  void fit_burst_clock() {
-    Unknowns unknowns;
-    unknowns.add(kernels().clock, constants_of_clock()[1], "clock");
-    for_each_power(
-        [&](PowerModel& power, const std::string& owner) { unknowns.add(power, constants_of_power()[0], owner); });
-    fit_clock(unknowns, "clock of bursts", Regime::burst);
-  }
-
-  void fit_power() {
-    Unknowns unknowns;
-    unknowns.add(kernels().clock, constants_of_clock()[4], "clock");
-    for_each_power(
-        [&](PowerModel& power, const std::string& owner) { unknowns.add(power, constants_of_power()[1], owner); });
-    fit_clock(unknowns, "clock at the power limit", Regime::sustained);
-  }
-
-  // ---- links
-
-  void tabulate_links() {
-    std::map<std::string, Rows> by_family;
-    for (const MeasuredKernel* row : of(Kind::message)) by_family[row->family].push_back(row);
-    for (auto& [name, rows] : by_family) {
-      if (rows.size() < fewest_knots) continue;
-      std::sort(rows.begin(), rows.end(), [](const auto* a, const auto* b) { return a->bytes < b->bytes; });
-      LinkTable& table = kernels().links.emplace_back();
-      table.link = rows.front()->link;
-      table.mechanism = rows.front()->mechanism;
-      table.op = rows.front()->op;
-      table.source = files_of(rows);
-      for (std::size_t first = 0, last = 0; first < rows.size(); first = last) {
-        // A size that several files have counts once, with the mean. Noise must not make a longer message faster.
-        double sum = 0;
-        for (; last < rows.size() && rows[last]->bytes == rows[first]->bytes; ++last) sum += rows[last]->time.si();
-        const double least = table.seconds.empty() ? 0 : table.seconds.back();
-        table.bytes.push_back(rows[first]->bytes.si());
-        table.seconds.push_back(std::max(sum / static_cast<double>(last - first), least));
-      }
+  /// The chip's constant and those of its kernels from attention, which products then share.
+  void fit_clock(const std::string& what, const ConstantOf<ClockModel>& of_chip, const ConstantOf<PowerModel>& of_kind,
+                 Regime regime) {
+    Unknowns attention;
+    attention.add(kernels().clock, of_chip, "clock");
+    for (AttentionModel& model : kernels().attention) {
+      attention.add(model.power, of_kind, fmt::format("attention.{}.d{}", name_of(model.phase), model.head_dim));
     }
+    fit_clock(attention, what, Kind::attention, regime);
+    if (!kernels().gemm) return;
+    Unknowns products;
+    products.add(kernels().gemm->power, of_kind, "gemm");
+    fit_clock(products, what + ", products", Kind::gemm, regime);
+  }
+
+  void fit_clocks() {
+    fit_clock("clock of bursts", constants_of_clock()[1], constants_of_power()[0], Regime::burst);
+    fit_clock("clock at the power limit", constants_of_clock()[4], constants_of_power()[1], Regime::sustained);
+  }
+
+  /// How far samples of one row lie apart where the power limit holds.
+  void spread_in_time() {
+    ClockModel& clock = kernels().clock;
+    const auto spread = [&](Constant& constant, const char* name, bool longer) {
+      const Rows rows = fitted([&](const MeasuredKernel& row) {
+        return row.kind == Kind::attention && row.regime == Regime::sustained && row.spread > 0 &&
+               row.power.si() > at_power_limit * clock.power_limit.value &&
+               (row.time.si() > clock.power_lag.value) == longer;
+      });
+      if (rows.empty()) return;
+      std::vector<double> values;
+      for (const MeasuredKernel* row : rows) values.push_back(row->spread);
+      known(constant, std::string("clock.") + name, "1", quantile(values, 0.5), Provenance::measured,
+            "median over sustained attention rows at the power limit of (p95 - p5) / 3.29 / median; " + files_of(rows));
+      constant.rows = static_cast<int>(rows.size());
+      constant.low = quantile(values, 0.05);
+      constant.high = quantile(values, 0.95);
+    };
+    spread(clock.wander, "wander", false);
+    spread(clock.swing, "swing", true);
   }
 
   // ---- what stands for kernels without a model: the best rate of the fitted rows
@@ -452,72 +336,6 @@ class Fitter {
 };
 
 }  // namespace
-
-std::vector<RowUse> split(std::span<const MeasuredKernel> rows) {
-  std::map<std::string, std::map<std::pair<double, std::string>, RowUse>> families;
-  for (const MeasuredKernel& row : rows) families[row.family][{row.work, row.shape}] = RowUse::fitted;
-  for (auto& [name, shapes] : families) {
-    int i = 0;
-    for (auto& [shape, use] : shapes) use = static_cast<RowUse>(i++ % 3);
-  }
-  std::vector<RowUse> uses;
-  for (const MeasuredKernel& row : rows) {
-    const RowUse use = families[row.family][{row.work, row.shape}];
-    uses.push_back(row.attention.halo() ? RowUse::fitted : use);
-  }
-  return uses;
-}
-
-ErrorBand band_of_other_chip(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile) {
-  ErrorBand band{.group = other_chip};
-  std::vector<double> deviations;
-  for (const MeasuredKernel& row : rows) {
-    if (row.kind != Kind::attention) continue;
-    band.least = deviations.empty() ? row.work : std::min(band.least, row.work);
-    band.most = std::max(band.most, row.work);
-    deviations.push_back(std::abs(row.time / predicted_time(row, peaks, profile) - 1));
-  }
-  if (deviations.empty()) throw FitError("no attention rows of another chip, give its attention.csv");
-  band.inside = conformal_half_width(deviations, 0.9);
-  band.outside = 2 * band.inside;
-  band.rows = static_cast<int>(deviations.size());
-  return band;
-}
-
-std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,
-                                           const GpuPeaks& peaks, const Profile& profile) {
-  std::vector<HeldOutErrors> groups;
-  std::map<std::string, std::vector<double>> errors;
-  std::map<std::string, std::pair<int, int>> covered;  // of how many
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const MeasuredKernel& row = rows[i];
-    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.group == row.group; });
-    if (group == groups.end()) group = groups.insert(groups.end(), HeldOutErrors{.group = row.group});
-    if (uses[i] == RowUse::fitted) {
-      ++group->fitted;
-      continue;
-    }
-    const Seconds predicted = predicted_time(row, peaks, profile);
-    if (!(predicted > Seconds())) continue;
-    ++group->held_out;
-    errors[row.group].push_back(std::abs(predicted / row.time - 1));
-    const ErrorBand* band = profile.kernels ? profile.kernels->band_of(row.group) : nullptr;
-    if (uses[i] != RowUse::test || band == nullptr) continue;
-    ++covered[row.group].second;
-    if (std::abs(row.time / predicted - 1) <= band->inside) ++covered[row.group].first;
-  }
-  for (HeldOutErrors& group : groups) {
-    const std::vector<double>& e = errors[group.group];
-    if (e.empty()) continue;
-    for (const double error : e) group.mean += error / static_cast<double>(e.size());
-    group.median = quantile(e, 0.5);
-    group.p90 = quantile(e, 0.9);
-    group.max = quantile(e, 1);
-    const auto [in, of_all] = covered[group.group];
-    group.coverage = of_all > 0 ? static_cast<double>(in) / of_all : 0;
-  }
-  return groups;
-}
 
 KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base) {
   return Fitter(rows, facts, std::move(base)).run();

@@ -22,6 +22,9 @@ struct FitError : std::runtime_error {
 enum class RowUse { fitted, calibration, test };
 std::vector<RowUse> split(std::span<const MeasuredKernel> rows);
 
+/// From this share of the board's power on, the limit holds.
+inline constexpr double at_power_limit = 0.97;
+
 /// Facts that no fit can find, from datasheets and file headers.
 struct FitFacts {
   GpuPeaks peaks;
@@ -52,6 +55,11 @@ KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& fact
 /// Runs of many GPUs are as uncertain as that.
 inline constexpr const char* other_chip = "another chip";
 ErrorBand band_of_other_chip(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile);
+
+/// How far chips of one type differ in the clock they reach at the power limit; each entry holds the rows of one chip.
+/// Without a source if they are fewer than two.
+Constant spread_of_chips(std::span<const std::vector<MeasuredKernel>> chips, const GpuPeaks& peaks,
+                         const Profile& profile);
 
 /// The errors of rows by group, in the order in which groups appear.
 std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,

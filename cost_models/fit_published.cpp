@@ -28,6 +28,7 @@ ClockModel clock_of(const GpuPeaks& peaks) {
   ClockModel clock;
   const auto values = [&]<std::size_t n>(const std::array<ConstantOf<ClockModel>, n>& list) {
     for (const ConstantOf<ClockModel>& c : list) {
+      if (c.optional) continue;
       clock.*c.member = known("clock." + std::string(c.name), std::string(c.unit), 0, Provenance::assumed, unknown);
     }
   };

@@ -61,9 +61,12 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   const double scale = shape.head_dim / model.head_dim;
   const double masked = shape.window && model.window_edge.value > 0 ? model.window_edge.value * model.full_tile.value
                                                                     : model.masked_tile.value;
-  // With a mask it is another kernel, whose every tile has the code for masking around it.
-  const bool other_kernel = shape.masked_pairs > 0 && model.masked_kernel.value > 0;
-  const double full = model.full_tile.value * (other_kernel ? model.masked_kernel.value : 1);
+  // With a mask it is another kernel, whose every tile has the code for masking around it; a window's has more of it.
+  const bool window_kernel = shape.window && model.window_kernel.value > 0;
+  const bool masked_kernel = !window_kernel && shape.masked_pairs > 0 && model.masked_kernel.value > 0;
+  const double full = model.full_tile.value * (window_kernel   ? model.window_kernel.value
+                                               : masked_kernel ? model.masked_kernel.value
+                                                               : 1);
   const TileCycles cycles{model.list_start.value * scale, full * scale, masked * scale};
   const double row = shape.heads * shape.head_dim * shape.batch;
   double traffic = model.query_traffic.value * shape.query_rows * row;
@@ -79,6 +82,11 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   if (idle_sms > 1) load.beside_cycles = makespan(lists, cycles, std::max(1, peaks.sms - idle_sms)).cycles;
   load.unclocked = Seconds::from_si(launch + traffic / memory_rate(kernels, peaks).si());
   load.flops = attention_flops(computed, model.phase);
+  // Where the mask is, P and dS are zero: one of two products forward, three of five backward.
+  const double zeros = forward ? 1.0 / 2 : 3.0 / 5;
+  AttentionShape hidden = shape;
+  hidden.pairs = shape.masked_pairs + (computed.pairs - shape.pairs);
+  load.with_zeros = zeros * attention_flops(hidden, model.phase);
   load.hbm_traffic = attention_bytes(shape, model.phase) + Bytes::from_si(traffic);
   return load;
 }

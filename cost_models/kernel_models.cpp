@@ -43,7 +43,7 @@ const ErrorBand* MeasuredKernels::band_of(std::string_view group) const {
   return found == bands.end() ? nullptr : &*found;
 }
 
-std::array<ConstantOf<ClockModel>, 8> constants_of_clock() {
+std::array<ConstantOf<ClockModel>, 11> constants_of_clock() {
   return {{{"maximum_clock", "Hz", &ClockModel::maximum_clock, 1e8, 1e10, 1.98e9, "the header of a measured file"},
            {"burst_clock", "Hz", &ClockModel::burst_clock, 1e8, 1e10, 1.85e9, "burst rows of attention"},
            {"idle_power", "W", &ClockModel::idle_power, 1, 1000, 120, "rows of overhead.csv"},
@@ -51,7 +51,10 @@ std::array<ConstantOf<ClockModel>, 8> constants_of_clock() {
            {"power_exponent", "1", &ClockModel::power_exponent, 1, 4, 2.5, "sustained rows at the power limit"},
            {"hbm_energy", "J/B", &ClockModel::hbm_energy, 0, 1e-9, 1e-10, "copy_kernel rows of elementwise.csv"},
            {"tensor_flops_per_cycle", "1", &ClockModel::tensor_flops_per_cycle, 1, 1e9, 540672, "the datasheet"},
-           {"power_lag", "s", &ClockModel::power_lag, 1e-4, 10, 0.05, "sustained rows of power.csv"}}};
+           {"power_lag", "s", &ClockModel::power_lag, 1e-4, 10, 0.05, "sustained rows of power.csv"},
+           {"chip_spread", "1", &ClockModel::chip_spread, 0, 0.2, 0, "attention.csv of other chips", true},
+           {"wander", "1", &ClockModel::wander, 0, 0.2, 0, "p5_ms and p95_ms of sustained rows", true},
+           {"swing", "1", &ClockModel::swing, 0, 0.2, 0, "sustained rows of more than the lag", true}}};
 }
 
 std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
@@ -59,7 +62,7 @@ std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
            {"tensor_power", "W", &PowerModel::tensor_power, 1, 1e4, 2000, "sustained rows at the power limit"}}};
 }
 
-std::array<ConstantOf<AttentionModel>, 10> constants_of_attention() {
+std::array<ConstantOf<AttentionModel>, 11> constants_of_attention() {
   return {
       {{"launch", "s", &AttentionModel::launch, 0, 1e-4, 5e-6, "blocks of a few hundred tokens"},
        {"query_traffic", "B", &AttentionModel::query_traffic, 0, 100, 14, "blocks with many more queries than keys"},
@@ -70,6 +73,7 @@ std::array<ConstantOf<AttentionModel>, 10> constants_of_attention() {
        {"full_tile", "cycle", &AttentionModel::full_tile, 1, 1e6, 3000, "full blocks of several lengths"},
        {"masked_tile", "cycle", &AttentionModel::masked_tile, 1, 1e6, 4500, "causal blocks"},
        {"masked_kernel", "1", &AttentionModel::masked_kernel, 0.5, 2, 1, "causal blocks of several lengths", true},
+       {"window_kernel", "1", &AttentionModel::window_kernel, 0.5, 2, 1, "windows of several widths", true},
        {"window_edge", "1", &AttentionModel::window_edge, 0, 10, 1.5, "windows", true},
        {"halo_rectangle", "1", &AttentionModel::halo_rectangle, 0, 1.5, 0.5, "windows with more keys than queries",
         true}}};

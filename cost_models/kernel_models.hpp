@@ -31,6 +31,7 @@ struct AttentionModel {
   Constant full_tile;        // cycles
   Constant masked_tile;      // cycles
   Constant masked_kernel;    // cycles of a full tile in a kernel with a mask, in full tiles; 0: as in others
+  Constant window_kernel;    // the same of a kernel with a window; 0: as with a mask
   Constant window_edge;      // cycles of a tile at either edge of a window, in full tiles; 0: those of a masked tile
   Constant halo_rectangle;   // of the tiles outside a window with a halo, the share that is computed all the same
   PowerModel power;
@@ -113,9 +114,9 @@ struct ConstantOf {
   bool optional = false;  // files may leave it out: 0
 };
 
-std::array<ConstantOf<ClockModel>, 8> constants_of_clock();
+std::array<ConstantOf<ClockModel>, 11> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
-std::array<ConstantOf<AttentionModel>, 10> constants_of_attention();
+std::array<ConstantOf<AttentionModel>, 11> constants_of_attention();
 std::array<ConstantOf<GemmModel>, 3> constants_of_gemm();
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
 std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside();

@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <iterator>
 
 namespace orrery {
 namespace {
 
-constexpr double measured_tile = 128;  // rows and columns of the tiles of the attention kernels measured so far
-constexpr double large_message = 1e6;  // bytes; where latency no longer dominates
+constexpr double measured_tile = 128;      // rows and columns of the tiles of the attention kernels measured so far
+constexpr double normal_p5_to_p95 = 3.29;  // standard deviations of a normal distribution
+constexpr double large_message = 1e6;      // bytes; where latency no longer dominates
 constexpr std::int64_t most_rows = std::int64_t{1} << 27, most_heads = 1 << 20;  // beyond any kernel
 
 MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char* time_column, double unit) {
@@ -20,6 +23,9 @@ MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char*
   k.regime = regime_of(table, row);
   k.clock_hz = table.optional_number(row, "sm_clock_mhz").value_or(0) * 1e6;
   k.power = Watts::from_si(table.optional_number(row, "power_w").value_or(0));
+  const std::string suffix = std::string(time_column).substr(std::string_view("time").size());
+  const auto low = table.optional_number(row, "p5" + suffix), high = table.optional_number(row, "p95" + suffix);
+  if (low && high) k.spread = (*high - *low) * unit / k.time.si() / normal_p5_to_p95;
   return k;
 }
 
@@ -110,7 +116,7 @@ MeasuredKernel message_row(const MeasuredTable& table, std::size_t row) {
   k.group = fmt::format("{} {} 1 MB", k.mechanism == "nccl" ? "collectives" : "copies",
                         k.bytes.si() < large_message ? "<" : ">=");
   k.shape = fmt::format("{} {}", k.family, format(k.bytes));
-  k.work = k.bytes.si();
+  k.work = std::strtod(fmt::format("{:.5g}", k.bytes.si()).c_str(), nullptr);  // files round sizes to 6 digits
   return k;
 }
 
@@ -137,6 +143,26 @@ double error_of_other_head_dims(const MeasuredKernel& row, const GpuPeaks& peaks
     worst = std::max(worst, std::abs(predicted_time(known, peaks, others) / predicted_time(known, peaks, profile) - 1));
   }
   return worst;
+}
+
+/// Also of columns that no model reads: a file with nonsense in one cell is not to be trusted in the others.
+bool holds_numbers(std::string_view column) {
+  static constexpr std::string_view names[] = {
+      "n_gpu", "seq_len", "heads",      "kv_heads",      "head_dim",
+      "n_q",   "n_k",     "window",     "tokens",        "width",
+      "in",    "out",     "ranks",      "samples",       "bytes",
+      "flops", "tflops",  "error_norm", "error_row_max", "launches_per_sample"};
+  static constexpr std::string_view units[] = {"_ms", "_us", "_mhz", "_w", "_c", "_rel", "_per_s"};
+  return std::find(std::begin(names), std::end(names), column) != std::end(names) ||
+         std::any_of(std::begin(units), std::end(units), [&](std::string_view unit) { return column.ends_with(unit); });
+}
+
+void check_numbers(const MeasuredTable& table, std::size_t row) {
+  for (const std::string& column : table.columns()) {
+    if (!holds_numbers(column)) continue;
+    const std::optional<double> value = table.optional_number(row, column);
+    if (value && *value < 0) throw table.error(row, fmt::format("{} = {} is negative", column, *value));
+  }
 }
 
 }  // namespace
@@ -187,6 +213,7 @@ void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows) {
     if (!table.is_ok(i)) continue;
     if (row_of == attention_row && table.text(i, "schedule") != "kernel") continue;
     if (row_of == gemm_row && table.text(i, "data") != "normal") continue;  // zeros show what data costs, not a product
+    check_numbers(table, i);
     rows.push_back(row_of(table, i));
   }
 }

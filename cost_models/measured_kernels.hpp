@@ -33,6 +33,7 @@ struct MeasuredKernel {
   Seconds time;
   double clock_hz = 0;  // 0: not measured
   Watts power;
+  double spread = 0;  // standard deviation of the samples over their median, from p5 and p95; 0: not measured
   /// What the shapes of a family are ordered by: FLOPs, or bytes.
   double work = 0;
 };

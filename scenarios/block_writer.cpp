@@ -167,7 +167,8 @@ void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
       static_cast<double>(query_rows) * action.query_heads.count * g.head_dim * static_cast<double>(g.batch);
   const Bytes bytes = Bytes::from_si(elements * context_.implementation->merge_bytes_per_element.value);
   compute(action, Category::merge,
-          streaming_cost(bytes, context_.peaks, *context_.profile, context_.implementation->merge_kernel), op);
+          in_stream(streaming_cost(bytes, context_.peaks, *context_.profile, context_.implementation->merge_kernel)),
+          op, host_of(context_.implementation->host_merge));
 }
 
 void BlockWriter::accumulate(const Action& action, Op op) {

@@ -78,6 +78,7 @@ struct Implementation {
   Constant host_call_forward, host_call_backward;  // from the call of a layer's pass to its first kernel
   Constant host_attention;                         // to issue an attention kernel
   Constant host_message;                           // to issue a transfer
+  Constant host_merge;                             // to issue a merge
   std::vector<StepKernel> step_kernels;
 
   TransferOrder transfer_order = TransferOrder::data;
@@ -100,7 +101,7 @@ struct Implementation {
   std::vector<const Constant*> constants() const {
     std::vector<const Constant*> list = {&sms, &message_startup, &launch, &dependency};
     for (const Constant* host :
-         {&kernel_gap, &host_call_forward, &host_call_backward, &host_attention, &host_message}) {
+         {&kernel_gap, &host_call_forward, &host_call_backward, &host_attention, &host_message, &host_merge}) {
       if (!host->name.empty()) list.push_back(host);
     }
     if (merge == Merge::kernel) list.push_back(&merge_bytes_per_element);

@@ -175,7 +175,8 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
                                                           {"host_call_forward", &i.host_call_forward},
                                                           {"host_call_backward", &i.host_call_backward},
                                                           {"host_attention", &i.host_attention},
-                                                          {"host_message", &i.host_message}};
+                                                          {"host_message", &i.host_message},
+                                                          {"host_merge", &i.host_merge}};
   for (const auto& [key, host] : host_costs) {
     if (table.has(key)) *host = constant(table, key, Unit::seconds);
   }

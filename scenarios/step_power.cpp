@@ -46,13 +46,13 @@ Rank hottest(const std::vector<KernelWork>& ranks) {
   return static_cast<Rank>(most - ranks.begin());
 }
 
-StepPower power_of(const KernelProgram& program, const ClockModel& clock, const SimulationResult& result,
+StepPower power_of(const std::vector<KernelWork>& ranks, const ClockModel& clock, const SimulationResult& result,
                    double cap_hz) {
   StepPower power;
   const Watts idle = Watts::from_si(clock.idle_power.value);
   const Seconds step = to_seconds(result.end);
   Joules highest;
-  for (const KernelWork& work : program.kernel_work_of_ranks()) {
+  for (const KernelWork& work : ranks) {
     power.energy += idle * step + work.energy;
     highest = std::max(highest, work.energy);
   }
@@ -97,9 +97,16 @@ PoweredResult simulate_step(KernelProgram& program, const Scenario& s, Simulatio
       exposed = std::max(0.0, (step_s - burst_s) / lost_s);
     }
   }
-  if (options.sink != nullptr) result = simulate(program, cluster, options);
+  // Power and energy are those of GPUs alike, which wait for the slowest.
+  const std::vector<KernelWork> alike = program.kernel_work_of_ranks();
+  const double lag = cap_hz > 0 ? slowest_lag(clock, s.ranks(), to_seconds(result.end)) : 0;
+  if (lag > 0) {
+    cap_hz *= 1 - lag;
+    program.cap_clock(ClockCap::shared(cap_hz));
+  }
+  if (lag > 0 || options.sink != nullptr) result = simulate(program, cluster, options);
   s.fault_plan.check_end(result.end);
-  const StepPower power = power_of(program, clock, result, cap_hz);
+  const StepPower power = power_of(alike, clock, result, cap_hz);
   return {std::move(result), power};
 }
 

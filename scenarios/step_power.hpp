@@ -3,7 +3,8 @@
 // Boards average their power over tens of milliseconds. A step whose kernels are shorter than that runs all of them
 // under one cap of the clock, the highest at which the mean power of the rank that draws most stays at the limit.
 // Pauses and memory-bound kernels count, so a ring that waits for messages runs faster than its kernels would back to
-// back. Neglected: ranks that draw less could run faster, but wait for the others anyway; what links and waiting
+// back. GPUs differ in the clock they reach at the limit, so a step of several is as slow as the slowest is on the
+// average. Neglected: ranks that draw less could run faster, but wait for the others anyway; what links and waiting
 // kernels draw.
 #pragma once
 
@@ -18,7 +19,7 @@ namespace orrery {
 struct StepPower {
   Joules energy;            // of all GPUs in a step
   Watts mean, highest;      // of a GPU: over all, and of the one that draws most
-  double clock_cap_hz = 0;  // that the power limit puts on all kernels; 0: none
+  double clock_cap_hz = 0;  // that the power limit puts on the kernels of the slowest; 0: none
 };
 
 struct PoweredResult {

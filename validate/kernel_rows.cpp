@@ -1,5 +1,6 @@
 // Measured kernels and messages, predicted one by one.
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "cost_models/fit_kernels.hpp"
@@ -20,6 +21,15 @@ bool fitted_on(const Profile& profile, const std::string& file) {
                      }) ||
          std::any_of(links.begin(), links.end(),
                      [&](const LinkTable& t) { return t.source.find(file) != std::string::npos; });
+}
+
+/// A message whose size is a knot of the profile's table was fitted on, whichever files the fit was split with.
+std::optional<bool> is_knot(const MeasuredKernel& row, const Profile& profile) {
+  if (row.kind != MeasuredKernel::Kind::message || !profile.kernels) return std::nullopt;
+  const LinkTable* table = profile.kernels->link_of(row.link, row.mechanism, row.op);
+  if (table == nullptr || table->source.find(file_of(row)) == std::string::npos) return std::nullopt;
+  return std::any_of(table->bytes.begin(), table->bytes.end(),
+                     [&](double bytes) { return std::abs(bytes / row.bytes.si() - 1) < 1e-4; });
 }
 
 Prediction predict_kernel(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile) {
@@ -62,6 +72,10 @@ std::vector<Prediction> predict_kernels(const MeasuredTable& table, std::span<co
     const auto source = fitted.try_emplace(&profile, fitted_on(profile, file_of(row))).first;
     p.fitted = source->second && uses[i] == RowUse::fitted;
     p.calibrated = source->second && uses[i] == RowUse::calibration;
+    if (const std::optional<bool> knot = is_knot(row, profile)) {
+      p.calibrated = p.calibrated && !*knot;
+      p.fitted = *knot;
+    }
     all.push_back(std::move(p));
   }
   return all;

@@ -17,11 +17,14 @@
 namespace orrery {
 namespace {
 
-/// As asked for, or as the file says, or the one named like the GPU.
+/// As asked for, or as the file says, or the one named like the GPU and whose kernels ran on it, or like the GPU alone.
 std::string profile_name(const MeasuredTable& table, std::size_t row, const std::string& profile) {
   if (!profile.empty()) return profile;
-  const std::string own = table.header("profile");
-  return own.empty() ? table.text(row, "gpu") : own;
+  const std::string own = table.header("profile"), &gpu = table.text(row, "gpu");
+  if (!own.empty()) return own;
+  const std::string of_backend = gpu + "_" + table.text(row, "backend");
+  const std::vector<std::string> known = known_names("profiles");
+  return std::find(known.begin(), known.end(), of_backend) == known.end() ? gpu : of_backend;
 }
 
 /// What two rows share that differ in the method alone.

@@ -73,3 +73,29 @@ TEST_CASE("time under load: bursts until the lag is over and sustained after it"
   // Of 10 s, 9.95 s do 0.8 of what bursts would have done.
   CHECK_THAT(mean_slow_down(Seconds::from_si(10), burst, sustained, clock), WithinRel(10 / (0.05 + 9.95 * 0.8), 1e-12));
 }
+
+TEST_CASE("the largest of two and three normal draws is 1 / sqrt(pi) and 3 / (2 sqrt(pi)) on the average") {
+  CHECK_THAT(expected_largest(1), WithinAbs(0, 1e-9));
+  CHECK_THAT(expected_largest(2), WithinRel(0.5641895835, 1e-4));
+  CHECK_THAT(expected_largest(3), WithinRel(0.8462843753, 1e-4));
+}
+
+TEST_CASE("the slowest of several GPUs lags by the spread of chips and in time, of short steps or of long ones") {
+  ClockModel clock = steady_clock();
+  CHECK(slowest_lag(clock, 8, Seconds::from_si(1)) == 0);  // nothing measured
+  clock.chip_spread = number(0.03);
+  clock.wander = number(0.04);
+  clock.swing = number(0.072);
+  CHECK(slowest_lag(clock, 1, Seconds::from_si(1)) == 0);
+  CHECK_THAT(slowest_lag(clock, 2, Seconds::from_si(0.04)), WithinRel(expected_largest(2) * 0.05, 1e-12));
+  CHECK_THAT(slowest_lag(clock, 2, Seconds::from_si(0.06)), WithinRel(expected_largest(2) * 0.078, 1e-12));
+}
+
+TEST_CASE("products with zeros take their time, but neither droop the clock nor draw power") {
+  KernelLoad load = tensor_load(1e6);
+  load.with_zeros = load.flops * 0.5;
+  CHECK_THAT(run_kernel(load, steady_clock(), power(2e8, 1), Regime::burst).clock_hz, WithinRel(1e9 - 1e8, 1e-6));
+  const double whole = run_kernel(tensor_load(1e6), steady_clock(), power(0, 1000), Regime::burst).power.si();
+  CHECK_THAT(run_kernel(load, steady_clock(), power(0, 1000), Regime::burst).power.si(),
+             WithinRel(100 + (whole - 100) / 2, 1e-9));
+}

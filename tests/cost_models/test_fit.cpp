@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
 
@@ -149,6 +151,62 @@ TEST_CASE("rows that no constants explain contradict each other") {
   std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i].time = rows[i].time * (i % 4 < 2 ? 1 : 4);
   CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()), ContainsSubstring("contradict"));
+}
+
+TEST_CASE("windows of several widths say what their tiles cost inside and at the edges") {
+  const auto rows_with = [](const std::vector<int>& widths, double kernel) {
+    Profile profile = truth();
+    for (AttentionModel& m : profile.kernels->attention) {
+      m.window_kernel = number(kernel);
+      m.window_edge = number(1.5);
+    }
+    std::string text = csv_rows("full causal");
+    for (const std::string pass : {"forward", "backward"}) {
+      const AttentionModel& model =
+          *profile.kernels->attention_of(pass == "forward" ? Phase::forward : Phase::backward, 128);
+      for (const int width : widths) {
+        const TilePairs pairs = tile_pairs({16384, 16384, "window", static_cast<double>(width)}, 128, 128);
+        const AttentionShape shape{.pairs = pairs.executed,
+                                   .query_rows = 16384,
+                                   .key_rows = 16384,
+                                   .heads = 32,
+                                   .kv_heads = 32,
+                                   .head_dim = 128,
+                                   .masked_pairs = pairs.masked,
+                                   .window = true};
+        const KernelRun run = run_kernel(attention_load(shape, model, *profile.kernels, peaks, 128, 128),
+                                         profile.kernels->clock, model.power, Regime::burst);
+        text += fmt::format("h200_sxm,kernel,{},32,32,128,16384,16384,window,{},true,burst,{:.9},{:.9},ok\n", pass,
+                            width, run.duration.si() * 1e3, run.clock_hz / 1e6);
+      }
+    }
+    return rows_of(text);
+  };
+  // A third of them is fitted on.
+  const KernelFit several =
+      fit_kernels(rows_with({256, 384, 512, 640, 768, 896, 1024, 1152, 1280}, 1.1), facts(), measured_profile());
+  for (const AttentionModel& m : several.profile.kernels->attention) {
+    CHECK_THAT(m.window_kernel.value, WithinRel(1.1, 1e-3));
+    CHECK_THAT(m.window_edge.value, WithinRel(1.5, 1e-2));
+  }
+}
+
+TEST_CASE("the speeds of chips at the power limit have their standard deviation, and one chip has none") {
+  // The same kernel on three chips, in 1, 1.02 and 1.04 ms: speeds of 1, 1 / 1.02 and 1 / 1.04 of each other.
+  std::vector<std::vector<MeasuredKernel>> chips;
+  for (const double ms : {1.0, 1.02, 1.04}) {
+    chips.push_back(
+        rows_of("gpu,schedule,pass,heads,kv_heads,head_dim,n_q,n_k,mask,window,causal,regime,time_ms,sm_clock_mhz,"
+                "power_w,status\n"
+                "h200_sxm,kernel,forward,32,32,128,4096,4096,full,,false,sustained," +
+                fmt::format("{}", ms) + ",1500,700,ok\n"));
+  }
+  const Profile profile = truth();
+  const double alone = predicted_time(chips[0][0], peaks, profile).si() / 1e-3;
+  const double a = alone, b = alone / 1.02, c = alone / 1.04, mean = (a + b + c) / 3;
+  const double expected = std::sqrt(((a - mean) * (a - mean) + (b - mean) * (b - mean) + (c - mean) * (c - mean)) / 2);
+  CHECK_THAT(spread_of_chips(chips, peaks, profile).value, WithinRel(expected, 1e-6));
+  CHECK(spread_of_chips(std::span(chips).first(1), peaks, profile).source.empty());
 }
 
 TEST_CASE("pairs in tiles: a causal square computes the tiles up to the diagonal") {

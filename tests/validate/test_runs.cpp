@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <fstream>
 #include <map>
 #include <sstream>
 
@@ -264,6 +265,44 @@ TEST_CASE("the slow-down of kernels beside copies and NCCL is predicted within 5
   CHECK(overlap.rows >= 20);
   CHECK(overlap.interval_coverage >= 0.85);
   CHECK(overlap.mean_abs_rel < 0.05);
+}
+
+TEST_CASE("the backend of a run says whose kernels it ran, if there is a profile of them") {
+  const auto predicted = [](const std::string& backend, const std::string& profile) {
+    const std::string row = "pytorch_context_parallel," + backend +
+                            ",h200_sxm,nvlink4,2,32768,32,32,128,false,contiguous,alltoall,forward,1\n";
+    return predict_runs(MeasuredTable::parse(columns + row, "made.csv"), profile).at(0).predicted;
+  };
+  CHECK(predicted("flash", "") == predicted("", "h200_sxm_flash"));
+  CHECK(predicted("cudnn", "") == predicted("", "h200_sxm"));
+  CHECK(predicted("flash", "") > 1.4 * predicted("cudnn", ""));
+}
+
+TEST_CASE("a cell that is no finite number is an error with its line and column, in every kind of measured file") {
+  for (const char* name : {"attention", "gemm", "merge", "elementwise", "links"}) {
+    std::ifstream file(measured / "h200_sxm" / (std::string(name) + ".csv"));
+    std::string header, row;
+    while (std::getline(file, header) && header.starts_with('#')) {
+    }
+    std::getline(file, row);
+    const MeasuredTable good = MeasuredTable::parse(header + "\n" + row + "\n", "made.csv");
+    std::vector<MeasuredKernel> rows;
+    add_rows(good, rows);
+    REQUIRE(rows.size() == 1);
+    for (const std::string& column : good.columns()) {
+      const std::string& cell = good.text(0, column);
+      if (cell.empty() || cell.find_first_not_of("0123456789.e+-") != std::string::npos) continue;
+      for (const char* nonsense : {"nan", "inf", "-inf", "1e999", "-3", "x1", "1 ms"}) {
+        std::string cells;
+        for (const std::string& c : good.columns()) {
+          cells += (cells.empty() ? "" : ",") + (c == column ? nonsense : good.text(0, c));
+        }
+        INFO(name << " " << column << " = " << nonsense);
+        CHECK_THROWS_WITH(add_rows(MeasuredTable::parse(header + "\n" + cells + "\n", "made.csv"), rows),
+                          ContainsSubstring("made.csv:2: ") && ContainsSubstring(column));
+      }
+    }
+  }
 }
 
 TEST_CASE("no row of a ring is marked as fitted on") {

@@ -23,6 +23,13 @@ Scenario ring(const char* layout = "zigzag") {
   return s;
 }
 
+/// No chip is slower than another, and none wanders.
+Scenario alike(Scenario s) {
+  ClockModel& clock = s.profile.kernels->clock;
+  clock.chip_spread = clock.wander = clock.swing = Constant();
+  return s;
+}
+
 PoweredResult run_powered(const Scenario& s) {
   AttentionProgram program = build_program(s);
   return simulate_step(program, s);
@@ -31,7 +38,7 @@ PoweredResult run_powered(const Scenario& s) {
 }  // namespace
 
 TEST_CASE("a step that needs more than the limit runs at the clock at which its mean power is the limit") {
-  const Scenario s = ring();
+  const Scenario s = alike(ring());
   const PoweredResult sustained = run_powered(s);
   REQUIRE(sustained.power);
   REQUIRE(sustained.power->clock_cap_hz > 0);
@@ -39,6 +46,20 @@ TEST_CASE("a step that needs more than the limit runs at the clock at which its 
   Scenario rested = s;
   rested.regime = Regime::burst;
   CHECK(run_powered(rested).result.end < sustained.result.end);
+}
+
+TEST_CASE(
+    "at the power limit a step of eight GPUs runs at the clock of the slowest, and one of a single GPU at its own") {
+  Scenario s = ring();
+  ClockModel& clock = s.profile.kernels->clock;
+  clock.chip_spread.value = 0.02;
+  const double all_alike = run_powered(alike(s)).power->clock_cap_hz;
+  const PoweredResult slowest = run_powered(s);
+  const double lag = slowest_lag(clock, 8, to_seconds(slowest.result.end));
+  CHECK_THAT(slowest.power->clock_cap_hz, WithinRel(all_alike * (1 - lag), 1e-9));
+  CHECK(run_powered(alike(s)).result.end < slowest.result.end);
+  s.regime = Regime::burst;
+  CHECK(run_powered(alike(s)).result.end == run_powered(s).result.end);
 }
 
 TEST_CASE("pauses count: a step whose mean power stays below the limit runs as fast as a burst") {
@@ -55,7 +76,7 @@ TEST_CASE("pauses count: a step whose mean power stays below the limit runs as f
 }
 
 TEST_CASE("the energy of a step is that of idle GPUs and of the kernels, rank by rank") {
-  const Scenario s = ring("ring");  // causal and contiguous: every rank has other work
+  const Scenario s = alike(ring("ring"));  // causal and contiguous: every rank has other work
   AttentionProgram program = build_program(s);
   const PoweredResult done = simulate_step(program, s);
   double joules = 0, most = 0;

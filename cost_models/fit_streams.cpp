@@ -1,0 +1,48 @@
+#include "cost_models/fit_streams.hpp"
+
+#include <algorithm>
+#include <map>
+
+namespace orrery {
+namespace {
+
+constexpr int fewest_sizes = 2;  // fitted sizes from which a kind has constants of its own
+
+/// `like` lends the ratio of the two rates to a kind whose sizes do not show it.
+StreamModel fit_stream(const std::string& name, const MeasuredRows& rows, Bytes cache, const StreamModel* like) {
+  StreamModel model;
+  model.kernel = name;
+  model.cache = {"stream." + name + ".cache", cache.si(), "B", Provenance::datasheet, "L2 of the GPU's file"};
+  const auto cached = std::count_if(rows.begin(), rows.end(), [&](const auto* row) { return row->bytes < cache; });
+  const bool both = cached >= 2 && static_cast<std::size_t>(cached) < rows.size();
+  const double ratio = like == nullptr ? 1 : like->cached_bandwidth.value / like->bandwidth.value;
+  const auto constants = constants_of_stream();
+  Unknowns unknowns;
+  for (std::size_t c = 0; c < (both ? 3u : 2u); ++c) unknowns.add(model, constants[c], "stream." + name);
+  unknowns.fit_to(rows, name, [&](const MeasuredKernel& row) {
+    if (!both) model.cached_bandwidth.value = ratio * model.bandwidth.value;
+    return model.time(row.bytes) / row.time - 1;
+  });
+  if (!both) {
+    model.cached_bandwidth = {"stream." + name + ".cached_bandwidth", ratio * model.bandwidth.value, "B/s",
+                              Provenance::assumed, "as much above `bandwidth` as in all kinds together"};
+  }
+  return model;
+}
+
+}  // namespace
+
+std::vector<StreamModel> fit_streams(const MeasuredRows& rows, Bytes cache) {
+  std::vector<StreamModel> models;
+  if (rows.empty()) return models;
+  std::map<std::string, MeasuredRows> by_family;
+  for (const MeasuredKernel* row : rows) by_family[row->family].push_back(row);
+  const StreamModel other = fit_stream("other", rows, cache, nullptr);
+  for (const auto& [name, of_kind] : by_family) {
+    if (of_kind.size() >= fewest_sizes) models.push_back(fit_stream(name, of_kind, cache, &other));
+  }
+  models.push_back(other);
+  return models;
+}
+
+}  // namespace orrery

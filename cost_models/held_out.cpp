@@ -1,0 +1,109 @@
+// Which rows a fit may see, and how well its profile predicts the others and other chips.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "cost_models/fit_kernels.hpp"
+#include "cost_models/intervals.hpp"
+
+namespace orrery {
+
+std::vector<RowUse> split(std::span<const MeasuredKernel> rows) {
+  std::map<std::string, std::map<std::pair<double, std::string>, RowUse>> families;
+  for (const MeasuredKernel& row : rows) families[row.family][{row.work, row.shape}] = RowUse::fitted;
+  for (auto& [name, shapes] : families) {
+    int i = 0;
+    for (auto& [shape, use] : shapes) use = static_cast<RowUse>(i++ % 3);
+  }
+  std::vector<RowUse> uses;
+  for (const MeasuredKernel& row : rows) {
+    const RowUse use = families[row.family][{row.work, row.shape}];
+    uses.push_back(row.attention.halo() ? RowUse::fitted : use);
+  }
+  return uses;
+}
+
+ErrorBand band_of_other_chip(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile) {
+  ErrorBand band{.group = other_chip};
+  std::vector<double> deviations;
+  for (const MeasuredKernel& row : rows) {
+    if (row.kind != MeasuredKernel::Kind::attention) continue;
+    band.least = deviations.empty() ? row.work : std::min(band.least, row.work);
+    band.most = std::max(band.most, row.work);
+    deviations.push_back(std::abs(row.time / predicted_time(row, peaks, profile) - 1));
+  }
+  if (deviations.empty()) throw FitError("no attention rows of another chip, give its attention.csv");
+  band.inside = conformal_half_width(deviations, 0.9);
+  band.outside = 2 * band.inside;
+  band.rows = static_cast<int>(deviations.size());
+  return band;
+}
+
+Constant spread_of_chips(std::span<const std::vector<MeasuredKernel>> chips, const GpuPeaks& peaks,
+                         const Profile& profile) {
+  std::vector<double> speeds;  // of each chip, relative to the profile
+  std::set<std::string> files;
+  for (const std::vector<MeasuredKernel>& rows : chips) {
+    std::vector<double> ratios;
+    for (const MeasuredKernel& row : rows) {
+      if (row.kind != MeasuredKernel::Kind::attention || row.regime != Regime::sustained) continue;
+      if (row.power.si() < at_power_limit * profile.kernels->clock.power_limit.value) continue;
+      ratios.push_back(predicted_time(row, peaks, profile) / row.time);
+      files.insert(file_of(row));
+    }
+    if (!ratios.empty()) speeds.push_back(quantile(ratios, 0.5));
+  }
+  Constant spread;
+  spread.name = "clock.chip_spread";
+  spread.unit = "1";
+  if (speeds.size() < 2) return {};
+  double mean = 0, squares = 0;
+  for (const double speed : speeds) mean += speed / static_cast<double>(speeds.size());
+  for (const double speed : speeds) squares += (speed - mean) * (speed - mean);
+  spread.value = std::sqrt(squares / static_cast<double>(speeds.size() - 1));
+  spread.provenance = Provenance::measured;
+  spread.source = fmt::format("standard deviation over {} chips of the median speed at the power limit; {}",
+                              speeds.size(), fmt::join(files, ", "));
+  return spread;
+}
+
+std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,
+                                           const GpuPeaks& peaks, const Profile& profile) {
+  std::vector<HeldOutErrors> groups;
+  std::map<std::string, std::vector<double>> errors;
+  std::map<std::string, std::pair<int, int>> covered;  // of how many
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const MeasuredKernel& row = rows[i];
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.group == row.group; });
+    if (group == groups.end()) group = groups.insert(groups.end(), HeldOutErrors{.group = row.group});
+    if (uses[i] == RowUse::fitted) {
+      ++group->fitted;
+      continue;
+    }
+    const Seconds predicted = predicted_time(row, peaks, profile);
+    if (!(predicted > Seconds())) continue;
+    ++group->held_out;
+    errors[row.group].push_back(std::abs(predicted / row.time - 1));
+    const ErrorBand* band = profile.kernels ? profile.kernels->band_of(row.group) : nullptr;
+    if (uses[i] != RowUse::test || band == nullptr) continue;
+    ++covered[row.group].second;
+    if (std::abs(row.time / predicted - 1) <= band->inside) ++covered[row.group].first;
+  }
+  for (HeldOutErrors& group : groups) {
+    const std::vector<double>& e = errors[group.group];
+    if (e.empty()) continue;
+    for (const double error : e) group.mean += error / static_cast<double>(e.size());
+    group.median = quantile(e, 0.5);
+    group.p90 = quantile(e, 0.9);
+    group.max = quantile(e, 1);
+    const auto [in, of_all] = covered[group.group];
+    group.coverage = of_all > 0 ? static_cast<double>(in) / of_all : 0;
+  }
+  return groups;
+}
+
+}  // namespace orrery

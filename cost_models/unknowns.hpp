@@ -1,0 +1,99 @@
+// What one least-squares fit looks for in measured rows: where its constants live, what they are called in messages,
+// and what to measure if the rows do not determine them.
+#pragma once
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "cost_models/fit_kernels.hpp"
+#include "cost_models/kernel_models.hpp"
+#include "cost_models/least_squares.hpp"
+#include "cost_models/measured_kernels.hpp"
+
+namespace orrery {
+
+using MeasuredRows = std::vector<const MeasuredKernel*>;
+
+/// Their files, for sources of constants.
+std::string files_of(const MeasuredRows& rows);
+
+class Unknowns {
+ public:
+  template <class Model>
+  void add(Model& model, const ConstantOf<Model>& constant, const std::string& owner) {
+    Constant& c = model.*constant.member;
+    c.name = fmt::format("{}.{}", owner, constant.name);
+    c.unit = constant.unit;
+    if (c.value == 0) c.value = constant.start;
+    problem_.start.push_back(c.value);
+    problem_.lower.push_back(constant.lower);
+    problem_.upper.push_back(constant.upper);
+    places_.push_back(&c);
+    determined_by_.emplace_back(constant.determined_by);
+  }
+
+  void set(const std::vector<double>& values) {
+    for (std::size_t i = 0; i < places_.size(); ++i) places_[i]->value = values[i];
+  }
+
+  /// `residual(row)` is the relative error with the constants as they are set.
+  template <class Residual>
+  void fit_to(const MeasuredRows& rows, const std::string& what, Residual residual) {
+    if (rows.size() < places_.size()) {
+      throw FitError(fmt::format("{}: {} rows to fit {} constants ({}), measure {}", what, rows.size(), places_.size(),
+                                 names(), fmt::join(determined_by_, ", ")));
+    }
+    problem_.residuals = [&](const std::vector<double>& values) {
+      set(values);
+      std::vector<double> residuals;
+      for (const MeasuredKernel* row : rows) residuals.push_back(residual(*row));
+      return residuals;
+    };
+    const LeastSquaresFit result = fit(problem_);
+    set(result.values);
+    for (const int i : result.undetermined) {
+      throw FitError(fmt::format("{}: the rows do not determine {} (they leave it free), measure {}", what,
+                                 places_[static_cast<std::size_t>(i)]->name,
+                                 determined_by_[static_cast<std::size_t>(i)]));
+    }
+    if (result.scatter > contradicting_scatter) refuse(rows, what, result.scatter, residual);
+    for (std::size_t i = 0; i < places_.size(); ++i) {
+      places_[i]->provenance = Provenance::fitted;
+      places_[i]->source = files_of(rows);
+      places_[i]->low = result.low[i];
+      places_[i]->high = result.high[i];
+      places_[i]->rows = static_cast<int>(rows.size());
+    }
+  }
+
+ private:
+  static constexpr double contradicting_scatter = 0.25;  // robust; beyond it rows do not belong to one model
+
+  std::string names() const {
+    std::string list;
+    for (const Constant* place : places_) list += (list.empty() ? "" : ", ") + place->name;
+    return list;
+  }
+
+  template <class Residual>
+  [[noreturn]] void refuse(const MeasuredRows& rows, const std::string& what, double scatter, Residual residual) const {
+    const auto worst = std::max_element(rows.begin(), rows.end(), [&](const auto* a, const auto* b) {
+      return std::abs(residual(*a)) < std::abs(residual(*b));
+    });
+    throw FitError(
+        fmt::format("{}: rows contradict each other (they scatter by {:.0f} % around the best constants, "
+                    "most of all {}: {}), fit files of one GPU and one build of the kernels",
+                    what, 100 * scatter, (*worst)->place, (*worst)->shape));
+  }
+
+  LeastSquaresProblem problem_;
+  std::vector<Constant*> places_;
+  std::vector<std::string> determined_by_;
+};
+
+}  // namespace orrery
