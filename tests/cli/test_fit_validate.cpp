@@ -69,7 +69,8 @@ TEST_CASE("the tables of errors in the README are what validate prints: make err
   for (const char* which : {"", " --published"}) {
     const ProgramRun run = run_program(std::string("validate --summary") + which);
     REQUIRE(run.exit_code == 0);
-    const std::string table = run.output.substr(0, std::min(run.output.find("not predicted"), run.output.find("orderings of")));
+    const std::string table =
+        run.output.substr(0, std::min(run.output.find("not predicted"), run.output.find("orderings of")));
     INFO(table);
     CHECK(readme.find("```\n" + table + "```\n") != std::string::npos);
   }
@@ -94,16 +95,16 @@ TEST_CASE("the committed profiles of our own measurements are what the fit of th
     std::string gpu;
     std::vector<std::string> attention;
     std::string more;  // files before --runs
-  } fits[] = {{"h200_sxm",
-               {"attention"},
-               quoted_file("h200_sxm_full/links.csv") + quoted_file("h200_sxm_x4/links.csv") +
-                   quoted_file("h200_sxm_x4/collectives.csv") + " --other-chip" +
-                   quoted_file("h200_sxm_second_gpu/attention.csv") + quoted_file("h200_sxm_full/attention.csv")},
-              {"h100_sxm",
-               {"attention_forward", "attention_backward"},
-               quoted_file("h100_sxm/links.csv") + quoted_file("h100_sxm_x4/links.csv") +
-                   quoted_file("h100_sxm_x4/collectives.csv") + " --other-chip" +
-                   quoted_file("h100_sxm_full/attention.csv")}};
+  } fits[] = {
+      {"h200_sxm",
+       {"attention"},
+       quoted_file("h200_sxm_full/links.csv") + quoted_file("h200_sxm_x4/links.csv") +
+           quoted_file("h200_sxm_x4/collectives.csv") + " --other-chip" +
+           quoted_file("h200_sxm_second_gpu/attention.csv") + quoted_file("h200_sxm_full/attention.csv")},
+      {"h100_sxm",
+       {"attention_forward", "attention_backward"},
+       quoted_file("h100_sxm/links.csv") + quoted_file("h100_sxm_x4/links.csv") +
+           quoted_file("h100_sxm_x4/collectives.csv") + " --other-chip" + quoted_file("h100_sxm_full/attention.csv")}};
   const TemporaryFolder folder;
   for (const auto& [gpu, attention, more] : fits) {
     INFO(gpu);
