@@ -79,9 +79,9 @@ class DependencyEngine::LockStep {
   DependencyEngine& engine_;
   const std::int64_t n_;  // ranks
   const std::size_t rows_;
-  const std::size_t apart_;   // from one row to the next; not a multiple of what falls into one place of the cache
-  const std::size_t depth_;   // ends that are remembered
-  std::vector<double> ends_;  // by op modulo depth_, row, rank, with a last row for the begins; then zeros
+  const std::size_t apart_;  // from one row to the next; not a multiple of what falls into one place of the cache
+  const std::size_t depth_;  // ends that are remembered
+  ticks::Vector ends_;       // by op modulo depth_, row, rank, with a last row for the begins; then zeros
 
   Ordinal next_ = 0;
   std::array<Ordinal, streams_per_rank> last_on_stream_;
@@ -100,7 +100,7 @@ class DependencyEngine::LockStep {
   std::vector<Step> ahead_;       // of the block after the band, which needs the whole of it
   std::int64_t ahead_reach_ = 0;  // how far away the farthest end lies that one of its steps needs
   std::int64_t reach_ = 0;        // likewise, of the band
-  std::vector<double> taken_, zeros_;
+  ticks::Vector taken_, zeros_;
   // For the accounts of communication: what has been worked off since they were brought up to date.
   std::vector<CommAccounts::Intervals> intervals_;
   Ordinal first_interval_ = none;  // of a step
