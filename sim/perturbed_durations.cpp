@@ -16,8 +16,9 @@ ORRERY_CLONES void Perturbation::fill(const Draws& draws, double alone, double* 
     for (std::size_t i = 0; i < n; ++i) out[i] = std::floor(alone * factors[i] + 0.5);
     return;
   }
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::uint64_t which = mixed(draws.place + i * hash_of_rank) >> (64 - quantile_bits);
+  std::uint64_t place = draws.place;
+  for (std::size_t i = 0; i < n; ++i, place += hash_of_rank) {
+    const std::uint64_t which = mixed(place) >> (64 - quantile_bits);
     out[i] = std::floor(alone * (factors[i] * quantiles[which]) + 0.5);
   }
 }
