@@ -113,7 +113,8 @@ TEST_CASE("claims print their line and curve, and are refused with one sentence"
   const ProgramRun gpus = run_program("claim --format json " + small_one);
   INFO(gpus.error);
   REQUIRE(gpus.exit_code == 0);
-  for (const auto& row : nlohmann::json::parse(gpus.output)["curve"]) {
+  const nlohmann::json claim = nlohmann::json::parse(gpus.output);
+  for (const auto& row : claim["curve"]) {
     CHECK(row["holds"]["exact_gpus"].get<int>() >= 1);
     CHECK(row["keeps_up"].size() == 2);
   }
