@@ -19,96 +19,162 @@ double imbalance(const SizeProblem& problem, const Candidate& c) {
   return own * (2 * n - own + 1) / (n * (n + 1)) * c.groups;
 }
 
-BytesPerSecond rate(const SizeProblem& problem, const GpuOption& gpu, bool between_nodes) {
-  const LinkType& link = between_nodes ? problem.network : gpu.link;
-  return link.bandwidth * gpu.profile.link_efficiency.value;
-}
+/// Of one layer, in seconds.
+struct LayerTime {
+  double forward = 0, backward = 0;
+};
+
+/// How long a layer's attention is under way with what travels for it.
+struct AttentionTime {
+  LayerTime busy;   // of the rank that waits for most of it
+  LayerTime wires;  // of the link that carries most: it may work ahead, into the layer after
+};
+
+class LeastTime {
+ public:
+  LeastTime(const SizeProblem& problem, const Candidate& candidate, const MemoryInput& input)
+      : problem_(problem),
+        c_(candidate),
+        in_(input),
+        option_(problem.gpus[static_cast<std::size_t>(candidate.gpu)]),
+        m_(problem.model),
+        d_(candidate.degrees),
+        rows_(in_.sequences * (decode() ? 1 : in_.tokens / d_.context)),
+        weights_((m_.attention_parameters() + m_.ffn_parameters()) / d_.tensor) {}
+
+  // A full pipeline idles (p - 1) / v of its microbatch.
+  double of_step() const {
+    const LayerTime matrices = of_matrices(), turns = of_tensor_turns();
+    const AttentionTime attention = decode() ? AttentionTime{{of_cache(), 0}, {}} : of_attention();
+    const bool training = in_.pass == StepPass::training;
+    const bool again = training && c_.recompute == Recompute::full;
+    const auto of_slot = [&](const LayerTime& t) {
+      return layers() * (t.forward + (training ? t.backward + (again ? t.forward : 0) : 0));
+    };
+    const double busy = of_slot(matrices) + of_slot(turns) + of_slot(attention.busy);
+    double time =
+        std::max(busy, of_slot(attention.wires)) * c_.microbatches + busy * (d_.pipeline - 1.0) / d_.virtual_stages;
+    if (!training) return time;
+    time += 3 * of_head() * c_.microbatches;
+    return d_.replicas() > 1 ? std::max(time, of_shards()) : time;
+  }
+
+ private:
+  bool decode() const { return in_.pass == StepPass::decode; }
+  double layers() const { return static_cast<double>(m_.layers) / d_.pipeline; }
+  const LinkType& link(bool between) const { return between ? problem_.network : option_.link; }
+  double rate(bool between) const { return (link(between).bandwidth * option_.profile.link_efficiency.value).si(); }
+
+  LayerTime of_matrices() const {
+    const double read = weights_ * (problem_.fp8_matrices ? 1 : in_.element_bytes) / option_.fastest.weights.si();
+    const double products = 2 * rows_ * weights_ / option_.fastest.dense.si();
+    const double forward = std::max(products, read);
+    return {forward, 2 * forward};
+  }
+
+  // Rows are gathered before both halves of a layer and sums scattered after them, in turn with the matrices. In the
+  // backward pass only the gathers are waited for.
+  LayerTime of_tensor_turns() const {
+    if (d_.tensor == 1) return {};
+    const double hidden = rows_ * static_cast<double>(m_.hidden) * in_.element_bytes;
+    const double turn = hidden * (d_.tensor - 1.0) / d_.tensor / rate(leaves_node(c_, d_.tensor));
+    return {4 * turn, 2 * turn};
+  }
+
+  /// Reading the cached keys of a decode step.
+  double of_cache() const {
+    const double kv_heads =
+        static_cast<double>(m_.kv_heads) / std::min<double>(d_.tensor, static_cast<double>(m_.kv_heads));
+    return in_.sequences * in_.tokens / d_.context * 2 * kv_heads * static_cast<double>(m_.head_dim) *
+           in_.element_bytes / option_.gpu.hbm_bandwidth.si();
+  }
+
+  AttentionTime of_attention() const {
+    const double uneven = imbalance(problem_, c_);
+    const double attended = 4 * in_.sequences * problem_.pairs * static_cast<double>(m_.heads * m_.head_dim) /
+                            d_.tensor / d_.context * uneven;
+    const double forward = attended / option_.fastest.attention_forward.si();
+    const double backward = 2.5 * attended / option_.fastest.attention_backward.si();
+    AttentionTime time = of_blocks();
+    // Ranks with less to attend than the busiest have sent their blocks before it asks for them.
+    if (uneven != 1) time.busy = {};
+    const Implementation& implementation = problem_.implementation;
+    const bool gathers_first = c_.schedule->slots.hold == ScheduleKind::Slots::Hold::sequence &&
+                               implementation.gather_attention == GatherAttention::together &&
+                               implementation.gather_kv_heads == 0;
+    const auto beside = [&](double moved, double attend) {
+      return of_head_exchange() + (gathers_first ? moved + attend : std::max(moved, attend));
+    };
+    time.busy = {beside(time.busy.forward, forward), beside(time.busy.backward, backward)};
+    return time;
+  }
+
+  // Where blocks go round, the rank at the end of a node sends all but one of them through its NIC. The one at the end
+  // of the next waits for those of other nodes; meanwhile it may have begun the next layer. Members of a group beyond
+  // the KV heads hold copies. In a ring's backward pass gradients go round beside the blocks.
+  AttentionTime of_blocks() const {
+    using Hold = ScheduleKind::Slots::Hold;
+    const Hold hold = c_.schedule->slots.hold;
+    if (c_.groups == 1 || hold == Hold::fetched) return {};
+    const bool between = leaves_node(c_, d_.tensor * d_.context);
+    const Index kv_heads = std::max<Index>(1, std::max<Index>(1, m_.kv_heads / d_.tensor) / c_.members);
+    const double block = 2 * rows_ * c_.members * static_cast<double>(kv_heads * m_.head_dim) * in_.element_bytes;
+    const double hop = block / rate(between);
+    const double latency = link(between).latency.si();
+    if (hold == Hold::block) {
+      const int in_node = between ? std::max(1, c_.node_size / (d_.tensor * c_.members)) : 1;
+      const int waited = c_.groups - in_node, sent = c_.groups - 1;
+      return {{waited * (hop + latency), waited * (2 * hop + latency)}, {sent * hop, sent * 2 * hop}};
+    }
+    // A gather uses all NICs of a node: each takes what one rank of every other node holds.
+    const int hops = between ? d_.tensor * c_.groups / c_.node_size - 1 : c_.groups - 1;
+    return {{hops * (hop + latency), hops * (hop + latency)}, {hops * hop, hops * hop}};
+  }
+
+  // It gives away all but a rank's share of Q, K, V and O, before and after attention; between nodes at the rate of the
+  // NIC what the rank's node cannot take.
+  double of_head_exchange() const {
+    const double rows_of_heads =
+        static_cast<double>(2 * m_.heads * m_.head_dim) / d_.tensor * rows_ * in_.element_bytes;
+    const double in_node = std::clamp(c_.node_size / d_.tensor, 1, c_.members);
+    const double away = rows_of_heads * (c_.members - in_node) / c_.members / rate(true);
+    const double near = rows_of_heads * (in_node - 1) / c_.members / rate(false);
+    return std::max(away, near);
+  }
+
+  // It stays in 16 bits.
+  double of_head() const {
+    const double peak = problem_.fp8_matrices ? option_.gpu.peak(problem_.dtype).si() : option_.fastest.dense.si();
+    return 2 * rows_ * static_cast<double>(m_.hidden * m_.vocabulary) / d_.tensor / peak;
+  }
+
+  /// NICs carry all that FSDP shares.
+  double of_shards() const {
+    const double passes = d_.zero >= 3 ? 3.0 * c_.microbatches : 2.0;
+    const bool between = leaves_node(c_, d_.tensor * d_.replicas());
+    const double local = std::max(1.0, static_cast<double>(c_.node_size) / d_.tensor);
+    const double share = between ? 1 / std::min(local, static_cast<double>(d_.replicas())) : 1.0;
+    return passes * layers() * weights_ * in_.element_bytes * (d_.replicas() - 1.0) / d_.replicas() * share /
+           rate(between);
+  }
+
+  const SizeProblem& problem_;
+  const Candidate& c_;
+  const MemoryInput& in_;
+  const GpuOption& option_;
+  const ModelShape& m_;
+  const Degrees& d_;
+  double rows_, weights_;
+};
 
 }  // namespace
 
-// A rank computes at least its share of the matrices and, if it is the busiest, of the attended pairs. Rows
-// are gathered and sums scattered in turn with the matrices of a forward pass. A full pipeline idles (p - 1) / v of its
-// microbatch. NICs carry all that FSDP shares.
+// A rank computes at least its share of the matrices and, if it is the busiest, of the attended pairs.
 Bound bound_of(const SizeProblem& problem, const Candidate& c) {
-  const GpuOption& option = problem.gpus[static_cast<std::size_t>(c.gpu)];
   const MemoryInput in = memory_input(problem, c);
   const Memory memory = memory_of(in);
-  const ModelShape& m = problem.model;
-  const Degrees& d = c.degrees;
-  const double e = in.element_bytes, hbm = option.gpu.hbm_bandwidth.si();
-  const double dense_rate = option.fastest.dense.si();
-  const bool decode = in.pass == StepPass::decode, training = in.pass == StepPass::training;
-  const double rows = in.sequences * (decode ? 1 : in.tokens / d.context);
-  const double weights = (m.attention_parameters() + m.ffn_parameters()) / d.tensor;
-  const double read = weights * (problem.fp8_matrices ? 1 : e) / option.fastest.weights.si();
-  const double dense = std::max(2 * rows * weights / dense_rate, read);
-  const double pairs = decode ? in.tokens : problem.pairs;
-  const double attention = 4 * in.sequences * pairs * static_cast<double>(m.heads * m.head_dim) / d.tensor / d.context *
-                           imbalance(problem, c);
-  double forward = dense, backward = 2 * dense;
-  const double hidden = rows * static_cast<double>(m.hidden) * e;
-  if (d.tensor > 1) {
-    const double turn = hidden * (d.tensor - 1.0) / d.tensor / rate(problem, option, leaves_node(c, d.tensor)).si();
-    // Three of four transfers: with all four the bound of one prefill (contiguous all_gather, tp 2, cp 2, nodes of 2)
-    // was 0.3 % above its simulated time, for a reason not yet traced.
-    forward += 3 * turn;
-    backward += 2 * turn;
-  }
-  if (decode) {
-    forward += in.sequences * in.tokens / d.context * 2 * static_cast<double>(m.kv_heads * m.head_dim) /
-               std::min<double>(d.tensor, static_cast<double>(m.kv_heads)) * e / hbm;
-  } else {
-    // Where blocks go round, the rank at the end of a node sends all but one of them through its NIC. Members of a
-    // group beyond the KV heads hold copies. In a ring's backward pass gradients go round beside the blocks.
-    double round = 0, round_back = 0;
-    if (c.groups > 1 && c.schedule->slots.hold != ScheduleKind::Slots::Hold::fetched) {
-      const bool between = leaves_node(c, d.tensor * d.context);
-      const Index kv_heads = std::max<Index>(1, std::max<Index>(1, m.kv_heads / d.tensor) / c.members);
-      const double block = 2 * rows * c.members * static_cast<double>(kv_heads * m.head_dim) * e;
-      const LinkType& link = between ? problem.network : option.link;
-      const double hop = block / rate(problem, option, between).si();
-      const bool ring = c.schedule->slots.hold == ScheduleKind::Slots::Hold::block;
-      // A gather uses all NICs of a node: each takes what one rank of every other node holds.
-      const int hops = ring || !between ? c.groups - 1 : c.degrees.tensor * c.groups / c.node_size - 1;
-      round = hops * (hop + link.latency.si());
-      round_back = round + (ring ? hops * hop : 0);
-    }
-    // A head exchange gives away all but a rank's share of Q, K, V and O, before and after attention; between nodes at
-    // the rate of the NIC what the rank's node cannot take.
-    const double rows_of_heads = static_cast<double>(2 * m.heads * m.head_dim) / d.tensor * rows * e;
-    const double in_node = std::clamp(c.node_size / d.tensor, 1, c.members);
-    const double away = rows_of_heads * (c.members - in_node) / c.members / rate(problem, option, true).si();
-    const double near = rows_of_heads * (in_node - 1) / c.members / rate(problem, option, false).si();
-    const double exchange = std::max(away, near);
-    const Implementation& implementation = problem.implementation;
-    // Ranks with less to attend than the busiest have sent their blocks before it asks for them.
-    const bool gathers_first =
-        imbalance(problem, c) == 1 && c.schedule->slots.hold == ScheduleKind::Slots::Hold::sequence &&
-        implementation.gather_attention == GatherAttention::together && implementation.gather_kv_heads == 0;
-    const auto beside = [&](double moved, double attend) {
-      return gathers_first ? moved + attend : std::max(moved, attend);
-    };
-    forward += exchange + beside(round, attention / option.fastest.attention_forward.si());
-    backward += exchange + beside(round_back, 2.5 * attention / option.fastest.attention_backward.si());
-  }
-  const double layers = static_cast<double>(m.layers) / d.pipeline;
-  const bool again = training && c.recompute == Recompute::full;
-  // The head stays in 16 bits.
-  const double head_rate = problem.fp8_matrices ? option.gpu.peak(problem.dtype).si() : dense_rate;
-  const double head = 2 * rows * static_cast<double>(m.hidden * m.vocabulary) / d.tensor / head_rate;
-  const double slot = layers * (forward + (training ? backward + (again ? forward : 0) : 0));
-  double time = slot * (c.microbatches + (d.pipeline - 1.0) / d.virtual_stages);
-  if (training) time += 3 * head * c.microbatches;
-  if (training && d.replicas() > 1) {
-    const double passes = d.zero >= 3 ? 3.0 * c.microbatches : 2.0;
-    const int span = d.tensor * d.replicas();
-    const bool between = leaves_node(c, span);
-    const double local = std::max(1.0, static_cast<double>(c.node_size) / d.tensor);
-    const double share = between ? 1 / std::min(local, static_cast<double>(d.replicas())) : 1.0;
-    time = std::max(time, passes * layers * weights * e * (d.replicas() - 1.0) / d.replicas() * share /
-                              rate(problem, option, between).si());
-  }
-  return {Seconds::from_si(time), memory.peak(), memory.fits(option.gpu.hbm_capacity)};
+  const Bytes capacity = problem.gpus[static_cast<std::size_t>(c.gpu)].gpu.hbm_capacity;
+  return {Seconds::from_si(LeastTime(problem, c, in).of_step()), memory.peak(), memory.fits(capacity)};
 }
 
 }  // namespace orrery
