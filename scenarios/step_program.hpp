@@ -112,6 +112,7 @@ class StepProgram final : public KernelProgram {
     Counts before;
   };
   class Writer;
+  class VisitWriter;
 
   const SlotPlan& plan_of(const PipelineSlot& slot, int stage, bool first, bool last);
   void make_visits(SlotPlan& plan);

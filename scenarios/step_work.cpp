@@ -1,0 +1,74 @@
+// What the kernels of a step add up to on a rank: FLOPs, and time and energy under a cap of the clock.
+#include "scenarios/step_writer.hpp"
+
+namespace orrery {
+
+void StepProgram::cap_clock(ClockCap cap) {
+  costs_ = step_costs({input_.shape, input_.attention.peaks, cap, input_.fp8_rate}, input_.attention.profile);
+  attention_.cap_clock(cap);
+}
+
+/// Visits of one kind and pattern have the same kernels.
+KernelWork StepProgram::kernel_work(Rank rank, const SlotPlan& plan) const {
+  std::map<std::pair<VisitKind, int>, KernelWork> known;
+  KernelWork sum;
+  const Slot slot{&plan, 0, 0, {}};
+  OpBuffer buffer;
+  for (const VisitPlan& visit : plan.visits) {
+    const bool edge = visit.kind == VisitKind::begin || visit.kind == VisitKind::end;
+    const int pattern = edge ? 0 : input_.attention.class_of_layer[static_cast<std::size_t>(visit.layer)];
+    const auto [work, is_new] = known.try_emplace({visit.kind, pattern});
+    for (int block = 0; is_new && block < blocks_of(visit); ++block) {
+      Counts counts(signals_.size());
+      buffer.begin(0);
+      write(rank, slot, visit, block, counts, buffer, &work->second);
+    }
+    sum += work->second;
+  }
+  return sum;
+}
+
+KernelWork StepProgram::kernel_work(Rank rank) const {
+  std::map<const SlotPlan*, double> slots;
+  for (const Slot& slot : stages_[static_cast<std::size_t>(grid_.at(rank, Axis::pipeline))]) ++slots[slot.plan];
+  KernelWork sum;
+  for (const auto& [key, plan] : plans_) {  // in an order that does not depend on addresses
+    if (const auto found = slots.find(plan.get()); found != slots.end())
+      sum += kernel_work(rank, *plan) * found->second;
+  }
+  return sum;
+}
+
+std::vector<KernelWork> StepProgram::kernel_work_of_ranks() const {
+  std::vector<KernelWork> all(static_cast<std::size_t>(ranks()));
+  std::map<std::pair<Rank, Rank>, KernelWork> known;  // by stage and place in the sequence
+  for (Rank rank = 0; rank < ranks(); ++rank) {
+    const auto [work, is_new] = known.try_emplace({grid_.at(rank, Axis::pipeline), grid_.at(rank, Axis::context)});
+    if (is_new) work->second = kernel_work(rank);
+    all[static_cast<std::size_t>(rank)] = work->second;
+  }
+  return all;
+}
+
+AttentionProgram::FlopTotals StepProgram::flops_of(Rank rank) const {
+  const bool again =
+      training() && (input_.shape.recompute == Recompute::full || input_.shape.recompute == Recompute::blocks);
+  const Flops dense = dense_flops(input_.shape) / degrees_.ranks();
+  AttentionProgram::FlopTotals total{dense, dense};
+  if (again) total.executed += dense * (1.0 / 3.0);
+  if (decode()) {
+    const Flops attention = costs_.decode_attention.flops *
+                            (static_cast<double>(input_.shape.layers) / degrees_.pipeline * input_.shape.microbatches);
+    total.useful += attention;
+    total.executed += attention;
+    return total;
+  }
+  const AttentionProgram::FlopTotals one = attention_.flops_of(grid_.at(rank, Axis::context));
+  const double times = static_cast<double>(input_.shape.microbatches) / degrees_.pipeline;
+  total.useful += one.useful * times;
+  // Backward has 2.5 times the products of forward.
+  total.executed += one.executed * (times * (again ? 1 + 1 / 3.5 : 1));
+  return total;
+}
+
+}  // namespace orrery
