@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -131,7 +132,10 @@ SizeProblem problem_of(const SizeArguments& a) {
   p.max_gpus = a.max_gpus;
   p.implementation = load_implementation(a.implementation);
   auto prices = pairs_of(a.prices, "--price");
+  std::set<std::string> named;
   for (const std::string& name : split(a.gpus, ',')) {
+    if (!named.insert(name).second)
+      throw std::runtime_error(fmt::format("--gpu names {} twice (it is one choice), name it once", name));
     p.gpus.push_back(gpu_option(name, a.dtype, a.profile));
     if (!prices.contains(name)) continue;
     p.gpus.back().price_per_hour = number(prices[name], "the price of " + name);

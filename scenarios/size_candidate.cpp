@@ -83,9 +83,9 @@ class Candidates {
       if (m.kv_heads % d.tensor != 0 && d.tensor % m.kv_heads != 0) continue;
       for (d.pipeline = 1; d.pipeline <= problem_.max_gpus && m.layers % d.pipeline == 0; d.pipeline *= 2) {
         for (d.data = 1; d.data <= problem_.batch && problem_.batch % d.data == 0; d.data *= 2) {
-          for (d.context = 1; d.context <= problem_.tokens / least_tokens; d.context *= 2) {
+          for (d.context = 1; d.context == 1 || d.context <= problem_.tokens / least_tokens; d.context *= 2) {
             if (std::int64_t{1} * d.tensor * d.pipeline * d.data * d.context > problem_.max_gpus) break;
-            if (problem_.tokens % (2 * d.context) == 0) all.push_back(d);
+            if (d.context == 1 || problem_.tokens % (2 * d.context) == 0) all.push_back(d);
           }
         }
       }

@@ -64,6 +64,8 @@ TEST_CASE("a size that cannot be says in one sentence what is wrong and what to 
   CHECK_THAT(error_of(small + "--target speed=3"), ContainsSubstring("--target \"speed=3\" is not known"));
   CHECK_THAT(error_of(small + "--attention pi:k=8"), ContainsSubstring("--attention pi needs period"));
   CHECK_THAT(error_of(small + "--attention star"), ContainsSubstring("is not known"));
+  CHECK_THAT(error_of("size --model llama3_8b --context 32K --pass train --gpu h100_sxm,h200_sxm,h100_sxm"),
+             ContainsSubstring("names h100_sxm twice"));
   CHECK_THAT(error_of(small + "--node-size 4,x"), ContainsSubstring("--node-size is \"x\""));
   CHECK_THAT(error_of(small + "--node-size 2.5"), ContainsSubstring("not a whole number"));
   CHECK_THAT(error_of(small + "--layout spiral"), ContainsSubstring("--layout \"spiral\""));

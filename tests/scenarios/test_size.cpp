@@ -4,10 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <random>
 #include <set>
 
 #include "scenarios/data_files.hpp"
 #include "scenarios/preset_files.hpp"
+#include "scenarios/size_what_if.hpp"
 #include "sim/simulate.hpp"
 #include "tests/catch.hpp"
 
@@ -114,6 +117,50 @@ TEST_CASE(
   CHECK(microbatches == std::set{1, 2, 4});
 }
 
+TEST_CASE("a sequence that cannot be split, or is too short to be, stays on one rank") {
+  SizeProblem p = problem({"h100_sxm"});
+  for (const Index tokens : {Index{100003}, Index{512}, Index{1}}) {
+    p.tokens = tokens;
+    p.prepare();
+    const std::vector<Candidate> candidates = candidates_of(p);
+    CHECK_FALSE(candidates.empty());
+    for (const Candidate& c : candidates) CHECK(c.degrees.context == 1);
+  }
+}
+
+TEST_CASE("what a measured step waits for is what would help it: HBM, matrix units or links") {
+  SizeProblem p = problem({"h200_sxm"});
+  p.gpus[0].profile = load_profile("h200_sxm", "h200_sxm");
+  p.max_gpus = 2;
+  const auto gains = [&](StepPass pass, int tensor) {
+    p.pass = pass;
+    p.prepare();
+    const std::vector<Candidate> candidates = candidates_of(p);
+    const auto chosen = std::find_if(candidates.begin(), candidates.end(), [&](const Candidate& c) {
+      return c.degrees.tensor == tensor && c.degrees.ranks() == tensor && c.microbatches == 1;
+    });
+    REQUIRE(chosen != candidates.end());
+    Sized sized;
+    sized.candidate = *chosen;
+    sized.gpus = tensor;
+    sized.step = simulate_candidate(p, *chosen);
+    std::map<std::string, double> ratios;
+    for (const WhatIf& what : what_ifs(p, sized)) ratios[what.change] = what.time / sized.step.time;
+    return ratios;
+  };
+  const std::string units = "matrix units of twice the speed", hbm = "HBM of twice the bandwidth",
+                    links = "links inside nodes of twice the bandwidth";
+  auto decode = gains(StepPass::decode, 1);
+  CHECK(decode[hbm] < 0.75);
+  CHECK(decode[units] > 0.99);
+  auto prefill = gains(StepPass::prefill, 1);
+  CHECK(prefill[units] < 0.75);
+  CHECK(prefill[hbm] > prefill[units]);
+  auto split = gains(StepPass::prefill, 2);
+  CHECK(split[links] < 0.99);
+  CHECK(split[units] < split[links]);
+}
+
 TEST_CASE("an implementation is not asked for what it does not run") {
   SizeProblem p = problem({"h100_sxm"});
   for (const std::string& name : known_names("implementations")) {
@@ -167,6 +214,70 @@ TEST_CASE("bounds hold for measured kernels, and are near what is simulated") {
       nearest = std::max(nearest, bound);
     }
     if (pass == StepPass::training) CHECK(nearest > 0.85);
+  }
+}
+
+TEST_CASE("bounds hold where blocks take longer to come than what is computed beside them") {
+  SizeProblem p = problem({"b200_sxm"});
+  p.model = load_model("llama2_7b");
+  p.model.layers = 8;
+  p.network = load_link("pcie4_x16");
+  p.tokens = 8192;
+  p.batch = 1;
+  p.max_gpus = 16;
+  p.pass = StepPass::prefill;
+  p.prepare();
+  int checked = 0;
+  double nearest = 0;
+  for (const Candidate& c : candidates_of(p)) {
+    if (c.groups < 4) continue;
+    const double bound = bound_of(p, c).time / simulate_candidate(p, c).time;
+    INFO(c.schedule->name << " " << c.groups << " x " << c.members << " " << c.layout << " nodes of " << c.node_size
+                          << " tp " << c.degrees.tensor << " pp " << c.degrees.pipeline);
+    CHECK(bound <= 1);
+    nearest = std::max(nearest, bound);
+    ++checked;
+  }
+  CHECK(checked > 50);
+  CHECK(nearest > 0.9);
+}
+
+TEST_CASE("bounds hold for models, GPUs, networks, layouts and schedules drawn at random") {
+  std::mt19937 random(1);
+  const auto one_of = [&](const auto& all) { return all[random() % all.size()]; };
+  int checked = 0;
+  while (checked < 100) {
+    SizeProblem p;
+    p.model = load_model(one_of(std::vector<std::string>{"llama3_8b", "llama3_70b", "llama2_13b"}));
+    p.model.layers = one_of(std::vector<Index>{1, 2, 4, 8});
+    p.tokens = one_of(std::vector<Index>{4096, 16384, 65536, 262144});
+    p.batch = one_of(std::vector<Index>{1, 2, 4});
+    p.pass = one_of(std::vector<StepPass>{StepPass::training, StepPass::prefill, StepPass::decode});
+    p.primitives = {{}};
+    if (random() % 4 == 0) p.primitives = {{.kind = Primitive::Kind::window, .left = 1024}};
+    p.causal = p.primitives.front().kind != Primitive::Kind::full || random() % 4 != 0;
+    p.gpus = {gpu_option(one_of(std::vector<std::string>{"h100_sxm", "a100_80_sxm", "h200_sxm", "b200_sxm"}), p.dtype,
+                         "peak")};
+    GpuOption& option = p.gpus.front();
+    if (random() % 2 == 0) option.profile = load_profile("peak", option.gpu.name);
+    p.fp8_matrices = option.gpu.peaks.contains("fp8") && random() % 4 == 0;
+    p.network = load_link(one_of(std::vector<std::string>{"infiniband_hdr", "infiniband_ndr", "pcie4_x16"}));
+    p.implementation = load_implementation(
+        one_of(std::vector<std::string>{"ideal", "orrery_ring", "loongtrain", "transformer_engine_all_gather"}));
+    p.node_sizes = {one_of(std::vector<int>{2, 4, 8})};
+    p.layouts = {"contiguous", "zigzag", "striped"};
+    p.max_gpus = one_of(std::vector<int>{4, 8, 16, 32});
+    if (p.primitives.front().kind != Primitive::Kind::full && !p.implementation.sparse) continue;
+    p.prepare();
+    const std::vector<Candidate> candidates = candidates_of(p);
+    for (int i = 0; i < 4 && !candidates.empty(); ++i, ++checked) {
+      const Candidate& c = one_of(candidates);
+      INFO(p.model.name << " " << p.tokens << " on " << option.gpu.name << " " << p.implementation.name << " "
+                        << c.schedule->name << " " << c.groups << " x " << c.members << " " << c.layout << " nodes of "
+                        << c.node_size << " tp " << c.degrees.tensor << " pp " << c.degrees.pipeline << " dp "
+                        << c.degrees.data << " zero " << c.degrees.zero);
+      CHECK(bound_of(p, c).time <= simulate_candidate(p, c).time);
+    }
   }
 }
 
