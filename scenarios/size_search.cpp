@@ -87,7 +87,9 @@ class Search {
       entries_.push_back({candidate, bound, merits_of(candidate, bound.time)});
     }
     result_.least_memory = Bytes::from_si(least);
-    if (result_.candidates == 0) throw std::invalid_argument("no degrees of parallelism suit this model, batch and implementation, choose another implementation");
+    if (result_.candidates == 0)
+      throw std::invalid_argument(
+          "no degrees of parallelism suit this model, batch and implementation, choose another implementation");
     drop_needless_recomputation();
     // GPU count by GPU count would find each front point soonest; the fastest of each count first.
     std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
