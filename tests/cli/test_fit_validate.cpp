@@ -156,10 +156,10 @@ TEST_CASE("a profile of published rates is what the command in its description w
 TEST_CASE("the files of one GPU alone make a profile, or the error says which rows to measure") {
   const TemporaryFolder folder;
   const std::string out = (folder.path() / "one_gpu.toml").string();
-  const auto fit = [&](const std::string& measured) {
+  const auto fit = [&](const std::string& folder_of_gpu) {
     std::string files;
     for (const char* file : {"attention.csv", "gemm.csv", "merge.csv", "elementwise.csv", "overhead.csv"}) {
-      files += quoted_file((measured + "/" + file).c_str());
+      files += quoted_file((folder_of_gpu + "/" + file).c_str());
     }
     return run_program("fit" + files + " -o " + out);
   };

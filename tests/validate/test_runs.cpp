@@ -128,7 +128,7 @@ TEST_CASE("attention of a head_dim that was not measured is extrapolated, with a
     const std::string head = std::string(columns).substr(0, std::string(columns).size() - 1) + ",n_q,n_k\n";
     return predict_runs(MeasuredTable::parse(head + row, "m.csv"), "").front();
   };
-  for (const int measured : {64, 128}) CHECK_FALSE(band(measured).extrapolated);
+  for (const int known : {64, 128}) CHECK_FALSE(band(known).extrapolated);
   for (const int other : {96, 256}) {
     CHECK(band(other).extrapolated);
     CHECK(band(other).band > 2 * band(128).band);
@@ -349,11 +349,11 @@ TEST_CASE("a row without a time is predicted as one with a time is, and counts i
   const auto predictions = [&](const std::string& time) {
     return predict_runs(MeasuredTable::parse(columns + row + time + "\n", "runs.csv"), "peak");
   };
-  const std::vector<Prediction> planned = predictions(""), measured = predictions("1");
+  const std::vector<Prediction> planned = predictions(""), timed = predictions("1");
   CHECK_FALSE(planned.front().is_measured());
-  CHECK(planned.front().predicted == measured.front().predicted);
+  CHECK(planned.front().predicted == timed.front().predicted);
   CHECK(over_all(planned).rows == 0);
-  CHECK(over_all(measured).rows == 1);
+  CHECK(over_all(timed).rows == 1);
 }
 
 TEST_CASE("a run of GPUs that are one GPU, or of limited channels, is listed but not predicted") {
