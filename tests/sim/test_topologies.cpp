@@ -2,6 +2,7 @@
 #include "sim/topologies.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <string>
 
@@ -221,6 +222,15 @@ TEST_CASE("Parameters that make no sense are refused with a reason and a suggest
   CHECK_THROWS_WITH(fat_tree({}, {2, NvSwitch{8, fast}, slow, 0, 1, Seconds{}}), ContainsSubstring("nodes_per_pod"));
   CHECK_THROWS_WITH(fat_tree({}, {0, NvSwitch{8, fast}, slow, 1, 1, Seconds{}}), ContainsSubstring("nodes"));
   CHECK_THROWS_WITH(fat_tree({}, {2, NvSwitch{0, fast}, slow, 1, 1, Seconds{}}), ContainsSubstring("gpus"));
+}
+
+TEST_CASE("A link over which nothing would ever arrive is refused, naming its ends") {
+  Cluster cluster({});
+  const auto a = cluster.add_gpu("gpu0"), b = cluster.add_gpu("gpu1");
+  for (const double bandwidth : {0.0, -1.0, std::nan("")}) {
+    CHECK_THROWS_WITH(cluster.connect(a, b, BytesPerSecond::from_si(bandwidth), Seconds()),
+                      ContainsSubstring("gpu0 - gpu1") && ContainsSubstring("nothing would ever arrive"));
+  }
 }
 
 TEST_CASE("The table lists every topology once") {
