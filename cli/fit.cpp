@@ -113,7 +113,11 @@ Inputs read_inputs(const std::vector<std::string>& files) {
           fmt::format("{}:1: the columns are those of no file of orrery bench ({}), is one missing?", file,
                       fmt::join(table.columns(), ", ")));
     }
+    if (table.rows() == 0) {
+      throw MeasuredFileError(fmt::format("{}: no row below the column names, give the whole file", file));
+    }
     for (std::size_t i = 0; i < table.rows(); ++i) {
+      if (table.is_ok(i)) check_numbers(table, i);
       gpu.add(table.text(i, "gpu"), table.place(i));
       if (table.has("cost")) {
         if (const auto watts = table.optional_number(i, "power_w")) idle.push_back(*watts);

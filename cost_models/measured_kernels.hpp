@@ -56,6 +56,9 @@ struct TilePairs {
 };
 TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key);
 
+/// Throws if a cell that should hold a number does not, also in columns that no model reads.
+void check_numbers(const MeasuredTable& table, std::size_t row);
+
 /// Which file this is follows from its columns. Rows whose status is not `ok` are left out; so are tables of host
 /// costs, power and overlap, which are read by those who need them. Appends to `rows`.
 void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows);

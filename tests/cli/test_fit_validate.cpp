@@ -82,6 +82,24 @@ TEST_CASE("a fit needs the power at idle and says which file has it") {
   CHECK_THAT(result.error, ContainsSubstring("overhead.csv"));
 }
 
+TEST_CASE("a fit refuses a file without rows, and nonsense also in columns that it does not read, and writes nothing") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder.path() / "overhead.csv", out = folder.path() / "unwritten.toml";
+  const auto fit_with = [&](const std::string& rows) {
+    std::ofstream(file) << "gpu,cost,what,time_us,p5_us,power_w,status\n" << rows;
+    return run_program(
+        fmt::format("fit{} \"{}\" -o \"{}\"", quoted_file("h200_sxm/attention.csv"), file.string(), out.string()));
+  };
+  for (const char* nonsense : {"nan", "inf", "-1", "x"}) {
+    const ProgramRun run = fit_with(fmt::format("h200_sxm,launch,a launch,5,{},120,ok\n", nonsense));
+    CHECK(run.exit_code == 2);
+    CHECK_THAT(run.error, ContainsSubstring("overhead.csv:2: p5_us"));
+  }
+  CHECK_THAT(fit_with("").error, ContainsSubstring("no row below the column names"));
+  CHECK_FALSE(std::filesystem::exists(out));
+  CHECK(fit_with("h200_sxm,launch,a launch,5,4,120,ok\n").exit_code == 0);
+}
+
 TEST_CASE("a fit of merges alone says that attention is missing") {
   const ProgramRun result =
       run_program("fit -o unwritten.toml" + quoted_file("h200_sxm/merge.csv") + quoted_file("h200_sxm/overhead.csv"));
