@@ -38,6 +38,7 @@ ListProgram program_of_many_shapes(unsigned seed, Rank ranks) {
   std::vector<std::vector<std::int64_t>> raised(static_cast<std::size_t>(ranks),
                                                 std::vector<std::int64_t>(signals.size()));
   const bool launches = pick(3) == 0;
+  const bool says_when_it_begins = pick(2) == 0;  // if not, and nothing is launched, many ops take the shortest way
   for (int i = 0; i < 40 * ranks; ++i) {
     const Rank rank = pick(ranks);
     Op op = compute_op(pick(4) * 1000);
@@ -60,10 +61,12 @@ ListProgram program_of_many_shapes(unsigned seed, Rank ranks) {
       messages.push_back({rank, to, bytes(pick(4) * 1500), {to, streams_per_rank + rank}});
       ++raised[to][streams_per_rank + rank];
     }
-    op.started = {rank, streams_per_rank + ranks + stream};
+    if (says_when_it_begins && pick(2) == 0) {
+      op.started = {rank, streams_per_rank + ranks + stream};
+      ++raised[rank][streams_per_rank + ranks + stream];
+    }
     op.finished[0] = {rank, stream};
     ++raised[rank][stream];
-    ++raised[rank][streams_per_rank + ranks + stream];
     program.add(rank, op, messages);
   }
   return program.split(1 + pick(7));
