@@ -341,7 +341,11 @@ void add_validate(CLI::App& app) {
   command
       ->add_option("--tolerance", options->tolerance,
                    "Exit with 1 if the mean error of a group is larger, e.g. 0.06 for 6 %")
-      ->check(CLI::Range(1e-9, 1e9));
+      ->check([](const std::string& text) {
+        double value = 0;
+        const bool good = CLI::detail::lexical_cast(text, value) && std::isfinite(value) && value > 0;
+        return good ? std::string() : fmt::format("{} is no positive number, write e.g. 0.06 for 6 %", text);
+      });
   command->add_option("--steps", options->steps,
                       "Instead: a file of runs with time stamps (ring_steps.csv), op by op beside the simulation");
   command->add_option("--run", options->step_run, "With --steps: the how-manieth run of the file")

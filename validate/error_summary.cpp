@@ -7,6 +7,7 @@
 #include "validate/runs.hpp"
 
 namespace orrery {
+
 constexpr const char* all_runs = "all runs of several GPUs";
 
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) {

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <map>
-#include <set>
 
 #include "scenarios/data_files.hpp"
 #include "scenarios/hardware.hpp"
@@ -77,44 +77,45 @@ std::vector<Prediction> predict_rows(const MeasuredTable& table, const ProfileOf
 
 /// The cells of columns that nobody here reads.
 std::vector<std::pair<std::string, std::string>> carried_along(const MeasuredTable& table, std::size_t row) {
-  static const std::set<std::string, std::less<>> read = {"implementation",
-                                                          "backend",
-                                                          "gpu",
-                                                          "link",
-                                                          "n_gpu",
-                                                          "seq_len",
-                                                          "heads",
-                                                          "kv_heads",
-                                                          "head_dim",
-                                                          "causal",
-                                                          "layout",
-                                                          "schedule",
-                                                          "pass",
-                                                          "time_ms",
-                                                          "n_q",
-                                                          "n_k",
-                                                          "mask",
-                                                          "window",
-                                                          "period",
-                                                          "regime",
-                                                          "transport",
-                                                          "channels",
-                                                          "nodes",
-                                                          "network",
-                                                          "status",
-                                                          "tolerance",
-                                                          "ulysses_degree",
-                                                          "physical_gpus",
-                                                          "not_predicted",
-                                                          "scenario",
-                                                          "time_us",
-                                                          "kernel",
-                                                          "bytes",
-                                                          "mechanism",
-                                                          "op"};
+  static constexpr std::string_view read[] = {"implementation",
+                                              "backend",
+                                              "gpu",
+                                              "link",
+                                              "n_gpu",
+                                              "seq_len",
+                                              "heads",
+                                              "kv_heads",
+                                              "head_dim",
+                                              "causal",
+                                              "layout",
+                                              "schedule",
+                                              "pass",
+                                              "time_ms",
+                                              "n_q",
+                                              "n_k",
+                                              "mask",
+                                              "window",
+                                              "period",
+                                              "regime",
+                                              "transport",
+                                              "channels",
+                                              "nodes",
+                                              "network",
+                                              "status",
+                                              "tolerance",
+                                              "ulysses_degree",
+                                              "physical_gpus",
+                                              "not_predicted",
+                                              "scenario",
+                                              "time_us",
+                                              "kernel",
+                                              "bytes",
+                                              "mechanism",
+                                              "op"};
   std::vector<std::pair<std::string, std::string>> cells;
   for (const std::string& column : table.columns()) {
-    if (!read.contains(column) && !table.text(row, column).empty()) cells.emplace_back(column, table.text(row, column));
+    const bool is_read = std::find(std::begin(read), std::end(read), column) != std::end(read);
+    if (!is_read && !table.text(row, column).empty()) cells.emplace_back(column, table.text(row, column));
   }
   return cells;
 }

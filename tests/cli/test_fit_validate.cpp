@@ -42,6 +42,12 @@ TEST_CASE("validate has exit status 1 if a tolerance is exceeded, and 0 if it is
   const ProgramRun strict = run_program(rows + " --tolerance 1e-6");
   CHECK(strict.exit_code == 1);
   CHECK_THAT(strict.error, ContainsSubstring("tolerance 0.0 %"));
+  for (const char* nonsense : {"nan", "inf", "0", "-1", "six"}) {
+    INFO(nonsense);
+    const ProgramRun refused = run_program(rows + " --tolerance " + nonsense);
+    CHECK(refused.exit_code == 2);
+    CHECK_THAT(refused.error, ContainsSubstring("no positive number"));
+  }
 }
 
 TEST_CASE("validate carries columns along that it does not read, and says which named file it predicts nothing of") {

@@ -27,6 +27,22 @@ inline Bytes bytes(double value) {
   return Bytes::from_si(value);
 }
 
+/// GPUs with a link between each two; `link(a, b)` is its GB/s and latency in us, of ranks a > b.
+template <class Link>
+Cluster mesh_of(Rank ranks, Link link) {
+  Cluster cluster({});
+  std::vector<Cluster::Node> gpus;
+  for (Rank rank = 0; rank < ranks; ++rank) gpus.push_back(cluster.add_gpu(fmt::format("gpu{}", rank)));
+  for (Rank a = 0; a < ranks; ++a) {
+    for (Rank b = 0; b < a; ++b) {
+      const auto [bandwidth, latency] = link(a, b);
+      cluster.connect(gpus[static_cast<std::size_t>(a)], gpus[static_cast<std::size_t>(b)],
+                      gigabytes_per_second(bandwidth), microseconds(latency));
+    }
+  }
+  return cluster;
+}
+
 /// Ops written down one by one, in one block unless split.
 class ListProgram : public Program {
  public:

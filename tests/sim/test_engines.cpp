@@ -13,16 +13,9 @@ using namespace orrery::test;
 namespace {
 
 Cluster mesh(Rank ranks, bool unequal) {
-  Cluster cluster({});
-  std::vector<Cluster::Node> gpus;
-  for (Rank rank = 0; rank < ranks; ++rank) gpus.push_back(cluster.add_gpu(fmt::format("gpu{}", rank)));
-  for (Rank a = 0; a < ranks; ++a) {
-    for (Rank b = 0; b < a; ++b) {
-      const double bandwidth = unequal ? 1 + (a * 7 + b * 3) % 5 : 2;
-      cluster.connect(gpus[a], gpus[b], gigabytes_per_second(bandwidth), microseconds(unequal ? 0.1 * (a + b) : 0.3));
-    }
-  }
-  return cluster;
+  return mesh_of(ranks, [&](Rank a, Rank b) {
+    return std::pair(unequal ? 1.0 + (a * 7 + b * 3) % 5 : 2.0, unequal ? 0.1 * (a + b) : 0.3);
+  });
 }
 
 /// Ops that wait for any earlier op of any rank, with ties in plenty. Every signal has one stream that raises it, and

@@ -162,18 +162,10 @@ class AlikeProgram : public Program {
 
 /// Links between all ranks, alike for ranks of a kind; a detour is always longer.
 Cluster alike_mesh(Rank ranks, Rank kinds) {
-  Cluster cluster({});
-  std::vector<Cluster::Node> gpus;
-  for (Rank rank = 0; rank < ranks; ++rank) gpus.push_back(cluster.add_gpu(fmt::format("gpu{}", rank)));
-  for (Rank a = 0; a < ranks; ++a) {
-    for (Rank b = 0; b < a; ++b) {
-      const Rank apart = std::min(a - b, ranks - (a - b)), of_kinds = a % kinds + b % kinds;
-      cluster.connect(gpus[static_cast<std::size_t>(a)], gpus[static_cast<std::size_t>(b)],
-                      gigabytes_per_second(1 + (3 * apart + of_kinds) % 5),
-                      microseconds(1 + 0.1 * ((apart + of_kinds) % 10)));
-    }
-  }
-  return cluster;
+  return mesh_of(ranks, [&](Rank a, Rank b) {
+    const Rank apart = std::min(a - b, ranks - (a - b)), of_kinds = a % kinds + b % kinds;
+    return std::pair(1.0 + (3 * apart + of_kinds) % 5, 1 + 0.1 * ((apart + of_kinds) % 10));
+  });
 }
 
 }  // namespace
