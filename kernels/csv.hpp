@@ -22,13 +22,21 @@ class CsvWriter {
   CsvWriter(const CsvWriter&) = delete;
   CsvWriter& operator=(const CsvWriter&) = delete;
 
-  // Fields in any order; a missing column is left empty, an unknown one is an error.
-  void write(const Fields& row);
+  // Fields in any order; a missing column is left empty, an unknown one is an error. Returns the number of the row.
+  size_t write(const Fields& row);
+  // Row `number` says something new, e.g. with more samples. The file is replaced whole by a rename, so that a crash
+  // leaves the old one or the new one.
+  void replace(size_t number, const Fields& row);
 
  private:
+  std::string line(const Fields& row) const;
+  void open(const std::string& path);  // with all rows so far
+  void put(const std::string& text);
+
   std::string path_;
   Fields header_;
   std::vector<std::string> columns_;
+  std::vector<std::string> rows_;
   std::FILE* file_ = nullptr;
 };
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <future>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "kernels/cluster.hpp"
@@ -127,14 +128,17 @@ class Files {
     }
   }
 
+  // Rows measured in rounds are written after each: what is there stays after a crash.
   void write(const Row& row, const Outcome& outcome) {
+    std::vector<Fields> lines;
     for (const Fields& more : outcome.rows.empty() ? std::vector<Fields>{{}} : outcome.rows) {
       Fields line = keys(row);
       line.insert(line.end(), outcome.values.begin(), outcome.values.end());
       line.insert(line.end(), more.begin(), more.end());
       line.push_back({"status", "ok"});
-      lines_[row.group]->write(line);
+      lines.push_back(std::move(line));
     }
+    put(row, lines);
     for (const Fields& step : outcome.steps) steps_[row.group]->write(step);
   }
 
@@ -148,10 +152,22 @@ class Files {
     Fields line = keys(row);
     line.push_back({"status", "failed"});
     line.push_back({"reason", reason});
-    lines_[row.group]->write(line);
+    put(row, {line});
   }
 
  private:
+  void put(const Row& row, const std::vector<Fields>& lines) {
+    CsvWriter& file = *lines_[row.group];
+    std::vector<size_t>& written = written_[&row];
+    for (size_t i = 0; i < lines.size(); ++i) {
+      if (i < written.size()) {
+        file.replace(written[i], lines[i]);
+      } else {
+        written.push_back(file.write(lines[i]));
+      }
+    }
+  }
+
   Fields keys(const Row& row) const {
     Fields line = row.keys;
     const std::vector<std::string>& columns = groups_.at(row.group)->columns;
@@ -163,6 +179,7 @@ class Files {
 
   std::map<std::string, const Group*> groups_;
   std::map<std::string, std::unique_ptr<CsvWriter>> lines_, steps_;
+  std::map<const Row*, std::vector<size_t>> written_;
 };
 
 }  // namespace
@@ -206,37 +223,28 @@ int run_rows(const Table& table, const std::vector<const Row*>& rows, const Benc
   for (const Row* row : turns) expected += row->expected_s / row->rounds;
   Progress progress(static_cast<int>(turns.size()), expected);
   std::map<std::string, double> group_s;
-  std::map<const Row*, Outcome> rounds;  // what rows with rounds to come have found so far
   std::map<const Row*, int> turns_of;
-  int failed = 0, done = 0;
-  auto finish = [&](const Row& row, const Outcome& outcome) {
-    files.write(row, outcome);
-    ++done;
-    progress.clear();
-    std::printf("%-70s %10s %s\n", row.name.c_str(), format_number(outcome.headline).c_str(),
-                outcome.headline_unit.c_str());
-  };
+  std::set<const Row*> measured, failed;
   for (const Row* row : turns) {
     if (interrupted) break;
-    int& turn = turns_of[row];
-    if (turn < 0) continue;  // has failed
+    if (failed.count(row)) continue;
     progress.begin_row(row->name);
     const auto row_start = Clock::now();
     try {
       ORRERY_CUDA(cudaSetDevice(options.device));
-      Outcome outcome = row->run(rig);
-      if (++turn < row->rounds) {
-        rounds[row] = std::move(outcome);
-      } else {
-        rounds.erase(row);
-        finish(*row, outcome);
+      const Outcome outcome = row->run(rig);
+      files.write(*row, outcome);
+      measured.insert(row);
+      if (++turns_of[row] == row->rounds) {
+        progress.clear();
+        std::printf("%-70s %10s %s\n", row->name.c_str(), format_number(outcome.headline).c_str(),
+                    outcome.headline_unit.c_str());
       }
     } catch (const Interrupted&) {
       break;
     } catch (const std::exception& error) {
-      ++failed;
-      turn = -1;
-      rounds.erase(row);
+      failed.insert(row);
+      measured.erase(row);
       files.write_failure(*row, error.what());
       progress.clear();
       std::printf("%-70s FAILED: %s\n", row->name.c_str(), error.what());
@@ -246,13 +254,13 @@ int run_rows(const Table& table, const std::vector<const Row*>& rows, const Benc
     group_s[row->group] += seconds_since(row_start);
     progress.end_row(row->expected_s / row->rounds);
   }
-  for (const auto& [row, outcome] : rounds) finish(*row, outcome);  // interrupted
   progress.clear();
-  std::fprintf(stderr, "%d rows measured, %d failed, %zu not reached, %s, files in %s\n", done, failed,
-               rows.size() - static_cast<size_t>(done + failed), minutes(seconds_since(start)).c_str(), folder.c_str());
+  std::fprintf(stderr, "%zu rows measured, %zu failed, %zu not reached, %s, files in %s\n", measured.size(),
+               failed.size(), rows.size() - measured.size() - failed.size(), minutes(seconds_since(start)).c_str(),
+               folder.c_str());
   for (const auto& [group, seconds] : group_s)
     std::fprintf(stderr, "  %-12s %s\n", group.c_str(), minutes(seconds).c_str());
-  return interrupted ? 130 : failed ? 1 : 0;
+  return interrupted ? 130 : failed.empty() ? 0 : 1;
 }
 
 }  // namespace orrery

@@ -32,6 +32,21 @@ TEST_CASE("a row is on disk as soon as it is written") {
   std::remove(path.c_str());
 }
 
+TEST_CASE("a row that says something new takes its old place in the file") {
+  const std::string path = "csv_test_replaced.csv";
+  {
+    CsvWriter csv(path, {{"gpu", "a GPU"}}, {"name", "samples"});
+    const size_t first = csv.write({{"name", "one"}, {"samples", "5"}});
+    csv.write({{"name", "two"}});
+    csv.replace(first, {{"name", "one"}, {"samples", "10"}});
+    CHECK(content(path) == "# gpu = a GPU\nname,samples\none,10\ntwo,\n");
+    csv.write({{"name", "three"}});
+    CHECK(content(path) == "# gpu = a GPU\nname,samples\none,10\ntwo,\nthree,\n");
+  }
+  CHECK(content(path + ".next").empty());
+  std::remove(path.c_str());
+}
+
 TEST_CASE("an unknown column is an error") {
   CsvWriter csv("csv_test_unknown.csv", {}, {"a"});
   CHECK_THROWS_WITH(csv.write({{"b", "1"}}), ContainsSubstring("'b' is not a column"));
