@@ -64,6 +64,9 @@ def kernels(tokens):
     rows = torch.arange(tokens, device="cuda")[:, None, None].expand(-1, HEADS, HEAD_DIM)
     merge = (f.view(1, tokens, HEADS, HEAD_DIM), random(1, tokens, HEADS, 1, dtype=torch.float32),
              x.view(1, tokens, HEADS, HEAD_DIM), random(1, HEADS, tokens, dtype=torch.float32))
+    outside = f.view(1, HEADS, tokens, HEAD_DIM)
+    inside = x.view(1, tokens, HEADS, HEAD_DIM).transpose(1, 2)
+    halves = outside.chunk(2, dim=2)
     return [
         ("gather", 4, lambda: torch.gather(x, 0, rows)),
         ("scatter", 4, lambda: y.scatter_(0, rows, x)),
@@ -76,6 +79,11 @@ def kernels(tokens):
         ("accumulate", 10, lambda: f.add_(x)),
         ("merge_fused", 10, lambda: merge_fused(*merge)),
         ("merge_eager", 38, lambda: merge_eager(*merge)),
+        # context_parallel: K and V joined for their hop, halves of a sum put together anew, gradients that attention
+        # wrote with heads inside, added to a sum with heads outside.
+        ("join", 8, lambda: torch.cat([x.flatten(), y.flatten()])),
+        ("join_halves", 8, lambda: torch.cat(halves, dim=2)),
+        ("accumulate_heads", 10, lambda: outside.add_(inside)),
     ]
 
 
@@ -84,7 +92,7 @@ def main():
     print(f"# gpu = {torch.cuda.get_device_name()}")
     print(f"# pytorch = {torch.__version__}")
     print(f"# date = {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}")
-    print("# command = python3 kernels/eager_kernels.py")
+    print(f"# command = python3 kernels/eager_kernels.py {sys.argv[1]}")
     print("gpu,kernel,tokens,width,time_us,bytes,regime")
     for tokens in (2048, 3072, 4096, 6144, 8192, 12288, 16384):
         for name, bytes_per_element, call in kernels(tokens):

@@ -6,6 +6,8 @@
 
 Tensors are so small, and so few calls are queued between two synchronisations, that the host never waits for the GPU:
 what is timed is Python, the dispatcher, autograd and the launch. Rank 0's times; median, 5 % and 95 % over samples.
+`--calls 1` times each call alone after a barrier and a synchronisation, as torch_context_parallel.py times a pass: what
+a host takes for a call it has not just made.
 """
 import argparse
 import csv
@@ -30,7 +32,7 @@ except (ImportError, AttributeError):  # newer releases moved it
     from torch.distributed.tensor.experimental._context_parallel import _attention as ring
 
 COLUMNS = "gpu,n_gpu,library,call,what,time_us,p5_us,p95_us,samples,calls_per_sample,status,reason".split(",")
-CALLS, SAMPLES = 20, 60  # a stream takes 1024 launches before the host waits
+CALLS, SAMPLES = 20, 60  # calls between two synchronisations: a stream takes 1024 launches before the host waits
 
 
 def gpu_key(name):
@@ -202,7 +204,9 @@ def measure(call, together):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", default="torch_host_costs.csv")
+    parser.add_argument("--calls", type=int, default=CALLS, help="between two synchronisations")
     args = parser.parse_args()
+    globals()["CALLS"] = args.calls
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
