@@ -135,7 +135,7 @@ bool EventQueue::refill() {
     }
     Bucket& bucket = buckets_[static_cast<std::size_t>(run_end_ - epoch_start_) >> shift_];
     const std::size_t events = events_in(bucket);
-    if (events > overfull && shift_ > 0) {
+    if (events > overfull && shift_ > 0 && !is_mostly_of_one_time(bucket, events)) {
       give_up_epoch();
       continue;
     }
@@ -148,6 +148,19 @@ bool EventQueue::refill() {
     clear(bucket);
   }
   return true;
+}
+
+/// Then narrower buckets would divide it no better. The only time that can be that of more than half is found by a
+/// majority vote (Boyer, Moore 1981).
+bool EventQueue::is_mostly_of_one_time(const Bucket& bucket, std::size_t events) {
+  Ticks time = -1;
+  std::size_t votes = 0, of_that_time = 0;
+  each(bucket, [&](const Event& event) {
+    if (votes == 0) time = event.time;
+    votes += event.time == time ? std::size_t{1} : ~std::size_t{0};
+  });
+  each(bucket, [&](const Event& event) { of_that_time += event.time == time; });
+  return of_that_time * 2 > events;
 }
 
 /// By counting on so many leading bits of the time within the bucket that few events share theirs, then by insertion:
@@ -184,6 +197,7 @@ void EventQueue::give_up_epoch() {
   scratch_.insert(scratch_.end(), far_.begin(), far_.end());
   far_.swap(scratch_);
   epoch_events_ = 0;  // so that the width follows what is pending
+  most_shift_ = std::max(shift_ - 3, 0);
   epoch_end_ = run_end_;
 }
 
@@ -199,7 +213,8 @@ void EventQueue::start_epoch() {
     epoch_events_ = 0;
     return;
   }
-  shift_ = fitting_shift();
+  shift_ = std::min(fitting_shift(), most_shift_);
+  most_shift_ = widest_shift;
   epoch_events_ = 0;
   const Ticks earliest = std::min_element(far_.begin(), far_.end(), earlier)->time;
   epoch_start_ = earliest >> shift_ << shift_;

@@ -97,6 +97,7 @@ class EventQueue {
     }
   }
   static std::size_t events_in(const Bucket& bucket);
+  static bool is_mostly_of_one_time(const Bucket& bucket, std::size_t events);
   void grow(Bucket& bucket);
   void clear(Bucket& bucket);
   void push_into_run(const Event& event);
@@ -116,6 +117,7 @@ class EventQueue {
   // An epoch is the time one turn of the buckets covers. Those before run_end_ are empty.
   std::vector<Bucket> buckets_;
   int shift_ = 0;
+  int most_shift_ = widest_shift;  // of the next epoch: less than that of one given up, or it would be given up too
   Ticks epoch_start_ = 0;
   Ticks epoch_end_ = 0;
   std::size_t epoch_events_ = 0;

@@ -81,6 +81,27 @@ TEST_CASE("The width of the buckets follows when events come a million times den
   });
 }
 
+TEST_CASE("Thousands of events of one time, alone or among others, come out in order and in time") {
+  std::mt19937_64 random(4);
+  for (const std::uint32_t times : {1, 2, 3, 7}) {
+    for (const std::uint32_t others : {0, 100, 20000}) {
+      INFO(times << " times of 9000 events each and " << others << " others");
+      std::vector<Event> events;
+      for (std::uint32_t i = 0; i < 9000 * times; ++i) events.push_back(Event::make(500'000'000 + i % times, 0, i, 0));
+      for (std::uint32_t i = 0; i < others; ++i) {
+        events.push_back(Event::make(static_cast<Ticks>(random() % 1'000'000'000), 0, 9000 * times + i, 0));
+      }
+      EventQueue queue;
+      for (const Event& event : events) queue.push(event);
+      std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.time < b.time; });
+      std::size_t wrong = 0;
+      for (const Event& event : events) wrong += queue.pop().target != event.target;
+      CHECK(wrong == 0);
+      CHECK(queue.empty());
+    }
+  }
+}
+
 TEST_CASE("A queue that ran empty takes events again, in the buckets it has and beyond") {
   std::mt19937_64 random(3);
   EventQueue queue;
