@@ -200,11 +200,19 @@ class XmlReader {
     }
   }
 
+  int links_in(const std::string& count) const {
+    constexpr int most = 1024;  // far more than any GPU has
+    const int links = whole(count);
+    if (links < 1 || links > most)
+      throw error(fmt::format("an <nvlink> has count=\"{}\", which is no number of links", in_one_line(count)));
+    return links;
+  }
+
   void read_gpu(const pt::ptree& node, int socket, int branch) {
     FoundGpu gpu{socket, branch, 0, false};
     for (const auto& [name, link] : node) {
       if (name != "nvlink") continue;
-      gpu.nvlinks += link.get("<xmlattr>.count", 0);
+      gpu.nvlinks += links_in(link.get("<xmlattr>.count", ""));
       gpu.to_gpus =
           gpu.to_gpus || link.get("<xmlattr>.tclass", "").starts_with("0x03");  // of PCI: a display controller
     }

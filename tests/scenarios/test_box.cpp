@@ -136,6 +136,9 @@ TEST_CASE("a damaged or uneven box is one sentence") {
            Row{deep, "more than 64 deep"},
            Row{replaced(xml, "dev=\"3\" sm", "dev=\"2\" sm"), "no dev of its own"},
            Row{replaced(xml, "count=\"5\"", "count=\"4\""), "different NVLinks"},
+           Row{replaced(xml, "count=\"5\"", "count=\"-5\""), "count=\"-5\", which is no number of links"},
+           Row{replaced(xml, "count=\"5\"", "count=\"many\""), "which is no number of links"},
+           Row{replaced(xml, " count=\"5\"", ""), "which is no number of links"},
            Row{replaced(xml, "0xa5f3", "0xb5f3"), "describes 2 hosts"},
        }) {
     INFO(row.words);
