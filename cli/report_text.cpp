@@ -135,7 +135,8 @@ void write_time(Page& page, const Report& r) {
 void write_work(Page& page, const Scenario& s, const Report& r) {
   page.line("useful FLOPs       {:>12}   executed {} ({} more)", format(r.useful), format(r.executed),
             r.useful > Flops() ? percent(r.executed / r.useful - 1) : "-");
-  page.line("MFU                {:>12}   of the {} peak, useful FLOPs only", percent(r.mfu), s.dtype);
+  page.line("MFU                {:>12}   of the {} peak, useful FLOPs only", percent(r.mfu),
+            s.fp8_matrices ? fmt::format("{} and fp8", s.dtype) : s.dtype);
   if (r.power) {
     page.line("energy             {:>12}   of all GPUs; {} per GPU in the mean, at most {}{}",
               fmt::format("{:.4g} J", r.power->energy.si()), format(r.power->mean), format(r.power->highest),

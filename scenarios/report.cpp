@@ -99,6 +99,11 @@ std::vector<std::string> left_out_of(const Scenario& s) {
   return list;
 }
 
+FlopsPerSecond peak_of_types(const Scenario& s, Flops useful) {
+  const FlopsPerSecond peak = peaks_of(s).matrix;
+  return s.fp8_matrices ? mean_peak(useful, peak, layer_flops(memory_input(s)), s.gpu.peak("fp8")) : peak;
+}
+
 /// What every program has to say; `flops_of` gives the work of a rank.
 template <class AnyProgram>
 Report summarize_any(const Scenario& s, const AnyProgram& program, const PoweredResult& run, double wall_s) {
@@ -137,7 +142,7 @@ Report summarize_any(const Scenario& s, const AnyProgram& program, const Powered
   report.step_time = to_seconds(result.end);
   if (report.comm > Seconds()) report.overlap_fraction = 1.0 - report.exposed_comm / report.comm;
   if (busiest > 0) report.imbalance = 1 + behind_busiest / computed;
-  if (result.end > 0) report.mfu = report.useful / (peaks_of(s).matrix * report.step_time * ranks);
+  if (result.end > 0) report.mfu = report.useful / (peak_of_types(s, report.useful) * report.step_time * ranks);
   for (std::size_t p = 0; p < result.phases.size(); ++p) {
     const PhaseTotals& totals = result.phases[p];
     if (totals.end == 0) continue;

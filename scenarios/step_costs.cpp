@@ -107,14 +107,37 @@ StepCosts step_costs(const StepCostInput& input, const Profile& profile) {
   return c;
 }
 
-Flops dense_flops(const MemoryInput& in) {
+namespace {
+
+/// Of all ranks: weights times the tokens that pass through them.
+struct WeightUses {
+  double layers, head, flops_each;
+};
+
+WeightUses uses_of(const MemoryInput& in) {
   const ModelShape& m = *in.model;
   const bool training = in.pass == StepPass::training;
   const double sequences = in.sequences * in.microbatches * in.degrees.data;
   const double tokens = sequences * (in.pass == StepPass::decode ? 1 : in.tokens);
   const double layers = in.layers * (m.attention_parameters() + m.ffn_parameters());
   const double head = static_cast<double>(m.hidden * m.vocabulary);
-  return Flops::from_si((training ? 6 : 2) * (tokens * layers + (training ? tokens : sequences) * head));
+  return {tokens * layers, (training ? tokens : sequences) * head, training ? 6.0 : 2.0};
+}
+
+}  // namespace
+
+Flops dense_flops(const MemoryInput& in) {
+  const WeightUses uses = uses_of(in);
+  return Flops::from_si(uses.flops_each * (uses.layers + uses.head));
+}
+
+Flops layer_flops(const MemoryInput& in) {
+  const WeightUses uses = uses_of(in);
+  return Flops::from_si(uses.flops_each * uses.layers);
+}
+
+FlopsPerSecond mean_peak(Flops useful, FlopsPerSecond peak, Flops in_fp8, FlopsPerSecond fp8_peak) {
+  return useful / ((useful - in_fp8) / peak + in_fp8 / fp8_peak);
 }
 
 }  // namespace orrery

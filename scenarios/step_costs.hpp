@@ -49,5 +49,10 @@ StepCosts step_costs(const StepCostInput& input, const Profile& profile);
 
 /// FLOPs per step of all ranks outside attention that are useful: 2 (prefill, decode) or 6 per weight and token.
 Flops dense_flops(const MemoryInput& input);
+/// Of those, in the matrices of the layers, which may be in fp8.
+Flops layer_flops(const MemoryInput& input);
+
+/// The peak that useful FLOPs are measured by, if `in_fp8` of them are in that type: at both peaks in turn.
+FlopsPerSecond mean_peak(Flops useful, FlopsPerSecond peak, Flops in_fp8, FlopsPerSecond fp8_peak);
 
 }  // namespace orrery
