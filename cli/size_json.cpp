@@ -7,6 +7,11 @@
 namespace orrery {
 namespace {
 
+/// null: not known.
+nlohmann::ordered_json or_null(const std::optional<double>& value) {
+  return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json();
+}
+
 nlohmann::ordered_json to_json(const SizeProblem& problem, const Sized& s) {
   const Degrees& d = s.candidate.degrees;
   return {{"gpu", problem.gpus[static_cast<std::size_t>(s.candidate.gpu)].gpu.name},
@@ -14,8 +19,8 @@ nlohmann::ordered_json to_json(const SizeProblem& problem, const Sized& s) {
           {"node_size", s.candidate.node_size},
           {"step_time_s", s.step.time.si()},
           {"bound_s", s.bound.time.si()},
-          {"cost", s.cost},
-          {"energy_j", s.energy},
+          {"cost", or_null(s.cost)},
+          {"energy_j", or_null(s.energy)},
           {"mfu", s.mfu},
           {"memory_bytes", s.bound.memory.si()},
           {"data", d.data},
@@ -40,6 +45,7 @@ void print_size_json(const SizeReport& report) {
   const SizeProblem& problem = report.problem;
   const SizeResult& r = report.result;
   nlohmann::ordered_json json;
+  json["warnings"] = report.warnings;
   json["candidates"] = r.candidates;
   json["too_large"] = r.too_large;
   json["bounded_away"] = r.bounded_away;

@@ -12,6 +12,7 @@ struct SizeReport {
   const SizeResult& result;
   std::vector<WhatIf> what_ifs;         // of the best
   std::string pass, attention, target;  // as asked for
+  std::vector<std::string> warnings;    // what a reader would take for granted and is not so
 };
 
 void print_size_text(const SizeReport& report);

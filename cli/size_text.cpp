@@ -37,11 +37,11 @@ std::string gain(double ratio) {
 void print_size_text(const SizeReport& report) {
   const SizeProblem& problem = report.problem;
   const SizeResult& r = report.result;
-  const bool priced =
-      std::any_of(problem.gpus.begin(), problem.gpus.end(), [](const GpuOption& g) { return g.price_per_hour > 0; });
+  const bool priced = std::any_of(problem.gpus.begin(), problem.gpus.end(),
+                                  [](const GpuOption& g) { return g.price_per_hour.has_value(); });
   const auto row = [&](const Sized& s) {
     fmt::print("  {:>10} {:>6}{} {:>7.1f} % {:>10}  {}\n", format(s.step.time), s.gpus,
-               priced ? fmt::format(" {:>9.4g}", s.cost) : "", 100 * s.mfu, format(s.bound.memory),
+               priced ? fmt::format(" {:>9.4g}", s.cost.value_or(0)) : "", 100 * s.mfu, format(s.bound.memory),
                describe(problem, s.candidate));
     fmt::print("  {:>10} {:>6}{} limited by {} ({:.0f} % of the critical path); no faster than {}\n", "", "", "",
                s.step.bottleneck, 100 * s.step.bottleneck_share, format(s.bound.time));
@@ -53,7 +53,9 @@ void print_size_text(const SizeReport& report) {
   std::string profiles;
   for (const GpuOption& g : problem.gpus)
     profiles += fmt::format("{}{} {}", profiles.empty() ? "" : ", ", g.gpu.name, g.profile.name);
-  fmt::print("profiles   {}\n\n", profiles);
+  fmt::print("profiles   {}\n", profiles);
+  for (const std::string& warning : report.warnings) fmt::print("warning    {}\n", warning);
+  fmt::print("\n");
   fmt::print("{:<12} {:>6}{} {:>9} {:>10}\n", "best: step", "GPUs", priced ? "      cost" : "", "MFU", "memory");
   for (const Sized& s : r.best) row(s);
   fmt::print("\nsmallest cluster that fits{}\n", report.target.empty() ? "" : " and meets the target");

@@ -66,21 +66,38 @@ void SizeProblem::prepare() {
   for (GpuOption& option : gpus) option.fastest = fastest_rates(option, *this);
 }
 
-Flops useful_flops(const SizeProblem& problem) {
+namespace {
+
+/// As one rank would have it: for what all ranks compute together.
+MemoryInput undivided(const SizeProblem& problem) {
   MemoryInput in;
   in.model = &problem.model;
   in.layers = static_cast<int>(problem.model.layers);
   in.tokens = static_cast<double>(problem.tokens);
   in.sequences = static_cast<double>(problem.batch);
   in.pass = problem.pass;
+  return in;
+}
+
+}  // namespace
+
+Flops useful_flops(const SizeProblem& problem) {
+  const MemoryInput in = undivided(problem);
   const double pairs = in.pass == StepPass::decode ? in.tokens : problem.pairs;
   const double attention = 4 * static_cast<double>(problem.model.heads * problem.model.head_dim) * pairs;
   return dense_flops(in) + Flops::from_si((in.pass == StepPass::training ? 3.5 : 1) * attention *
                                           static_cast<double>(problem.batch * problem.model.layers));
 }
 
+FlopsPerSecond peak_of_types(const SizeProblem& problem, const Gpu& gpu) {
+  const FlopsPerSecond peak = gpu.peak(problem.dtype);
+  if (!problem.fp8_matrices) return peak;
+  return mean_peak(useful_flops(problem), peak, layer_flops(undivided(problem)), gpu.peak("fp8"));
+}
+
 GpuOption gpu_option(const std::string& name, const std::string& dtype, const std::string& profile) {
   GpuOption option;
+  option.name = name;
   option.gpu = load_gpu(name);
   option.gpu.peak(dtype);
   const std::vector<std::string> profiles = known_names("profiles");

@@ -1,6 +1,7 @@
 // What is asked of a search for a cluster: a model and a step, and the GPUs to choose from.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,8 @@ struct GpuOption {
   Gpu gpu;
   Profile profile;
   LinkType link;
-  double price_per_hour = 0;  // of one GPU; 0: not stated
+  std::string name;                      // as it was asked for
+  std::optional<double> price_per_hour;  // of one GPU
 
   /// That no kernel exceeds, whatever its shape; set by SizeProblem::prepare.
   struct Rates {
@@ -57,5 +59,7 @@ struct SizeProblem {
 
 /// Of a step, whatever the candidate.
 Flops useful_flops(const SizeProblem& problem);
+/// What their MFU is measured by: the peak of the type, or of both types of a step that multiplies in fp8 too.
+FlopsPerSecond peak_of_types(const SizeProblem& problem, const Gpu& gpu);
 
 }  // namespace orrery

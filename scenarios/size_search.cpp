@@ -5,6 +5,7 @@
 #include <future>
 #include <map>
 #include <numeric>
+#include <set>
 #include <stdexcept>
 #include <tuple>
 
@@ -44,7 +45,10 @@ struct Entry {
 
 class Search {
  public:
-  Search(const SizeProblem& problem, const SizeOptions& options) : problem_(problem), options_(options) {}
+  Search(const SizeProblem& problem, const SizeOptions& options)
+      : problem_(problem), options_(options), useful_(useful_flops(problem)) {
+    for (const GpuOption& option : problem.gpus) peaks_.push_back(peak_of_types(problem, option.gpu));
+  }
 
   SizeResult run() {
     bound_all();
@@ -70,14 +74,17 @@ class Search {
   Merits merits_of(const Candidate& c, Seconds time) const {
     const GpuOption& gpu = problem_.gpus[static_cast<std::size_t>(c.gpu)];
     const double gpus = c.degrees.ranks();
+    // What is not known of a GPU is no criterion.
     const double watts = gpu.gpu.board_power ? gpu.gpu.board_power->si() : 0;
-    return {time.si(), time.si() / 3600 * gpus * gpu.price_per_hour, gpus, time.si() * gpus * watts};
+    return {time.si(), time.si() / 3600 * gpus * gpu.price_per_hour.value_or(0), gpus, time.si() * gpus * watts};
   }
 
   void bound_all() {
     double least = 0;
+    std::set<int> filled;
     for (const Candidate& candidate : candidates_of(problem_)) {
       ++result_.candidates;
+      if (candidate.degrees.ranks() > candidate.node_size) filled.insert(candidate.node_size);
       const Bound bound = bound_of(problem_, candidate);
       if (least == 0 || bound.memory.si() < least) least = bound.memory.si();
       if (!bound.fits) {
@@ -87,6 +94,9 @@ class Search {
       entries_.push_back({candidate, bound, merits_of(candidate, bound.time)});
     }
     result_.least_memory = Bytes::from_si(least);
+    for (const int size : problem_.node_sizes) {
+      if (2 * size <= problem_.max_gpus && !filled.contains(size)) result_.never_filled.push_back(size);
+    }
     if (result_.candidates == 0)
       throw std::invalid_argument(
           "no degrees of parallelism suit this model, batch and implementation, choose another implementation");
@@ -116,8 +126,7 @@ class Search {
   }
 
   double mfu_of(const Candidate& c, double seconds) const {
-    const GpuOption& gpu = problem_.gpus[static_cast<std::size_t>(c.gpu)];
-    return useful_flops(problem_) / (gpu.gpu.peak(problem_.dtype) * Seconds::from_si(seconds) * c.degrees.ranks());
+    return useful_ / (peaks_[static_cast<std::size_t>(c.gpu)] * Seconds::from_si(seconds) * c.degrees.ranks());
   }
   bool misses_target(const Candidate& c, double seconds) const {
     return (options_.slowest && seconds > options_.slowest->si()) ||
@@ -127,7 +136,12 @@ class Search {
   /// Cannot be among the best, on the front, the smallest or the fastest.
   bool hopeless(const Entry& entry) const {
     if (done_.empty()) return false;
-    if (misses_target(entry.candidate, entry.least.time)) return entry.least.time > fastest_;
+    if (misses_target(entry.candidate, entry.least.time)) {
+      // The nearest to a target that nobody meets is still to be found.
+      const bool nearer =
+          best_.empty() && options_.least_mfu && mfu_of(entry.candidate, entry.least.time) > highest_mfu_;
+      return entry.least.time > fastest_ && !nearer;
+    }
     const auto order = entry.least.order(options_.objective);
     const bool among_best = best_.size() < static_cast<std::size_t>(options_.keep) || order <= best_.back();
     if (among_best) return false;
@@ -151,13 +165,15 @@ class Search {
   void note(const Entry& entry, const SimulatedStep& step) {
     ++result_.simulated;
     const Merits merits = merits_of(entry.candidate, step.time);
+    const GpuOption& gpu = problem_.gpus[static_cast<std::size_t>(entry.candidate.gpu)];
     Sized sized{entry.candidate,
                 entry.bound,
                 step,
                 entry.candidate.degrees.ranks(),
-                merits.cost,
-                merits.energy,
+                gpu.price_per_hour ? std::optional(merits.cost) : std::nullopt,
+                gpu.gpu.board_power ? std::optional(merits.energy) : std::nullopt,
                 mfu_of(entry.candidate, merits.time)};
+    highest_mfu_ = std::max(highest_mfu_, sized.mfu);
     done_.emplace_back(sized, merits);
     if (fastest_ == 0 || merits.time < fastest_) fastest_ = merits.time;
     if (misses_target(entry.candidate, merits.time)) return;
@@ -175,7 +191,11 @@ class Search {
           [objective](const auto& a, const auto& b) { return a.second.order(objective) < b.second.order(objective); };
     };
     std::stable_sort(done_.begin(), done_.end(), by(Objective::time));
-    if (!done_.empty()) result_.fastest = done_.front().first;
+    if (!done_.empty()) {
+      result_.fastest = done_.front().first;
+      const auto less = [](const auto& a, const auto& b) { return a.first.mfu < b.first.mfu; };
+      result_.highest_mfu = std::max_element(done_.begin(), done_.end(), less)->first;
+    }
     std::erase_if(done_, [&](const auto& d) { return misses_target(d.first.candidate, d.second.time); });
     for (const auto& [sized, merits] : done_) {
       const bool dominated =
@@ -194,11 +214,13 @@ class Search {
 
   const SizeProblem& problem_;
   const SizeOptions& options_;
+  Flops useful_;
+  std::vector<FlopsPerSecond> peaks_;  // by GPU
   std::vector<Entry> entries_;
   std::vector<std::pair<Sized, Merits>> done_;
   std::vector<std::tuple<double, double, double>> best_;  // their order, at most options.keep
   std::vector<Merits> front_;
-  double fastest_ = 0;
+  double fastest_ = 0, highest_mfu_ = 0;
   SizeResult result_;
 };
 

@@ -27,18 +27,20 @@ struct Sized {
   Bound bound;
   SimulatedStep step;
   int gpus = 0;
-  double cost = 0;    // of a step, in units of the price; 0 without prices
-  double energy = 0;  // joules of a step with every board at its power limit; 0 if that is not published
+  std::optional<double> cost;    // of a step, in units of the price, if there is one
+  std::optional<double> energy;  // joules of a step with every board at its power limit, if that is published
   double mfu = 0;
 };
 
 struct SizeResult {
-  std::vector<Sized> best;       // by the objective, that meet the target
-  std::vector<Sized> front;      // no other is at least as good in time, cost and GPUs, and better in one
-  std::optional<Sized> fewest;   // GPUs, of those that meet the target
-  std::optional<Sized> fastest;  // also if it misses the target
+  std::vector<Sized> best;           // by the objective, that meet the target
+  std::vector<Sized> front;          // no other is at least as good in time, cost and GPUs, and better in one
+  std::optional<Sized> fewest;       // GPUs, of those that meet the target
+  std::optional<Sized> fastest;      // also if it misses the target
+  std::optional<Sized> highest_mfu;  // if no candidate meets the target
   std::int64_t candidates = 0, too_large = 0, bounded_away = 0, simulated = 0;
-  Bytes least_memory;  // of all candidates, if none fits
+  Bytes least_memory;             // of all candidates, if none fits
+  std::vector<int> never_filled;  // node sizes of which no candidate has two, though so many GPUs are allowed
 };
 
 /// Throws std::invalid_argument if there is no candidate at all.

@@ -1,4 +1,4 @@
-// Whole steps and the search for clusters, as a user runs them.
+// Whole steps and claims, as a user runs them.
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -12,8 +12,6 @@ using namespace orrery;
 namespace fs = std::filesystem;
 
 namespace {
-
-const std::string small = "size --model llama3_8b --context 32K --pass train --gpu h100_sxm --max-gpus 8 ";
 
 std::string error_of(const std::string& arguments) {
   const ProgramRun run = run_program(arguments);
@@ -37,60 +35,6 @@ TEST_CASE("the report of every whole step is the golden one") {
     if (update) std::ofstream(golden, std::ios::binary) << csv << '\n' << text;
     CHECK(csv + '\n' + text == read_file(golden));
   }
-}
-
-TEST_CASE("size prints the best, the smallest, the front, what would help and what it counted") {
-  const ProgramRun run = run_program(small + "--price h100_sxm=2");
-  CHECK(run.exit_code == 0);
-  CHECK(run.error.empty());
-  for (const char* part : {"best: step", "cost", "smallest cluster that fits", "Pareto front", "what would help",
-                           "infiniband_ndr", "limited by", "bounded away", "assumed"}) {
-    CHECK_THAT(run.output, ContainsSubstring(part));
-  }
-  const auto json = nlohmann::json::parse(run_program(small + "--format json").output);
-  CHECK(json["candidates"].get<int>() ==
-        json["too_large"].get<int>() + json["bounded_away"].get<int>() + json["simulated"].get<int>());
-  for (const auto& best : json["best"]) CHECK(best["bound_s"].get<double>() <= best["step_time_s"].get<double>());
-}
-
-TEST_CASE("a size that cannot be says in one sentence what is wrong and what to do") {
-  CHECK_THAT(error_of(small + "--target step=1ms"),
-             ContainsSubstring("no cluster up to 8 GPUs meets step=1ms; the best found takes"));
-  CHECK_THAT(error_of("size --model llama3_405b --context 128K --pass train --gpu h100_sxm --max-gpus 8"),
-             ContainsSubstring("no cluster up to 8 GPUs holds it"));
-  CHECK_THAT(error_of(small + "--objective cost"), ContainsSubstring("needs the price of h100_sxm"));
-  CHECK_THAT(error_of(small + "--price a100=2"), ContainsSubstring("--price names a100"));
-  CHECK_THAT(error_of(small + "--price h100_sxm=free"), ContainsSubstring("not a positive number"));
-  CHECK_THAT(error_of(small + "--target speed=3"), ContainsSubstring("--target \"speed=3\" is not known"));
-  CHECK_THAT(error_of(small + "--attention pi:k=8"), ContainsSubstring("--attention pi needs period"));
-  CHECK_THAT(error_of(small + "--attention star"), ContainsSubstring("is not known"));
-  CHECK_THAT(error_of("size --model llama3_8b --context 32K --pass train --gpu h100_sxm,h200_sxm,h100_sxm"),
-             ContainsSubstring("names h100_sxm twice"));
-  CHECK_THAT(error_of(small + "--node-size 4,x"), ContainsSubstring("--node-size is \"x\""));
-  CHECK_THAT(error_of(small + "--node-size 2.5"), ContainsSubstring("not a whole number"));
-  CHECK_THAT(error_of(small + "--layout spiral"), ContainsSubstring("--layout \"spiral\""));
-  CHECK_THAT(error_of("size --model llama4 --context 32K --pass train"), ContainsSubstring("llama4"));
-  CHECK_THAT(error_of("size --model llama3_8b --context many --pass train"), ContainsSubstring("many"));
-  CHECK_THAT(error_of("size --model llama3_8b --context 32K --pass train --gpu tpu_v4"), ContainsSubstring("torus"));
-  CHECK_THAT(error_of("size --model llama3_8b --context 32K --pass train --gpu a100_80_sxm --dtype fp8"),
-             ContainsSubstring("fp8"));
-}
-
-TEST_CASE("size takes a Hugging Face config.json, and says what it lacks") {
-  const TemporaryFolder folder;
-  const std::string complete =
-      R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "num_hidden_layers": 16,
-          "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256})";
-  const std::string rest = " --context 8K --pass train --gpu h100_sxm --max-gpus 2";
-  const ProgramRun run = run_program("size --model " + folder.write("config.json", complete).string() + rest);
-  INFO(run.error);
-  CHECK(run.exit_code == 0);
-  CHECK_THAT(run.output, ContainsSubstring("smallest cluster that fits"));
-  std::string lacking = complete;
-  lacking.replace(lacking.find("\"hidden_size\": 2048, "), 21, "");
-  const fs::path file = folder.write("config.json", lacking);
-  CHECK_THAT(error_of("size --model " + file.string() + rest),
-             ContainsSubstring("config.json") && ContainsSubstring("hidden_size"));
 }
 
 TEST_CASE("claims print their line and curve, and are refused with one sentence") {

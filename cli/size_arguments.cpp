@@ -1,0 +1,231 @@
+#include "cli/size_arguments.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <set>
+#include <stdexcept>
+#include <thread>
+
+#include "scenarios/data_files.hpp"
+#include "scenarios/preset_files.hpp"
+#include "sim/units.hpp"
+
+namespace orrery {
+namespace {
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::size_t begin = 0;
+  while (begin <= text.size()) {
+    const std::size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+/// Beyond these it is a typing error: a GPU costs some units of money an hour, and no cluster is that fast.
+constexpr double dearest_hour = 1e6, most_tokens_per_s = 1e15;
+
+double number(const std::string& text, const std::string& what, double most, double example) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !(value > 0 && value <= most)) {
+    throw std::runtime_error(fmt::format("{} is \"{}\" (not a positive number of at most {:g}), write e.g. {:g}", what,
+                                         in_one_line(text), most, example));
+  }
+  return value;
+}
+
+/// "name=value,name=value"; each name once.
+std::map<std::string, std::string> pairs_of(const std::string& text, const std::string& option) {
+  std::map<std::string, std::string> pairs;
+  if (text.empty()) return pairs;
+  for (const std::string& part : split(text, ',')) {
+    const std::size_t equals = part.find('=');
+    if (equals == std::string::npos || equals == 0)
+      throw std::runtime_error(
+          fmt::format("{}: \"{}\" has no {}, write NAME=VALUE", option, part, equals == 0 ? "name" : "value"));
+    const std::string name = part.substr(0, equals);
+    if (!pairs.emplace(name, part.substr(equals + 1)).second)
+      throw std::runtime_error(
+          fmt::format("{} gives {} twice (only one of them could count), give it once", option, name));
+  }
+  return pairs;
+}
+
+std::vector<int> node_sizes_of(const std::string& text) {
+  std::set<int> sizes;
+  for (const std::string& part : split(text, ',')) {
+    int size = 0;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), size);
+    if (error != std::errc() || end != part.data() + part.size() || size < 1 || size > 1024)
+      throw std::runtime_error(
+          fmt::format("--node-size \"{}\" is not a whole number of 1 to 1024, write e.g. 4,8", part));
+    sizes.insert(size);
+  }
+  return {sizes.begin(), sizes.end()};
+}
+
+std::vector<std::string> layouts_of(const std::string& text) {
+  std::vector<std::string> names = split(text, ',');
+  for (const std::string& name : names) {
+    if (name != "zigzag" && name != "contiguous" && name != "striped")
+      throw std::runtime_error(fmt::format(
+          "--layout \"{}\" is not one that a ring is searched with, write some of zigzag, contiguous, striped", name));
+  }
+  return names;
+}
+
+std::vector<Primitive> pattern_of(const std::string& text) {
+  const std::string kind = text.substr(0, text.find(':'));
+  if (text == "full") return {Primitive{}};
+  if ((kind != "pi" && kind != "window") || kind.size() == text.size()) {
+    throw std::runtime_error(fmt::format(
+        "--attention \"{}\" is not known (it says which keys a token sees), write full, window:left=4096 or "
+        "pi:k=1024,period=16384",
+        text));
+  }
+  auto keys = pairs_of(text.substr(kind.size() + 1), "--attention");
+  const auto count = [&](const char* key) {
+    if (!keys.contains(key))
+      throw std::runtime_error(fmt::format("--attention {} needs {}, write {}=1024", kind, key, key));
+    const Index value = parse_count(keys[key]);
+    keys.erase(key);
+    return value;
+  };
+  std::vector<Primitive> primitives = {{.kind = Primitive::Kind::window, .left = count(kind == "pi" ? "k" : "left")}};
+  if (kind == "pi") {
+    Primitive skip{.kind = Primitive::Kind::stride, .period = count("period"), .count = 1};
+    // To the mask 0 is all of them.
+    const bool all = keys.contains("count") && keys["count"] == "all";
+    if (all) keys.erase("count"), skip.count = 0;
+    if (keys.contains("count")) skip.count = count("count");
+    if (!all && skip.count == 0)
+      throw std::runtime_error("--attention pi: count = 0 skips nothing, write 1 or more, or \"all\"");
+    primitives.push_back(skip);
+  }
+  if (!keys.empty())
+    throw std::runtime_error(fmt::format("--attention {} knows no \"{}\", leave it out", kind, keys.begin()->first));
+  for (const Primitive& primitive : primitives) check(primitive, 1);
+  return primitives;
+}
+
+/// Per GPU and hour, of all the options or of none: a missing price would count as 0.
+void set_prices(const std::string& text, const std::string& names, std::vector<GpuOption>& options) {
+  auto prices = pairs_of(text, "--price");
+  if (prices.empty()) return;
+  std::vector<std::string> missing;
+  for (GpuOption& option : options) {
+    const auto found = prices.find(option.name);
+    if (found == prices.end()) {
+      missing.push_back(option.name);
+      continue;
+    }
+    option.price_per_hour = number(found->second, "the price of " + option.name, dearest_hour, 2.5);
+    prices.erase(found);
+  }
+  if (!prices.empty()) {
+    throw std::runtime_error(fmt::format("--price names {} (it is not one of --gpu {}), add it there or leave it out",
+                                         prices.begin()->first, names));
+  }
+  if (!missing.empty()) {
+    throw std::runtime_error(
+        fmt::format("--price lacks {} (without a price it would seem to be free), add {}=2.5 or leave it out of --gpu",
+                    fmt::join(missing, " and "), missing.front()));
+  }
+}
+
+/// What the objective is computed from must be known of every GPU.
+void check_objective(Objective objective, const std::vector<GpuOption>& options) {
+  for (const GpuOption& option : options) {
+    if (objective == Objective::cost && !option.price_per_hour) {
+      throw std::runtime_error(fmt::format(
+          "--objective cost needs the price of {0} (none is built in), write --price {0}=2.5", option.name));
+    }
+    if (objective == Objective::energy && !option.gpu.board_power) {
+      throw std::runtime_error(
+          fmt::format("--objective energy needs the board power of {} (its file has none), add board_power there or "
+                      "leave it out of "
+                      "--gpu",
+                      option.name));
+    }
+  }
+}
+
+}  // namespace
+
+SizeProblem problem_of(const SizeArguments& a) {
+  SizeProblem p;
+  p.model = load_model(a.model);
+  p.tokens = parse_count(a.context);
+  if (p.tokens < 1 || p.tokens > (Index{1} << 31))
+    throw std::runtime_error(fmt::format("--context {} is not in 1 to 2^31, write one of these", a.context));
+  p.batch = a.batch;
+  p.pass = a.pass == "train" ? StepPass::training : a.pass == "prefill" ? StepPass::prefill : StepPass::decode;
+  p.fp8_matrices = a.dtype == "fp8";
+  p.dtype = p.fp8_matrices ? "bf16" : a.dtype;
+  p.primitives = pattern_of(a.attention);
+  p.network = load_link(a.network);
+  p.node_sizes = node_sizes_of(a.node_sizes);
+  p.layouts = layouts_of(a.layouts);
+  p.max_gpus = a.max_gpus;
+  p.implementation = load_implementation(a.implementation);
+  std::set<std::string> named;
+  for (const std::string& name : split(a.gpus, ',')) {
+    if (!named.insert(name).second)
+      throw std::runtime_error(fmt::format("--gpu names {} twice (it is one choice), name it once", name));
+    p.gpus.push_back(gpu_option(name, a.dtype, a.profile));
+  }
+  set_prices(a.prices, a.gpus, p.gpus);
+  check_objective(a.objective, p.gpus);
+  p.prepare();
+  return p;
+}
+
+SizeTargets targets_of(const std::string& text) {
+  SizeTargets targets;
+  for (const auto& [what, value] : pairs_of(text, "--target")) {
+    if (what == "step") {
+      targets.step = parse_seconds(value);
+      if (!(targets.step->si() > 0) || !std::isfinite(targets.step->si()))
+        throw std::runtime_error(
+            fmt::format("--target step={} is no time that a step can take, write e.g. 10s", value));
+    } else if (what == "tokens/s") {
+      targets.tokens_per_s = number(value, "--target tokens/s", most_tokens_per_s, 1e6);
+    } else if (what == "mfu") {
+      targets.mfu = number(value, "--target mfu", 1, 0.4);
+    } else {
+      throw std::runtime_error(fmt::format(
+          "--target \"{}={}\" is not known, write step=10s, tokens/s=1e6 or mfu=0.4 (or several: all must hold)", what,
+          value));
+    }
+  }
+  return targets;
+}
+
+double tokens_of_step(const SizeProblem& problem) {
+  return static_cast<double>(problem.batch) *
+         (problem.pass == StepPass::decode ? 1.0 : static_cast<double>(problem.tokens));
+}
+
+SizeOptions options_of(const SizeArguments& a, const SizeProblem& problem) {
+  SizeOptions options;
+  options.keep = a.keep;
+  options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  options.objective = a.objective;
+  const SizeTargets targets = targets_of(a.target);
+  options.slowest = targets.step;
+  options.least_mfu = targets.mfu;
+  if (targets.tokens_per_s) {
+    const Seconds slowest = Seconds::from_si(tokens_of_step(problem) / *targets.tokens_per_s);
+    options.slowest = std::min(options.slowest.value_or(slowest), slowest);
+  }
+  return options;
+}
+
+}  // namespace orrery

@@ -1,0 +1,165 @@
+// The search for clusters, as a user runs it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "tests/catch.hpp"
+#include "tests/cli/run_program.hpp"
+
+using namespace orrery;
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::string small_train = "size --model llama3_8b --context 32K --pass train --gpu h100_sxm --max-gpus 8 ";
+const std::string tiny_prefill = "size --model llama3_8b --context 8K --pass prefill --max-gpus 2 ";
+
+std::string size_error(const std::string& arguments) {
+  const ProgramRun run = run_program(arguments);
+  INFO(arguments);
+  CHECK(run.exit_code == 2);
+  CHECK(run.output.empty());
+  CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
+  return run.error;
+}
+
+nlohmann::json size_json(const std::string& arguments) {
+  const ProgramRun run = run_program(arguments + " --format json");
+  INFO(run.error);
+  REQUIRE(run.exit_code == 0);
+  return nlohmann::json::parse(run.output);
+}
+
+}  // namespace
+
+TEST_CASE("size prints the best, the smallest, the front, what would help and what it counted") {
+  const ProgramRun run = run_program(small_train + "--price h100_sxm=2");
+  CHECK(run.exit_code == 0);
+  CHECK(run.error.empty());
+  for (const char* part : {"best: step", "cost", "smallest cluster that fits", "Pareto front", "what would help",
+                           "infiniband_ndr", "limited by", "bounded away", "assumed"}) {
+    CHECK_THAT(run.output, ContainsSubstring(part));
+  }
+  const auto json = nlohmann::json::parse(run_program(small_train + "--format json").output);
+  CHECK(json["candidates"].get<int>() ==
+        json["too_large"].get<int>() + json["bounded_away"].get<int>() + json["simulated"].get<int>());
+  for (const auto& best : json["best"]) CHECK(best["bound_s"].get<double>() <= best["step_time_s"].get<double>());
+}
+
+TEST_CASE("a size that cannot be says in one sentence what is wrong and what to do") {
+  CHECK_THAT(size_error(small_train + "--target step=1ms"),
+             ContainsSubstring("no cluster up to 8 GPUs meets step=1ms; the best found takes"));
+  CHECK_THAT(size_error("size --model llama3_405b --context 128K --pass train --gpu h100_sxm --max-gpus 8"),
+             ContainsSubstring("no cluster up to 8 GPUs holds it"));
+  CHECK_THAT(size_error(small_train + "--objective cost"), ContainsSubstring("needs the price of h100_sxm"));
+  CHECK_THAT(size_error(small_train + "--price a100=2"), ContainsSubstring("--price names a100"));
+  CHECK_THAT(size_error(small_train + "--price h100_sxm=free"), ContainsSubstring("not a positive number"));
+  CHECK_THAT(size_error(small_train + "--target speed=3"), ContainsSubstring("--target \"speed=3\" is not known"));
+  CHECK_THAT(size_error(small_train + "--attention pi:k=8"), ContainsSubstring("--attention pi needs period"));
+  CHECK_THAT(size_error(small_train + "--attention star"), ContainsSubstring("is not known"));
+  CHECK_THAT(size_error("size --model llama3_8b --context 32K --pass train --gpu h100_sxm,h200_sxm,h100_sxm"),
+             ContainsSubstring("names h100_sxm twice"));
+  CHECK_THAT(size_error(small_train + "--node-size 4,x"), ContainsSubstring("--node-size \"x\""));
+  CHECK_THAT(size_error(small_train + "--node-size 0"), ContainsSubstring("\"0\" is not a whole number of 1 to 1024"));
+  CHECK_THAT(size_error(small_train + "--node-size 2.5"), ContainsSubstring("not a whole number"));
+  CHECK_THAT(size_error(small_train + "--layout spiral"), ContainsSubstring("--layout \"spiral\""));
+  CHECK_THAT(size_error("size --model llama4 --context 32K --pass train"), ContainsSubstring("llama4"));
+  CHECK_THAT(size_error("size --model llama3_8b --context many --pass train"), ContainsSubstring("many"));
+  CHECK_THAT(size_error("size --model llama3_8b --context 32K --pass train --gpu tpu_v4"), ContainsSubstring("torus"));
+  CHECK_THAT(size_error("size --model llama3_8b --context 32K --pass train --gpu a100_80_sxm --dtype fp8"),
+             ContainsSubstring("fp8"));
+}
+
+TEST_CASE("size takes a Hugging Face config.json, and says what it lacks") {
+  const TemporaryFolder folder;
+  const std::string complete =
+      R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "num_hidden_layers": 16,
+          "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256})";
+  const std::string rest = " --context 8K --pass train --gpu h100_sxm --max-gpus 2";
+  const ProgramRun run = run_program("size --model " + folder.write("config.json", complete).string() + rest);
+  INFO(run.error);
+  CHECK(run.exit_code == 0);
+  CHECK_THAT(run.output, ContainsSubstring("smallest cluster that fits"));
+  std::string lacking = complete;
+  lacking.replace(lacking.find("\"hidden_size\": 2048, "), 21, "");
+  const fs::path file = folder.write("config.json", lacking);
+  CHECK_THAT(size_error("size --model " + file.string() + rest),
+             ContainsSubstring("config.json") && ContainsSubstring("hidden_size"));
+}
+
+TEST_CASE("size: a GPU without a price among priced ones, or without a board power, is refused instead of being free") {
+  CHECK_THAT(size_error(tiny_prefill + "--gpu h100_sxm,h200_sxm,a100_80_sxm --price h100_sxm=2.5"),
+             ContainsSubstring("--price lacks h200_sxm and a100_80_sxm"));
+  const TemporaryFolder folder;
+  std::string text = read_file(fs::path(ORRERY_SOURCE_DIR) / "scenarios/hardware/h100_sxm.toml");
+  text.erase(text.find("board_power"), text.find('\n', text.find("board_power")) - text.find("board_power"));
+  const std::string own = folder.write("own.toml", text).string();
+  CHECK_THAT(size_error(tiny_prefill + "--objective energy --gpu h100_sxm," + own),
+             ContainsSubstring("needs the board power of") && ContainsSubstring("own.toml"));
+  const nlohmann::json json = size_json(tiny_prefill + "--profile peak --gpu " + own);
+  CHECK(json["best"][0]["cost"].is_null());
+  CHECK(json["best"][0]["energy_j"].is_null());
+}
+
+TEST_CASE("size: a target that cannot be met names the nearest of what was asked for") {
+  const std::string prefill = tiny_prefill + "--gpu h100_sxm ";
+  const nlohmann::json all = size_json(prefill + "--keep 100");
+  double mfu = 0, seconds = 1e9;
+  for (const auto& plan : all["best"]) {
+    mfu = std::max(mfu, plan["mfu"].get<double>());
+    seconds = std::min(seconds, plan["step_time_s"].get<double>());
+  }
+  // One GPU has the higher MFU, two are faster.
+  CHECK(all["best"][0]["mfu"].get<double>() < mfu);
+  CHECK_THAT(size_error(prefill + "--target mfu=0.999"),
+             ContainsSubstring(fmt::format("the best MFU found is {:.1f} %", 100 * mfu)) &&
+                 ContainsSubstring("(1 x h100_sxm"));
+  CHECK_THAT(size_error(prefill + "--target tokens/s=1e9"),
+             ContainsSubstring(fmt::format("the best found makes {:.4g} tokens/s", 8192 / seconds)));
+  CHECK_THAT(size_error(prefill + "--target step=1ms,mfu=0.999"),
+             ContainsSubstring("the best found takes") && ContainsSubstring("the best MFU found"));
+}
+
+TEST_CASE("size: of several targets all hold") {
+  const std::string prefill = tiny_prefill + "--gpu h100_sxm --keep 100 ";
+  const nlohmann::json all = size_json(prefill);
+  const auto& best = all["best"];
+  const double slowest = best[best.size() / 2]["step_time_s"], mfu = best[0]["mfu"].get<double>() * 0.97;
+  const nlohmann::json both = size_json(prefill + fmt::format("--target step={}s,mfu={}", slowest, mfu));
+  const auto meets = [&](const nlohmann::json& plan) { return plan["step_time_s"] <= slowest && plan["mfu"] >= mfu; };
+  CHECK(std::all_of(both["best"].begin(), both["best"].end(), meets));
+  CHECK(both["best"].size() == static_cast<std::size_t>(std::count_if(best.begin(), best.end(), meets)));
+  CHECK(both["best"].size() < best.size());
+}
+
+TEST_CASE("size: the MFU of matrices in fp8 is of the peaks of both types, and never above 1") {
+  const nlohmann::json json = size_json(
+      "size --model llama3_8b --context 8K --pass prefill --max-gpus 1 --dtype fp8 --profile peak "
+      "--gpu rtx_4090");
+  const double mfu = json["best"][0]["mfu"];
+  CHECK(mfu > 0.85);
+  CHECK(mfu <= 1);
+}
+
+TEST_CASE("size: node sizes that no plan fills twice are said") {
+  const nlohmann::json json =
+      size_json("size --model llama3_8b --context 8K --pass decode --gpu h100_sxm --max-gpus 16 --node-size 7,8");
+  REQUIRE(json["warnings"].size() == 1);
+  CHECK_THAT(json["warnings"][0].get<std::string>(), ContainsSubstring("fills several nodes of 7"));
+}
+
+TEST_CASE("size: an option that names something twice, or a number that cannot be, is refused") {
+  const std::string prefill = tiny_prefill + "--gpu h100_sxm ";
+  CHECK_THAT(size_error(prefill + "--target step=10s,step=11s"), ContainsSubstring("--target gives step twice"));
+  CHECK_THAT(size_error(prefill + "--price h100_sxm=1,h100_sxm=2"), ContainsSubstring("--price gives h100_sxm twice"));
+  CHECK_THAT(size_error(prefill + "--attention pi:k=1,k=2,period=9"), ContainsSubstring("--attention gives k twice"));
+  CHECK_THAT(size_error(prefill + "--attention pi:k=1,period=9,count=0"),
+             ContainsSubstring("count = 0 skips nothing, write 1 or more, or \"all\""));
+  for (const char* price : {"inf", "nan", "1e308", "0", "-1"})
+    CHECK_THAT(size_error(prefill + "--price h100_sxm=" + price),
+               ContainsSubstring("not a positive number of at most"));
+  for (const char* target : {"mfu=inf", "mfu=1.2", "tokens/s=1e300", "tokens/s=0"})
+    CHECK_THAT(size_error(prefill + "--target " + target), ContainsSubstring("not a positive number of at most"));
+  CHECK_THAT(size_error(prefill + "--target step=0s"), ContainsSubstring("no time that a step can take"));
+}
