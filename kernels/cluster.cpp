@@ -43,4 +43,13 @@ void enable_peer_access() {
   }
 }
 
+void copy_between(void* to, int to_device, const void* from, int from_device, int64_t bytes, cudaStream_t stream) {
+  const auto size = static_cast<size_t>(bytes);
+  if (to_device == from_device) {
+    ORRERY_CUDA(cudaMemcpyAsync(to, from, size, cudaMemcpyDeviceToDevice, stream));
+  } else {
+    ORRERY_CUDA(cudaMemcpyPeerAsync(to, to_device, from, from_device, size, stream));
+  }
+}
+
 }  // namespace orrery

@@ -39,4 +39,7 @@ struct Ranks {
 // Peer access between all pairs of GPUs, once; a pair without it still copies, through the host.
 void enable_peer_access();
 
+// By a copy engine, also within one GPU.
+void copy_between(void* to, int to_device, const void* from, int from_device, int64_t bytes, cudaStream_t stream);
+
 }  // namespace orrery

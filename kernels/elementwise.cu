@@ -109,6 +109,16 @@ __global__ void embed_kernel(uint4* __restrict__ out, const uint4* __restrict__ 
   __stcs(out + at, __ldg(table + int64_t(index[token]) * words + (at - token * words)));
 }
 
+// out[j][i] = in[i][j], i below a and j below b. Shapes: rows of `words` 16-byte words. Grid: one word a thread, in the
+// order of `out`, so that writes are whole lines and reads whole rows.
+__global__ void swap_rows_kernel(uint4* __restrict__ out, const uint4* __restrict__ in, unsigned count, unsigned a,
+                                 unsigned b, unsigned words) {
+  const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= count) return;
+  const unsigned row = at / words, word = at - row * words, j = row / a, i = row - j * a;
+  __stcs(out + at, __ldcs(in + size_t(i * b + j) * words + word));
+}
+
 }  // namespace
 
 void copy_kernel(void* out, const void* in, int64_t bytes, cudaStream_t stream) {
@@ -155,6 +165,15 @@ void embed(void* out, const void* table, const void* index, int64_t tokens, int6
   embed_kernel<<<grid_for(count), kThreads, 0, stream>>>(static_cast<uint4*>(out), static_cast<const uint4*>(table),
                                                          static_cast<const uint32_t*>(index), count,
                                                          static_cast<int>(hidden / 8));
+  ORRERY_LAUNCHED();
+}
+
+void swap_rows(void* out, const void* in, int64_t a, int64_t b, int64_t row, cudaStream_t stream) {
+  const int64_t words = row / 8, count = a * b * words;
+  if (row % 8 || count > 0x7fffffff) throw BenchError("swap_rows: rows of 8 numbers and more, 32 GiB at most");
+  swap_rows_kernel<<<grid_for(count), kThreads, 0, stream>>>(static_cast<uint4*>(out), static_cast<const uint4*>(in),
+                                                             static_cast<unsigned>(count), static_cast<unsigned>(a),
+                                                             static_cast<unsigned>(b), static_cast<unsigned>(words));
   ORRERY_LAUNCHED();
 }
 

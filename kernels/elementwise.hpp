@@ -21,4 +21,7 @@ void rotary_table(void* table, int64_t tokens, int64_t d, double base, cudaStrea
 // out[t] = table[index[t]], rows of `hidden`.
 void embed(void* out, const void* table, const void* index, int64_t tokens, int64_t hidden, cudaStream_t stream);
 
+// [a][b] rows of `row` numbers become [b][a]: tokens packed for an all-to-all and unpacked. row a multiple of 8.
+void swap_rows(void* out, const void* in, int64_t a, int64_t b, int64_t row, cudaStream_t stream);
+
 }  // namespace orrery

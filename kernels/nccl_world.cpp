@@ -2,10 +2,11 @@
 
 #include <map>
 #include <mutex>
+#include <tuple>
 
 namespace orrery {
 
-NcclWorld::NcclWorld(int channels) {
+NcclWorld::NcclWorld(int channels, bool reversed) {
   const int gpus = gpu_count();
   comms_.resize(static_cast<size_t>(gpus));
   ncclUniqueId id;
@@ -15,7 +16,8 @@ NcclWorld::NcclWorld(int channels) {
   ORRERY_NCCL(ncclGroupStart());
   for (int r = 0; r < gpus; ++r) {
     OnDevice on(r);
-    ORRERY_NCCL(ncclCommInitRankConfig(&comms_[static_cast<size_t>(r)], gpus, id, r, &config));
+    const int rank = reversed ? gpus - 1 - r : r;
+    ORRERY_NCCL(ncclCommInitRankConfig(&comms_[static_cast<size_t>(r)], gpus, id, rank, &config));
   }
   ORRERY_NCCL(ncclGroupEnd());
 }
@@ -24,13 +26,13 @@ NcclWorld::~NcclWorld() {
   for (ncclComm_t comm : comms_) ncclCommDestroy(comm);
 }
 
-NcclWorld& NcclWorld::with_channels(int channels, int lane) {
+NcclWorld& NcclWorld::with_channels(int channels, int lane, bool reversed) {
   static std::mutex mutex;
-  static auto* worlds =
-      new std::map<std::pair<int, int>, std::unique_ptr<NcclWorld>>;  // left to the end of the process on purpose:
-  std::lock_guard<std::mutex> lock(mutex);                            // NCCL must not be torn down after CUDA
-  std::unique_ptr<NcclWorld>& world = (*worlds)[{channels, lane}];
-  if (!world) world.reset(new NcclWorld(channels));
+  // Left to the end of the process on purpose: NCCL must not be torn down after CUDA.
+  static auto* worlds = new std::map<std::tuple<int, int, bool>, std::unique_ptr<NcclWorld>>;
+  std::lock_guard<std::mutex> lock(mutex);
+  std::unique_ptr<NcclWorld>& world = (*worlds)[{channels, lane, reversed}];
+  if (!world) world.reset(new NcclWorld(channels, reversed));
   return *world;
 }
 

@@ -18,18 +18,19 @@ inline void check_nccl(ncclResult_t status, const char* call, const char* file, 
 
 class NcclWorld {
  public:
-  // `channels`: how many thread blocks a collective may take; 0 leaves the choice to NCCL.
-  explicit NcclWorld(int channels);
+  // `channels`: how many thread blocks a collective may take; 0 leaves the choice to NCCL. `reversed`: GPU 0 is the
+  // last rank of a collective.
+  NcclWorld(int channels, bool reversed);
   ~NcclWorld();
   NcclWorld(const NcclWorld&) = delete;
   NcclWorld& operator=(const NcclWorld&) = delete;
 
   int size() const { return static_cast<int>(comms_.size()); }
-  ncclComm_t comm(int rank) const { return comms_[static_cast<size_t>(rank)]; }
+  ncclComm_t comm(int gpu) const { return comms_[static_cast<size_t>(gpu)]; }
 
   // Worlds are expensive to make, so they live until the program ends. Operations of one world run in order, so what
   // shall run at the same time takes worlds of different `lane`.
-  static NcclWorld& with_channels(int channels, int lane = 0);
+  static NcclWorld& with_channels(int channels, int lane = 0, bool reversed = false);
 
  private:
   std::vector<ncclComm_t> comms_;

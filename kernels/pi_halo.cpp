@@ -21,33 +21,22 @@ GateSkip PiShape::gate(bool first_rank) const {
   return {n, heads, kv_heads, head_dim, period, first_rank ? period : 0};
 }
 
-PiHalo::PiHalo(const PiShape& shape, bool backward) : shape_(shape), devices_(shape.ranks), pool_(shape.ranks) {
+PiHalo::PiHalo(RankRun& run, const PiShape& shape, bool backward)
+    : shape_(shape), run_(run), ranks_(static_cast<size_t>(run.size())) {
   if (shape.value_halo() > shape.n)
     throw BenchError("the halo must come from one neighbour: window and period up to n");
-  enable_peer_access();
-  if (shape.transport == Transport::nccl) {
 #if ORRERY_HAVE_NCCL
-    if (devices_.is_virtual() || shape.ranks != devices_.gpus)
-      throw BenchError("NCCL runs over all GPUs, one rank each");
-    NcclWorld::with_channels(shape.channels);
-#else
-    throw BenchError("built without NCCL");
+  if (shape.transport == Transport::nccl) NcclWorld::with_channels(shape.channels);
 #endif
-  }
-  for (int r = 0; r < shape.ranks; ++r) ranks_.emplace_back(new Rank);
-  pool_.run([&](int r) { make_rank(r, backward); });
+  run.on_all([&](int r) { make_rank(r, backward); });
 }
 
 PiHalo::~PiHalo() = default;
 
 void PiHalo::make_rank(int r, bool with_backward) {
-  Rank& k = *ranks_[static_cast<size_t>(r)];
-  k.device = devices_.device(r);
-  ORRERY_CUDA(cudaSetDevice(k.device));
-  k.compute.reset(new Stream);
-  k.copy.reset(new Stream(true));
-  for (auto* event : {&k.start, &k.end}) event->reset(new Event);
-  for (auto* event : {&k.sent, &k.computed, &k.returned}) event->reset(new Event(false));
+  ranks_[static_cast<size_t>(r)].reset(new Rank(run_[r]));
+  Rank& k = rank(r);
+  const int device = k.on.device();
   const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
   k.gated = shape_.gated();
   const auto q = static_cast<size_t>(shape_.n * shape_.heads * shape_.head_dim);
@@ -64,7 +53,7 @@ void PiHalo::make_rank(int r, bool with_backward) {
   const size_t key_from = first ? key_halo : 0, value_from = value_halo - (first ? 0 : key_halo);
   auto *keys = k.keys.as<Bf16Bits>() + key_from, *values = k.values.as<Bf16Bits>() + value_from;
   k.attention.reset(
-      new AttentionForward(shape_.attention(first), k.device, k.q.get(), keys, values, k.lse.get(), k.window_o()));
+      new AttentionForward(shape_.attention(first), device, k.q.get(), keys, values, k.lse.get(), k.window_o()));
   if (with_backward) {
     for (DeviceBuffer* b : {&k.d_out, &k.d_o, &k.dq}) *b = DeviceBuffer(q * 2);
     k.d_gate = DeviceBuffer(rows * 4);
@@ -72,7 +61,7 @@ void PiHalo::make_rank(int r, bool with_backward) {
     k.d_values = DeviceBuffer(k.values.bytes());
     k.returned_keys = DeviceBuffer(key_halo * 2);
     k.returned_values = DeviceBuffer(value_halo * 2);
-    k.gradient.reset(new AttentionBackward(shape_.attention(first), k.device, k.q.get(), keys, values, k.window_o(),
+    k.gradient.reset(new AttentionBackward(shape_.attention(first), device, k.q.get(), keys, values, k.window_o(),
                                            k.window_d_o(), k.lse.get(), k.dq.get(), k.d_keys.as<Bf16Bits>() + key_from,
                                            k.d_values.as<Bf16Bits>() + value_from));
   }
@@ -80,28 +69,28 @@ void PiHalo::make_rank(int r, bool with_backward) {
 }
 
 void PiHalo::fill_random(uint64_t seed) {
-  for (int r = 0; r < shape_.ranks; ++r) {
-    Rank& k = *ranks_[static_cast<size_t>(r)];
-    OnDevice on(k.device);
+  for (int r = 0; r < run_.size(); ++r) {
+    Rank& k = rank(r);
+    OnDevice on(k.on.device());
     uint64_t s = seed * 64 + static_cast<uint64_t>(r) * 8;
     for (DeviceBuffer* b : {&k.q, &k.keys, &k.values, &k.d_out}) {
-      if (b->bytes()) fill_normal_bf16(b->get(), b->bytes() / 2, ++s, *k.compute);
+      if (b->bytes()) fill_normal_bf16(b->get(), b->bytes() / 2, ++s, k.compute);
     }
-    fill_uniform_f32(k.gate.get(), k.gate.bytes() / 4, ++s, *k.compute);
-    k.compute->sync();
+    fill_uniform_f32(k.gate.get(), k.gate.bytes() / 4, ++s, k.compute);
+    ORRERY_CUDA(cudaStreamSynchronize(k.compute));
   }
 }
 
 void PiHalo::upload(int r, const std::vector<uint16_t>& q, const std::vector<uint16_t>& keys,
                     const std::vector<uint16_t>& values, const std::vector<float>& gate,
                     const std::vector<uint16_t>& d_out) {
-  Rank& k = *ranks_[static_cast<size_t>(r)];
-  OnDevice on(k.device);
+  Rank& k = rank(r);
+  OnDevice on(k.on.device());
   for (DeviceBuffer* b : {&k.keys, &k.values, &k.o, &k.out, &k.lse, &k.d_o, &k.d_gate, &k.dq, &k.d_keys, &k.d_values,
                           &k.returned_keys, &k.returned_values}) {
-    if (b->bytes()) poison(b->get(), b->bytes(), *k.compute);
+    if (b->bytes()) poison(b->get(), b->bytes(), k.compute);
   }
-  k.compute->sync();
+  ORRERY_CUDA(cudaStreamSynchronize(k.compute));
   const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
   auto copy = [](void* to, const auto& from) {
     ORRERY_CUDA(cudaMemcpy(to, from.data(), from.size() * sizeof from[0], cudaMemcpyHostToDevice));
@@ -114,8 +103,8 @@ void PiHalo::upload(int r, const std::vector<uint16_t>& q, const std::vector<uin
 }
 
 PiHalo::Result PiHalo::download(int r, bool backward) {
-  Rank& k = *ranks_[static_cast<size_t>(r)];
-  OnDevice on(k.device);
+  Rank& k = rank(r);
+  OnDevice on(k.on.device());
   Result result;
   result.out = download_bf16(k.out.get(), k.out.bytes() / 2);
   if (!backward) return result;
@@ -128,40 +117,11 @@ PiHalo::Result PiHalo::download(int r, bool backward) {
   return result;
 }
 
-double PiHalo::execute(bool forward, bool backward, bool hold, std::vector<RingSpan>* spans) {
+void PiHalo::begin() {
   for (auto& k : ranks_) {
     k->sent_count.reset();
     k->returned_count.reset();
   }
-  start_.reset();
-  try {
-    pool_.run([&](int r) { queue(r, forward, backward, hold, spans != nullptr); });
-  } catch (...) {
-    start_.release();
-    cudaDeviceSynchronize();
-    throw;
-  }
-  start_.release();
-  double slowest = 0;
-  for (int r = 0; r < shape_.ranks; ++r) {
-    Rank& k = *ranks_[static_cast<size_t>(r)];
-    OnDevice on(k.device);
-    k.compute->sync();
-    k.copy->sync();
-    slowest = std::max(slowest, elapsed_us(*k.start, *k.end));
-    if (!spans) continue;
-    for (const auto& [op, span] : k.spans) {
-      spans->push_back({r, 0, op, elapsed_us(*k.start, span.first), elapsed_us(*k.start, span.second)});
-    }
-  }
-  return slowest;
-}
-
-double PiHalo::run(bool forward, bool backward, std::vector<RingSpan>* spans) {
-  return execute(forward, backward, true, spans);
-}
-void PiHalo::warm_up(bool forward, bool backward) {
-  execute(forward, backward, false, nullptr);
 }
 
 }  // namespace orrery

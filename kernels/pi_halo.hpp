@@ -5,8 +5,9 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/attention_op.hpp"
 #include "kernels/gate_skip.hpp"
-#include "kernels/ring.hpp"
+#include "kernels/rank_run.hpp"
 
 namespace orrery {
 
@@ -27,12 +28,10 @@ struct PiShape {
   GateSkip gate(bool first_rank) const;
 };
 
-class PiHalo {
+class PiHalo : public Schedule {
  public:
-  PiHalo(const PiShape& shape, bool backward);
-  ~PiHalo();
-  PiHalo(const PiHalo&) = delete;
-  PiHalo& operator=(const PiHalo&) = delete;
+  PiHalo(RankRun& run, const PiShape& shape, bool backward);
+  ~PiHalo() override;
 
   void fill_random(uint64_t seed);
   void upload(int rank, const std::vector<uint16_t>& q, const std::vector<uint16_t>& k, const std::vector<uint16_t>& v,
@@ -41,22 +40,18 @@ class PiHalo {
     std::vector<double> out, dq, dk, dv, d_gate;
   };
   Result download(int rank, bool backward);
-  double run(bool forward, bool backward, std::vector<RingSpan>* spans = nullptr);  // as Ring::run
-  void warm_up(bool forward, bool backward);
+  void begin() override;
+  void queue_forward(int rank) override;
+  void queue_backward(int rank, bool after_forward) override;
 
  private:
   struct Rank;
-  double execute(bool forward, bool backward, bool hold, std::vector<RingSpan>* spans);
-  void queue(int rank, bool forward, bool backward, bool hold, bool stamp);
-  void queue_forward(int rank, bool stamp);
-  void queue_backward(int rank, bool stamp);
+  Rank& rank(int r) const { return *ranks_[static_cast<size_t>(r)]; }
   void make_rank(int rank, bool backward);
 
-  PiShape shape_;
-  Ranks devices_;
-  StartGate start_;
+  const PiShape shape_;
+  RankRun& run_;
   std::vector<std::unique_ptr<Rank>> ranks_;
-  RankPool pool_;
 };
 
 }  // namespace orrery

@@ -7,43 +7,10 @@
 #endif
 
 namespace orrery {
-namespace {
 
-// Rows of one rank that go into a buffer of another.
-struct Piece {
-  const void* from;
-  void* to;
-  int64_t bytes;
-};
-
-void push(const Piece& p, int from_device, int to_device, cudaStream_t stream) {
-  const auto bytes = static_cast<size_t>(p.bytes);
-  if (from_device == to_device) {
-    ORRERY_CUDA(cudaMemcpyAsync(p.to, p.from, bytes, cudaMemcpyDeviceToDevice, stream));
-  } else {
-    ORRERY_CUDA(cudaMemcpyPeerAsync(p.to, to_device, p.from, from_device, bytes, stream));
-  }
-}
-
-}  // namespace
-
-void PiHalo::queue(int r, bool forward, bool backward, bool hold, bool stamp) {
-  Rank& k = *ranks_[static_cast<size_t>(r)];
-  ORRERY_CUDA(cudaSetDevice(k.device));
-  k.spans.clear();
-  if (hold) {
-    start_.hold(*k.compute);
-    start_.hold(*k.copy);
-  }
-  k.start->record(*k.compute);
-  if (forward) queue_forward(r, stamp);
-  if (backward) queue_backward(r, stamp);
-  k.end->record(*k.compute);
-}
-
-void PiHalo::queue_forward(int r, bool stamp) {
-  Rank& k = *ranks_[static_cast<size_t>(r)];
-  const cudaStream_t compute = *k.compute, copy = *k.copy;
+void PiHalo::queue_forward(int r) {
+  Rank& k = rank(r);
+  const cudaStream_t compute = k.compute, copy = k.copy;
   const bool first = r == 0, last = r + 1 == shape_.ranks;
   const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
   const int64_t key_bytes = shape_.key_halo() * kv_row * 2, value_bytes = shape_.value_halo() * kv_row * 2;
@@ -51,24 +18,24 @@ void PiHalo::queue_forward(int r, bool stamp) {
   const auto *keys = k.keys.as<Bf16Bits>() + shape_.n * kv_row, *values = k.values.as<Bf16Bits>() + shape_.n * kv_row;
   if (shape_.transport == Transport::copy_engine) {
     if (!last) {
-      Rank& to = *ranks_[static_cast<size_t>(r + 1)];
-      k.stamped(stamp, copy, "halo", [&] {
-        push({keys, to.keys.get(), key_bytes}, k.device, to.device, copy);
-        push({values, to.values.get(), value_bytes}, k.device, to.device, copy);
+      Rank& to = rank(r + 1);
+      k.on.stamped(copy, 0, "halo", [&] {
+        copy_between(to.keys.get(), to.on.device(), keys, k.on.device(), key_bytes, copy);
+        copy_between(to.values.get(), to.on.device(), values, k.on.device(), value_bytes, copy);
       });
     }
-    k.sent->record(copy);
+    k.sent.record(copy);
     k.sent_count.advance_to(1);
     if (!first) {
-      Rank& from = *ranks_[static_cast<size_t>(r - 1)];
-      from.sent_count.await(1, pool_);
-      ORRERY_CUDA(cudaStreamWaitEvent(compute, *from.sent, 0));
+      Rank& from = rank(r - 1);
+      from.sent_count.await(1, run_.pool());
+      wait(compute, from.sent);
     }
   } else {
 #if ORRERY_HAVE_NCCL
     const ncclComm_t comm = NcclWorld::with_channels(shape_.channels).comm(r);
     const auto key_count = static_cast<size_t>(key_bytes / 2), value_count = static_cast<size_t>(value_bytes / 2);
-    k.stamped(stamp, copy, "halo", [&] {
+    k.on.stamped(copy, 0, "halo", [&] {
       ORRERY_NCCL(ncclGroupStart());
       if (!last) {
         ORRERY_NCCL(ncclSend(keys, key_count, ncclBfloat16, r + 1, comm, copy));
@@ -80,60 +47,60 @@ void PiHalo::queue_forward(int r, bool stamp) {
       }
       ORRERY_NCCL(ncclGroupEnd());
     });
-    k.sent->record(copy);
-    ORRERY_CUDA(cudaStreamWaitEvent(compute, *k.sent, 0));
+    k.sent.record(copy);
+    wait(compute, k.sent);
 #endif
   }
-  k.stamped(stamp, compute, "attention", [&] { k.attention->run(compute); });
+  k.on.stamped(compute, 0, "attention", [&] { k.attention->run(compute); });
   if (!k.gated) return;
-  k.stamped(stamp, compute, "gate", [&] {
+  k.on.stamped(compute, 0, "gate", [&] {
     gate_skip(shape_.gate(first), k.out.get(), k.o.get(), k.values.as<Bf16Bits>() + shape_.value_halo() * kv_row,
               k.gate.as<float>(), compute);
   });
 }
 
-void PiHalo::queue_backward(int r, bool stamp) {
-  Rank& k = *ranks_[static_cast<size_t>(r)];
-  const cudaStream_t compute = *k.compute, copy = *k.copy;
+void PiHalo::queue_backward(int r, bool) {
+  Rank& k = rank(r);
+  const cudaStream_t compute = k.compute, copy = k.copy;
   const bool first = r == 0, last = r + 1 == shape_.ranks;
   const int64_t kv_row = shape_.kv_heads * shape_.head_dim;
   const int64_t key_bytes = shape_.key_halo() * kv_row * 2, value_bytes = shape_.value_halo() * kv_row * 2;
   const GateSkip gate = shape_.gate(first);
   if (k.gated) {
-    k.stamped(stamp, compute, "gate_gradient", [&] {
+    k.on.stamped(compute, 0, "gate_gradient", [&] {
       gate_skip_backward(gate, k.d_o.get(), k.d_gate.as<float>(), k.d_out.get(), k.o.get(),
                          k.values.as<Bf16Bits>() + shape_.value_halo() * kv_row, k.gate.as<float>(), compute);
     });
   }
-  k.stamped(stamp, compute, "attention_gradient", [&] { k.gradient->run(compute); });
+  k.on.stamped(compute, 0, "attention_gradient", [&] { k.gradient->run(compute); });
   if (k.gated) {
-    k.stamped(stamp, compute, "skip_gradient", [&] {
+    k.on.stamped(compute, 0, "skip_gradient", [&] {
       gate_skip_values(gate, k.d_values.as<Bf16Bits>() + shape_.value_halo() * kv_row, k.d_out.get(),
                        k.gate.as<float>(), first ? 0 : -shape_.key_halo(), compute);
     });
   }
-  k.computed->record(compute);
-  ORRERY_CUDA(cudaStreamWaitEvent(copy, *k.computed, 0));
+  k.computed.record(compute);
+  wait(copy, k.computed);
   if (shape_.transport == Transport::copy_engine) {
     if (!first) {
-      Rank& to = *ranks_[static_cast<size_t>(r - 1)];
-      k.stamped(stamp, copy, "halo_gradient", [&] {
-        push({k.d_keys.get(), to.returned_keys.get(), key_bytes}, k.device, to.device, copy);
-        push({k.d_values.get(), to.returned_values.get(), value_bytes}, k.device, to.device, copy);
+      Rank& to = rank(r - 1);
+      k.on.stamped(copy, 0, "halo_gradient", [&] {
+        copy_between(to.returned_keys.get(), to.on.device(), k.d_keys.get(), k.on.device(), key_bytes, copy);
+        copy_between(to.returned_values.get(), to.on.device(), k.d_values.get(), k.on.device(), value_bytes, copy);
       });
     }
-    k.returned->record(copy);
+    k.returned.record(copy);
     k.returned_count.advance_to(1);
     if (!last) {
-      Rank& from = *ranks_[static_cast<size_t>(r + 1)];
-      from.returned_count.await(1, pool_);
-      ORRERY_CUDA(cudaStreamWaitEvent(compute, *from.returned, 0));
+      Rank& from = rank(r + 1);
+      from.returned_count.await(1, run_.pool());
+      wait(compute, from.returned);
     }
   } else {
 #if ORRERY_HAVE_NCCL
     const ncclComm_t comm = NcclWorld::with_channels(shape_.channels).comm(r);
     const auto key_count = static_cast<size_t>(key_bytes / 2), value_count = static_cast<size_t>(value_bytes / 2);
-    k.stamped(stamp, copy, "halo_gradient", [&] {
+    k.on.stamped(copy, 0, "halo_gradient", [&] {
       ORRERY_NCCL(ncclGroupStart());
       if (!first) {
         ORRERY_NCCL(ncclSend(k.d_keys.get(), key_count, ncclBfloat16, r - 1, comm, copy));
@@ -145,12 +112,12 @@ void PiHalo::queue_backward(int r, bool stamp) {
       }
       ORRERY_NCCL(ncclGroupEnd());
     });
-    k.returned->record(copy);
-    ORRERY_CUDA(cudaStreamWaitEvent(compute, *k.returned, 0));
+    k.returned.record(copy);
+    wait(compute, k.returned);
 #endif
   }
   if (last) return;
-  k.stamped(stamp, compute, "accumulate", [&] {
+  k.on.stamped(compute, 0, "accumulate", [&] {
     auto *d_keys = k.d_keys.as<Bf16Bits>() + shape_.n * kv_row,
          *d_values = k.d_values.as<Bf16Bits>() + shape_.n * kv_row;
     add(d_keys, d_keys, k.returned_keys.get(), key_bytes / 2, compute);

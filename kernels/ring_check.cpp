@@ -51,10 +51,11 @@ void place(Doubles& whole, const Doubles& part, int64_t row, int64_t i, int64_t 
 
 }  // namespace
 
-RingShape small(RingShape s) {
-  s.n = 128;
-  s.heads = 2;
-  s.kv_heads = 1;
+// 128 tokens a rank, 2 query heads on 1 key head; so many for each rank that exchanges heads, and then 64 tokens.
+ContextShape small(ContextShape s) {
+  s.n = s.members > 1 ? 64 : 128;
+  s.heads = 2 * s.members;
+  s.kv_heads = s.members;
   return s;
 }
 
@@ -67,47 +68,39 @@ PiShape small(PiShape s) {
   return s;
 }
 
-Difference check_ring(RingShape shape, bool backward) {
-  const RingShape s = small(shape);
-  const int64_t total = s.n * s.ranks, row = s.heads * s.head_dim, kv_row = s.kv_heads * s.head_dim;
+Difference check_schedule(const ContextScheduleKind& kind, const ContextShape& shape) {
+  const ContextShape s = small(shape);
+  const int64_t total = s.n * s.ranks, row = s.own().row(), kv_row = s.own().kv_row();
   const Tensor q(total, row, 1), k(total, kv_row, 2), v(total, kv_row, 3), d_o(total, row, 4);
-  AttentionShape a;
-  a.n_q = a.n_k = total;
-  a.heads = s.heads;
-  a.kv_heads = s.kv_heads;
-  a.head_dim = s.head_dim;
-  a.mask = s.causal ? Mask::causal : Mask::full;
+  const AttentionShape a = s.whole();
   const ReferenceForward expected = reference_forward(a, q.values, k.values, v.values);
+  const ReferenceBackward gradient =
+      reference_backward(a, q.values, k.values, v.values, expected.o, d_o.values, expected.lse);
 
-  Ring ring(s, backward);
+  RankRun run(s.ranks, s.transport);
+  const auto schedule = kind.make(run, s, true);
   for (int r = 0; r < s.ranks; ++r) {
     auto token = [&](int64_t i) { return global_token(s, r, i); };
-    ring.upload(r, q.shard(s.n, token), k.shard(s.n, token), v.shard(s.n, token), d_o.shard(s.n, token));
+    upload(run, *schedule, r, q.shard(s.n, token), k.shard(s.n, token), v.shard(s.n, token), d_o.shard(s.n, token));
   }
-  ring.warm_up(true, backward);
-  ring.run(true, backward);  // twice: the second run meets the first one's buffers
-  Doubles o(q.values.size()), dq = o, dk(k.values.size()), dv = dk, lse(expected.lse.size());
+  run.warm_up(*schedule, true, true);
+  run.run(*schedule, true, true);  // twice: the second run meets the first one's buffers
+  Doubles o(q.values.size()), dq = o, dk(k.values.size()), dv = dk, lse = expected.lse;
   for (int r = 0; r < s.ranks; ++r) {
-    const Ring::Result got = ring.download(r, backward);
+    const ShardResult got = download(run, *schedule, r, true);
     for (int64_t i = 0; i < s.n; ++i) {
       const int64_t token = global_token(s, r, i);
       place(o, got.o, row, i, token);
-      for (int64_t h = 0; h < s.heads; ++h) lse[h * total + token] = got.lse[h * s.n + i];
-      if (!backward) continue;
       place(dq, got.dq, row, i, token);
       place(dk, got.dk, kv_row, i, token);
       place(dv, got.dv, kv_row, i, token);
+      for (int64_t h = 0; h < s.heads && !got.lse.empty(); ++h) lse[h * total + token] = got.lse[h * s.n + i];
     }
   }
   Difference result = worst(difference(o, expected.o, s.head_dim), difference(lse, expected.lse, total));
-  if (backward) {
-    const ReferenceBackward gradient =
-        reference_backward(a, q.values, k.values, v.values, expected.o, d_o.values, expected.lse);
-    result = worst(result, difference(dq, gradient.dq, s.head_dim));
-    result = worst(result, difference(dk, gradient.dk, s.head_dim));
-    result = worst(result, difference(dv, gradient.dv, s.head_dim));
-  }
-  return result;
+  result = worst(result, difference(dq, gradient.dq, s.head_dim));
+  result = worst(result, difference(dk, gradient.dk, s.head_dim));
+  return worst(result, difference(dv, gradient.dv, s.head_dim));
 }
 
 Difference check_pi(PiShape shape) {
@@ -139,7 +132,8 @@ Difference check_pi(PiShape shape) {
   ReferenceBackward gradient = reference_backward(a, q.values, k.values, v.values, attention.o, d_o, attention.lse);
   for (size_t i = 0; i < dv_skip.size(); ++i) gradient.dv[i] += dv_skip[i];
 
-  PiHalo pi(s, true);
+  RankRun run(s.ranks, s.transport);
+  PiHalo pi(run, s, true);
   for (int r = 0; r < s.ranks; ++r) {
     auto token = [&](int64_t i) { return r * s.n + i; };
     std::vector<float> part;
@@ -148,8 +142,8 @@ Difference check_pi(PiShape shape) {
     }
     pi.upload(r, q.shard(s.n, token), k.shard(s.n, token), v.shard(s.n, token), part, d_out.shard(s.n, token));
   }
-  pi.warm_up(true, true);
-  pi.run(true, true);  // twice: the second run meets the first one's buffers
+  run.warm_up(pi, true, true);
+  run.run(pi, true, true);  // twice: the second run meets the first one's buffers
   Doubles got_out(out.size()), dq = got_out, dk(k.values.size()), dv = dk, got_gate(d_gate.size());
   for (int r = 0; r < s.ranks; ++r) {
     const PiHalo::Result got = pi.download(r, true);

@@ -1,4 +1,5 @@
-// Group `ring`: whole runs over ranks, exact ring attention and pi-Attention with a halo. The columns are those of a
+// Group `ring`: whole runs over ranks, exact attention by the schedules of context_schedule.hpp and pi-Attention with a
+// halo. The columns are those of a
 // run that `orrery validate` reads. On one GPU the ranks are virtual: they share it, so their times check the order of
 // things, not a cluster.
 #include <map>
@@ -12,29 +13,30 @@ namespace orrery {
 namespace {
 
 std::vector<std::string> run_keys() {
-  return {"implementation", "backend", "gpu",    "link",     "n_gpu", "seq_len",   "heads",    "kv_heads",
-          "head_dim",       "causal",  "layout", "schedule", "pass",  "transport", "channels", "physical_gpus",
-          "tokens_per_gpu", "window",  "period"};
+  return {"implementation", "backend", "gpu",    "link",          "n_gpu", "seq_len",   "heads",    "kv_heads",
+          "head_dim",       "causal",  "layout", "schedule",      "pass",  "transport", "channels", "physical_gpus",
+          "tokens_per_gpu", "window",  "period", "ulysses_degree"};
 }
 
 #if ORRERY_HAVE_CUDNN
 constexpr int64_t K = 1024;
 
 Outcome timed_run(Rig& rig, const Difference& error, const std::vector<Fields>& keys_of_steps,
-                  const std::function<double()>& once, const std::function<double(std::vector<RingSpan>&)>& stamped) {
+                  const std::function<double(std::vector<OpSpan>*)>& run) {
   Outcome out;
   out.values = checked(error, kBf16Tolerance);
   rig.rest_after_load(0.5);
-  const Measurement m = measure_samples(rig, once, 2 * rig.options.warmup_s, rig.options.cap_s);
+  const Measurement m = measure_samples(
+      rig, [&] { return run(nullptr); }, 2 * rig.options.warmup_s, rig.options.cap_s);
   rig.load_ends_now();
   for (auto& f : result_fields(m, "ms")) out.values.push_back(f);
   out.headline = m.us.median * 1e-3;
   out.headline_unit = "ms";
   // Three stamped runs; the one of middle length is kept.
-  std::vector<std::pair<double, std::vector<RingSpan>>> runs(3);
-  for (auto& run : runs) run.first = stamped(run.second);
+  std::vector<std::pair<double, std::vector<OpSpan>>> runs(3);
+  for (auto& [us, spans] : runs) us = run(&spans);
   std::sort(runs.begin(), runs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (const RingSpan& span : runs[1].second) {
+  for (const OpSpan& span : runs[1].second) {
     Fields f = keys_of_steps.front();
     f.push_back({"rank", std::to_string(span.rank)});
     f.push_back({"step", std::to_string(span.step)});
@@ -57,70 +59,80 @@ void compile(const std::vector<AttentionPlanKey>& keys, int ranks, int gpus) {
   }
 }
 
-void add_ring(Table& table, const RingShape& s, const std::string& pass, bool quick) {
+std::string layout_name(Layout layout) {
+  return layout == Layout::zigzag ? "zigzag" : layout == Layout::striped ? "striped" : "contiguous";
+}
+
+std::string channels_of(Transport transport, int channels) {
+  return transport == Transport::nccl ? channels ? std::to_string(channels) : "auto" : "";
+}
+
+void add_schedule(Table& table, const ContextScheduleKind& kind, const ContextShape& s, const std::string& pass,
+                  bool quick) {
   const bool forward = pass != "backward", backward = pass != "forward";
+  const std::string name = kind.name, channels = channels_of(s.transport, s.channels), p = std::to_string(s.ranks);
+  const bool in_groups = s.members > 1 && s.groups() > 1;
   Row row;
   row.group = "ring";
-  const std::string layout = s.layout == Layout::zigzag    ? "zigzag"
-                             : s.layout == Layout::striped ? "striped"
-                                                           : "contiguous";
-  const std::string channels = s.transport == Transport::nccl ? s.channels ? std::to_string(s.channels) : "auto" : "";
-  row.name = "ring/" + pass + "/" + (s.causal ? "causal" : "full") + "/" + layout + "/" + transport_name(s.transport) +
-             (channels.empty() ? "" : "/c" + channels) + "/p" + std::to_string(s.ranks) + "/h" +
-             std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "/d" + std::to_string(s.head_dim) + "/n" +
-             std::to_string(s.n);
-  row.what = "exact ring attention, blocks by cuDNN";
-  AttentionShape whole;
-  whole.n_q = whole.n_k = s.n * s.ranks;
-  whole.heads = s.heads;
-  whole.mask = s.causal ? Mask::causal : Mask::full;
+  row.name = "ring/" + (name == "ring" ? "" : name + "/") + pass + "/" + (s.causal ? "causal" : "full") + "/" +
+             layout_name(s.layout) + "/" + transport_name(s.transport) + (channels.empty() ? "" : "/c" + channels) +
+             "/p" + p + (in_groups ? "/u" + std::to_string(s.members) : "") + "/h" + std::to_string(s.heads) + "x" +
+             std::to_string(s.kv_heads) + "/d" + std::to_string(s.head_dim) + "/n" + std::to_string(s.n);
+  row.what = kind.what;
+  const AttentionShape whole = s.whole();
   row.flops = (forward ? whole.forward_flops() : 0) + (backward ? whole.backward_flops() : 0);
   row.quick = quick;
   row.expected_s = 1 + 30 * row.flops / 5e14 / std::max(1, std::min(table.gpus, s.ranks));
-  row.keys = {{"implementation", "orrery_ring"},
+  row.keys = {{"implementation", kind.implementation},
               {"backend", "cudnn"},
               {"gpu", table.gpu},
               {"link", s.ranks > table.gpus ? "local" : table.link},
-              {"n_gpu", std::to_string(s.ranks)},
+              {"n_gpu", p},
               {"seq_len", std::to_string(s.n * s.ranks)},
               {"heads", std::to_string(s.heads)},
               {"kv_heads", std::to_string(s.kv_heads)},
               {"head_dim", std::to_string(s.head_dim)},
               {"causal", s.causal ? "true" : "false"},
-              {"layout", layout},
-              {"schedule", "ring"},
+              {"layout", layout_name(s.layout)},
+              {"schedule", name},
               {"pass", pass},
               {"transport", transport_name(s.transport)},
               {"channels", channels},
               {"physical_gpus", std::to_string(std::min(table.gpus, s.ranks))},
-              {"tokens_per_gpu", std::to_string(s.n)}};
+              {"tokens_per_gpu", std::to_string(s.n)},
+              {"ulysses_degree", in_groups ? std::to_string(s.members) : ""}};
   const Fields keys = row.keys;
-  row.run = [s, forward, backward, keys](Rig& rig) {
+  row.run = [&kind, s, forward, backward, keys](Rig& rig) {
     static std::map<std::string, Difference> checks;
-    const std::string kind = std::to_string(s.ranks) + std::to_string(s.causal) +
-                             std::to_string(static_cast<int>(s.layout)) + transport_name(s.transport) +
-                             std::to_string(s.channels) + std::to_string(s.head_dim);
-    if (!checks.count(kind)) checks[kind] = check_ring(s, true);
-    checked(checks[kind], kBf16Tolerance);
-    Ring ring(s, backward);
-    ring.fill_random(11);
-    ring.warm_up(true, backward);
-    return timed_run(
-        rig, checks[kind], {keys}, [&] { return ring.run(forward, backward); },
-        [&](std::vector<RingSpan>& spans) { return ring.run(forward, backward, &spans); });
+    const ContextShape at = small(s);
+    const std::string checked_as = kind.name + std::to_string(at.ranks) + "/" + std::to_string(at.members) + "/" +
+                                   std::to_string(at.causal) + layout_name(at.layout) + transport_name(at.transport) +
+                                   std::to_string(at.channels) + "/" + std::to_string(at.head_dim);
+    if (!checks.count(checked_as)) checks[checked_as] = check_schedule(kind, s);
+    checked(checks[checked_as], kBf16Tolerance);
+    RankRun run(s.ranks, s.transport);
+    const auto schedule = kind.make(run, s, backward);
+    fill_random(run, *schedule, 11);
+    run.warm_up(*schedule, true, backward);
+    return timed_run(rig, checks[checked_as], {keys},
+                     [&](std::vector<OpSpan>* spans) { return run.run(*schedule, forward, backward, spans); });
   };
-  row.prepare = [s, backward, gpus = table.gpus](int) {
-    compile(ring_plans(small(s), true), s.ranks, gpus);
-    compile(ring_plans(s, backward), s.ranks, gpus);
+  row.prepare = [&kind, s, backward, gpus = table.gpus](int) {
+    compile(kind.plans(small(s), true), s.ranks, gpus);
+    compile(kind.plans(s, backward), s.ranks, gpus);
   };
   table.rows.push_back(std::move(row));
+}
+
+void add_ring(Table& table, const ContextShape& s, const std::string& pass, bool quick) {
+  add_schedule(table, context_schedule("ring"), s, pass, quick);
 }
 
 void add_pi(Table& table, const PiShape& s, const std::string& pass, bool quick) {
   const bool backward = pass != "forward";
   Row row;
   row.group = "ring";
-  const std::string channels = s.transport == Transport::nccl ? s.channels ? std::to_string(s.channels) : "auto" : "";
+  const std::string channels = channels_of(s.transport, s.channels);
   row.name = std::string(s.gated() ? "ring/pi_halo/" : "ring/window_halo/") + pass + "/" + transport_name(s.transport) +
              "/p" + std::to_string(s.ranks) + "/h" + std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "/n" +
              std::to_string(s.n) + "/w" + std::to_string(s.window) + (s.gated() ? "/s" + std::to_string(s.period) : "");
@@ -154,12 +166,12 @@ void add_pi(Table& table, const PiShape& s, const std::string& pass, bool quick)
   row.run = [s, backward, keys](Rig& rig) {
     const Difference error = check_pi(s);
     checked(error, kBf16Tolerance);
-    PiHalo pi(s, backward);
+    RankRun run(s.ranks, s.transport);
+    PiHalo pi(run, s, backward);
     pi.fill_random(13);
-    pi.warm_up(true, backward);
-    return timed_run(
-        rig, error, {keys}, [&] { return pi.run(true, backward); },
-        [&](std::vector<RingSpan>& spans) { return pi.run(true, backward, &spans); });
+    run.warm_up(pi, true, backward);
+    return timed_run(rig, error, {keys},
+                     [&](std::vector<OpSpan>* spans) { return run.run(pi, true, backward, spans); });
   };
   row.prepare = [s, gpus = table.gpus](int) {
     for (const PiShape& shape : {small(s), s}) {
@@ -175,15 +187,32 @@ struct Masked {
   bool causal;
   Layout layout;
 };
-constexpr Masked kFull{false, Layout::contiguous}, kZigzag{true, Layout::zigzag};
+constexpr Masked kFull{false, Layout::contiguous}, kCausal{true, Layout::contiguous}, kZigzag{true, Layout::zigzag};
+
+// The other schedules in their usual layouts: of n tokens a rank, kind by kind. USP in all grids of two sides.
+void add_others(Table& table, ContextShape s, std::initializer_list<const char*> passes) {
+  auto add = [&](const char* name, int members, const Masked& m) {
+    s.members = members;
+    s.causal = m.causal;
+    s.layout = m.layout;
+    for (const char* pass : passes) add_schedule(table, context_schedule(name), s, pass, false);
+  };
+  for (const Masked& m : {kFull, kZigzag}) add("all_gather", 1, m);
+  for (const Masked& m : {kFull, kCausal}) add("ulysses", s.ranks, m);
+  for (int members = 2; members < s.ranks; members *= 2) {
+    if (s.ranks % members == 0) {
+      for (const Masked& m : {kFull, kZigzag}) add("usp", members, m);
+    }
+  }
+}
 
 // Ranks that share one GPU: that everything runs, and the order of things.
 void add_virtual_ranks(Table& table) {
   for (int ranks : {2, 4}) {
-    RingShape s;
+    ContextShape s;
     s.ranks = ranks;
     s.n = 4 * K;
-    for (const Masked& m : {kFull, Masked{true, Layout::contiguous}, kZigzag, Masked{true, Layout::striped}}) {
+    for (const Masked& m : {kFull, kCausal, kZigzag, Masked{true, Layout::striped}}) {
       s.causal = m.causal;
       s.layout = m.layout;
       s.kv_heads = 32;
@@ -193,6 +222,11 @@ void add_virtual_ranks(Table& table) {
     }
     s.kv_heads = 8;  // a grouped-query layer: a quarter of the traffic
     add_ring(table, s, "forward_backward", false);
+    if (ranks == 4) {
+      ContextShape other = s;
+      other.n = 2 * K;
+      add_others(table, other, {"forward_backward"});
+    }
     PiShape pi;
     pi.ranks = ranks;
     for (int64_t period : {2 * K, int64_t{0}}) {
@@ -208,7 +242,7 @@ void add_real_ranks(Table& table) {
 #if ORRERY_HAVE_NCCL
   transports.push_back(Transport::nccl);
 #endif
-  RingShape s;
+  ContextShape s;
   s.ranks = table.gpus;
   auto add = [&](int64_t n, const Masked& m, std::initializer_list<const char*> passes, bool quick = false) {
     s.n = n;
@@ -225,6 +259,23 @@ void add_real_ranks(Table& table) {
     }
   };
   add_both({2 * K, 4 * K, 8 * K, 1 * K, 16 * K});
+#if ORRERY_HAVE_NCCL
+  ContextShape other = s;
+  other.transport = Transport::nccl;
+  for (int64_t n : {4 * K, 8 * K, 2 * K, 16 * K}) {
+    other.n = n;
+    add_others(table, other, {"forward", "forward_backward"});
+  }
+  other.n = 8 * K;
+  other.kv_heads = 8;
+  add_others(table, other, {"forward_backward"});
+  other.kv_heads = 32;
+  other.causal = true;
+  other.layout = Layout::contiguous;
+  for (const char* pass : {"forward", "forward_backward"}) {  // the last rank has most work
+    add_schedule(table, context_schedule("all_gather"), other, pass, false);
+  }
+#endif
   PiShape pi;
   pi.ranks = table.gpus;
   for (int64_t period : {2 * K, int64_t{0}}) {
@@ -255,7 +306,7 @@ void add_real_ranks(Table& table) {
   for (const Masked& m : {kFull, kZigzag}) add(4 * K, m, {"backward"});
 #if ORRERY_HAVE_NCCL
   for (int channels : {2, 8, 32}) {  // where they cost most
-    RingShape limited;
+    ContextShape limited;
     limited.ranks = table.gpus;
     limited.n = 4 * K;
     limited.transport = Transport::nccl;

@@ -85,12 +85,12 @@ TEST_CASE("rings over virtual or real ranks") {
   for (int ranks : {1, 2, 3, 4, 8}) {
     for (const bool causal : {false, true}) {
       for (Layout layout : {Layout::contiguous, Layout::zigzag, Layout::striped}) {
-        RingShape s;
+        ContextShape s;
         s.ranks = ranks;
         s.causal = causal;
         s.layout = layout;
         INFO("ranks " << ranks << " causal " << causal << " layout " << static_cast<int>(layout));
-        CHECK(check_ring(s, true).norm < kBf16Tolerance);
+        CHECK(check_schedule(context_schedule("ring"), s).norm < kBf16Tolerance);
       }
     }
     for (int64_t period : {2048, 0}) {
@@ -100,6 +100,31 @@ TEST_CASE("rings over virtual or real ranks") {
       INFO("pi ranks " << ranks << " period " << period);
       CHECK(check_pi(pi).norm < kBf16Tolerance);
     }
+  }
+}
+
+TEST_CASE("gathers and head exchanges over virtual or real ranks") {
+  struct Case {
+    const char* schedule;
+    int ranks, members;
+    bool causal;
+    Layout layout;
+  };
+  for (const Case& c :
+       {Case{"all_gather", 1, 1, true, Layout::contiguous}, Case{"all_gather", 3, 1, false, Layout::contiguous},
+        Case{"all_gather", 4, 1, true, Layout::contiguous}, Case{"all_gather", 4, 1, true, Layout::zigzag},
+        Case{"ulysses", 1, 1, true, Layout::contiguous}, Case{"ulysses", 4, 4, false, Layout::contiguous},
+        Case{"ulysses", 4, 4, true, Layout::contiguous}, Case{"usp", 4, 2, false, Layout::contiguous},
+        Case{"usp", 4, 2, true, Layout::zigzag}, Case{"usp", 8, 2, true, Layout::striped},
+        Case{"usp", 8, 4, true, Layout::zigzag}}) {
+    ContextShape s;
+    s.ranks = c.ranks;
+    s.members = c.members;
+    s.causal = c.causal;
+    s.layout = c.layout;
+    INFO(c.schedule << " ranks " << c.ranks << " members " << c.members << " causal " << c.causal << " layout "
+                    << static_cast<int>(c.layout));
+    CHECK(check_schedule(context_schedule(c.schedule), s).norm < kBf16Tolerance);
   }
 }
 #endif
