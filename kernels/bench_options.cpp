@@ -1,6 +1,8 @@
 #include "kernels/bench_options.hpp"
 
+#include <algorithm>
 #include <charconv>
+#include <cstddef>
 #include <stdexcept>
 
 namespace orrery {
@@ -8,7 +10,9 @@ namespace orrery {
 const char* const kBenchUsage =
     "orrery-bench: measure kernels and links of the GPUs at hand, and write CSV files.\n\n"
     "  --list           the rows and what each measures; with --only, those that match\n"
-    "  --only PATTERN   rows whose name matches: a part of the name, or a glob with * and ?; may be repeated\n"
+    "  --only PATTERN   rows whose name matches: a part of the name, or a glob with * and ?; may be repeated; as long "
+    "as\n"
+    "                   in --full only with --full, and without heating the GPU first\n"
     "  --quick          a small set of rows, under 2 minutes on one GPU (the default)\n"
     "  --full           every row, under 8 minutes on one GPU\n"
     "  --output DIR     where the CSV files go (default: validate/measured/<gpu> for the whole of --full, otherwise\n"
@@ -30,6 +34,8 @@ int device_number(const std::string& text) {
   return number;
 }
 
+constexpr int kMostGpus = 256;  // of one host; rows of links grow with the square
+
 void set_plan(BenchOptions& options, const std::string& text) {
   const size_t first = text.find(':'), second = text.find(':', first + 1);
   int gpus = 0;
@@ -37,9 +43,10 @@ void set_plan(BenchOptions& options, const std::string& text) {
     const auto [end, error] = std::from_chars(text.data() + first + 1, text.data() + second, gpus);
     if (error != std::errc() || end != text.data() + second) gpus = 0;
   }
-  if (first == 0 || gpus < 1 || second + 1 == text.size()) {
-    throw std::invalid_argument("--plan \"" + text +
-                                "\" is not a GPU, a number of them and a link (h200_sxm:4:nvlink4)");
+  if (first == 0 || gpus < 1 || gpus > kMostGpus || second + 1 == text.size() ||
+      text.find(':', second + 1) != std::string::npos) {
+    throw std::invalid_argument("--plan \"" + text + "\" is not a GPU, a number of them (at most " +
+                                std::to_string(kMostGpus) + ") and a link (h200_sxm:4:nvlink4)");
   }
   options.planned_gpu = text.substr(0, first);
   options.planned_gpus = gpus;
@@ -54,6 +61,10 @@ BenchOptions parse_bench_options(const std::vector<std::string>& arguments) {
   for (const std::string& argument : arguments) options.command += " " + argument;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& option = arguments[i];
+    if (option != "--only" && std::find(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(i),
+                                        option) != arguments.begin() + static_cast<std::ptrdiff_t>(i)) {
+      throw std::invalid_argument(option + " is given twice");
+    }
     auto value = [&]() -> const std::string& {
       if (i + 1 == arguments.size() || arguments[i + 1].empty()) {
         throw std::invalid_argument(option + " needs a value (see --help)");

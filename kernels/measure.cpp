@@ -85,7 +85,7 @@ Measurement measure(Rig& rig, const Work& work, Regime regime, Window window) {
       for (int i = 0; i < out.repeats; ++i) work.launch(stream, i % work.sets);
     }));
   }
-  const bool flush = !work.warm && (out.repeats == 1 || work.sets == 1 || work.sets == kMostSets);
+  const bool flush = !work.warm && (out.repeats < work.sets || work.sets == 1 || work.sets == kMostSets);
   out.cache = work.warm ? "warm" : !flush ? "rotated" : out.repeats == 1 ? "flushed" : "flushed_per_sample";
   int next_set = 0;
   auto run = [&] {

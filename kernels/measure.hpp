@@ -64,8 +64,8 @@ struct Work {
   int sets = 1;       // independent sets of buffers to rotate through
   bool warm = false;  // leave L2 as the last launch left it
 };
-// So many sets that together they are three times L2, so each launch finds its inputs cold; at most kMostSets, and then
-// L2 is written over before every sample, in which each set is used once.
+// So many sets that together they are three times L2, so each launch finds its inputs cold; at most kMostSets. Where a
+// sample has launches for fewer, L2 is written over before it, and each set is used once.
 constexpr int kMostSets = 64;
 int rotation_sets(const Rig& rig, double footprint_bytes);
 

@@ -18,6 +18,7 @@ Side compute_side(const std::string& kernel, int ranks) {
   }
   Side side;
   side.state = workloads;
+  side.flops = workloads->front()->flops;
   side.bytes = workloads->front()->bytes;
   side.queue = [workloads](const std::vector<Stream>& streams) {
     for (size_t r = 0; r < workloads->size(); ++r) {

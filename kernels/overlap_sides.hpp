@@ -13,7 +13,7 @@ namespace orrery {
 struct Side {
   std::function<void(const std::vector<Stream>&)> queue;
   std::shared_ptr<void> state;
-  double bytes = 0;
+  double flops = 0, bytes = 0;
   bool is_transfer = false;
 };
 

@@ -210,7 +210,7 @@ void add_attention_rows(Table& table) {
 #if ORRERY_HAVE_CUDNN
   add_shapes(table);
 #else
-  group.missing = "built without cuDNN; its rows of overlap and power as well";
+  group.missing = "built without cuDNN; its rows of pi_attention, overlap and power as well";
 #endif
   table.groups.push_back(std::move(group));
 }

@@ -46,6 +46,8 @@ constexpr int64_t kVocabulary = 128256;
 
 struct Vectors {
   DeviceBuffer a, b, out;
+  DeviceBuffer angles;  // of rotary
+  DeviceBuffer tokens;  // of embed: other rows in every set, or the same ones would be found in L2
 };
 
 Doubles expected_row(Kernel k, const Doubles& a, const Doubles& b, int64_t token, int64_t width) {
@@ -77,17 +79,11 @@ Outcome run_elementwise(Rig& rig, Kernel kernel, int64_t tokens, int64_t width) 
   const double bytes = elementwise_bytes(kernel, tokens, width);
   const int sets = rotation_sets(rig, bytes);
   const cudaStream_t setup = rig.stream;
-  DeviceBuffer weight(static_cast<size_t>(width) * 2), table, index;
+  DeviceBuffer weight(static_cast<size_t>(width) * 2), embedding;
   fill_normal_bf16(weight.get(), static_cast<size_t>(width), 7, setup);
-  if (kernel == Kernel::rotary) {
-    table = DeviceBuffer(static_cast<size_t>(tokens) * 64 * 8);
-    rotary_table(table.get(), tokens, 128, 500000.0, setup);
-  }
   if (kernel == Kernel::embed) {
-    table = DeviceBuffer(static_cast<size_t>(kVocabulary * width) * 2);
-    fill_normal_bf16(table.get(), static_cast<size_t>(kVocabulary * width), 8, setup);
-    index = DeviceBuffer(static_cast<size_t>(tokens) * 4);
-    fill_indices(index.get(), static_cast<size_t>(tokens), kVocabulary, 9, setup);
+    embedding = DeviceBuffer(static_cast<size_t>(kVocabulary * width) * 2);
+    fill_normal_bf16(embedding.get(), static_cast<size_t>(kVocabulary * width), 8, setup);
   }
   std::vector<Vectors> data(static_cast<size_t>(sets));
   uint64_t seed = 500;
@@ -98,7 +94,15 @@ Outcome run_elementwise(Rig& rig, Kernel kernel, int64_t tokens, int64_t width) 
       v.a = DeviceBuffer(n * 2);
       fill_normal_bf16(v.a.get(), n, ++seed, setup);
     }
-    if (kernel == Kernel::rotary) fill_normal_bf16(v.out.get(), n, ++seed, setup);
+    if (kernel == Kernel::rotary) {
+      fill_normal_bf16(v.out.get(), n, ++seed, setup);
+      v.angles = DeviceBuffer(static_cast<size_t>(tokens) * 64 * 8);
+      rotary_table(v.angles.get(), tokens, 128, 500000.0, setup);
+    }
+    if (kernel == Kernel::embed) {
+      v.tokens = DeviceBuffer(static_cast<size_t>(tokens) * 4);
+      fill_indices(v.tokens.get(), static_cast<size_t>(tokens), kVocabulary, ++seed, setup);
+    }
     if (kernel == Kernel::add || kernel == Kernel::swiglu) {
       v.b = DeviceBuffer(n * 2);
       fill_normal_bf16(v.b.get(), n, ++seed, setup);
@@ -121,9 +125,9 @@ Outcome run_elementwise(Rig& rig, Kernel kernel, int64_t tokens, int64_t width) 
       case Kernel::swiglu:
         return swiglu(v.out.get(), v.a.get(), v.b.get(), static_cast<int64_t>(n), stream);
       case Kernel::rotary:
-        return rotary(v.out.get(), table.get(), tokens, width / 128, 128, stream);
+        return rotary(v.out.get(), v.angles.get(), tokens, width / 128, 128, stream);
       case Kernel::embed:
-        return embed(v.out.get(), table.get(), index.get(), tokens, width, stream);
+        return embed(v.out.get(), embedding.get(), v.tokens.get(), tokens, width, stream);
     }
   };
   const std::vector<int64_t> rows{0, tokens / 3, tokens - 1};
@@ -136,8 +140,8 @@ Outcome run_elementwise(Rig& rig, Kernel kernel, int64_t tokens, int64_t width) 
   for (int64_t row : rows) {
     if (kernel == Kernel::embed) {
       uint32_t token = 0;
-      ORRERY_CUDA(cudaMemcpy(&token, index.as<uint32_t>() + row, 4, cudaMemcpyDeviceToHost));
-      a.push_back(row_of(table, token));
+      ORRERY_CUDA(cudaMemcpy(&token, v.tokens.as<uint32_t>() + row, 4, cudaMemcpyDeviceToHost));
+      a.push_back(row_of(embedding, token));
     } else {
       a.push_back(row_of(kernel == Kernel::rotary ? v.out : v.a, row));
     }

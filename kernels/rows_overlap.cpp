@@ -1,5 +1,6 @@
 // Group `overlap`: how much a kernel and a transfer slow each other. Each side is timed alone, then inside a run of the
 // other that starts before it and ends after it, so both slow-downs come from an interval that overlaps wholly.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <thread>
@@ -94,8 +95,17 @@ class Pair {
 
 struct SideResult {
   Summary alone, both;
-  double clock_alone = 0, clock_both = 0;
+  double clock_alone = 0, clock_both = 0;  // 0: no sample has one
 };
+
+// Of the samples whose two stamps came from the same SM.
+double median_clock(std::vector<double> clocks) {
+  clocks.erase(std::remove(clocks.begin(), clocks.end(), 0.0), clocks.end());
+  return clocks.empty() ? 0 : summarize(clocks).median;
+}
+
+// A row has two sides, and most a good interval after the least number of samples.
+constexpr std::chrono::milliseconds kCap{1500};
 
 SideResult slow_down(Rig& rig, Pair& pair, const Side& side, const Side& around) {
   // A rest as long as every run: at the power limit a clock that swings would be taken for what the sides do to each
@@ -114,8 +124,15 @@ SideResult slow_down(Rig& rig, Pair& pair, const Side& side, const Side& around)
   double factor = 1.6;
   SideResult out;
   std::vector<double> alone, both, clock_alone, clock_both;
-  const size_t wanted = rig.options.min_samples;
-  while (both.size() < wanted) {
+  const auto begin = std::chrono::steady_clock::now();
+  const auto enough = [&] {
+    if (both.size() < rig.options.min_samples) return false;
+    out.alone = summarize(alone);
+    out.both = summarize(both);
+    return std::max(out.alone.ci95_rel, out.both.ci95_rel) < rig.options.target_ci ||
+           std::chrono::steady_clock::now() - begin > kCap;
+  };
+  while (!enough()) {
     const int cover = static_cast<int>(std::ceil(factor * count * side_us / around_us)) + 2;
     if (cover > 900) throw BenchError("the transfer is too short to cover the kernel");
     const Pair::Time b = paced(side, count, &around, cover);
@@ -134,10 +151,8 @@ SideResult slow_down(Rig& rig, Pair& pair, const Side& side, const Side& around)
     clock_alone.push_back(a.clock_mhz);
     if (interrupted) throw Interrupted{};
   }
-  out.alone = summarize(alone);
-  out.both = summarize(both);
-  out.clock_alone = summarize(clock_alone).median;
-  out.clock_both = summarize(clock_both).median;
+  out.clock_alone = median_clock(clock_alone);
+  out.clock_both = median_clock(clock_both);
   return out;
 }
 
@@ -150,18 +165,24 @@ Outcome run_overlap(Rig& rig, const std::string& kernel, const Mechanism& mechan
   rig.load_ends_now();
   const GpuState state = rig.monitor->end();
   Outcome out;
-  out.values = {{"compute_alone_us", format_number(c.alone.median)},
-                {"compute_overlapped_us", format_number(c.both.median)},
-                {"compute_slowdown", format_number(c.both.median / c.alone.median)},
-                {"compute_ci95_rel", format_number(c.both.ci95_rel)},
-                {"compute_clock_alone_mhz", format_number(c.clock_alone)},
-                {"compute_clock_overlapped_mhz", format_number(c.clock_both)},
-                {"transfer_alone_us", format_number(t.alone.median)},
-                {"transfer_overlapped_us", format_number(t.both.median)},
-                {"transfer_slowdown", format_number(t.both.median / t.alone.median)},
-                {"transfer_ci95_rel", format_number(t.both.ci95_rel)},
-                {"transfer_bytes", format_number(transfer.bytes)},
-                {"samples", std::to_string(c.both.samples)}};
+  out.values = {{"transfer_bytes", format_count(transfer.bytes)},
+                {"flops", format_count(compute.flops)},
+                {"bytes", format_count(compute.bytes)},
+                {"samples", std::to_string(c.both.samples)},
+                {"transfer_samples", std::to_string(t.both.samples)}};
+  for (const auto& [name, side] : {std::pair{"compute", &c}, {"transfer", &t}}) {
+    const std::string prefix = std::string(name) + "_";
+    for (const auto& [when, summary] : {std::pair{"alone", &side->alone}, {"overlapped", &side->both}}) {
+      const std::string column = prefix + when;
+      out.values.push_back({column + "_us", format_number(summary->median)});
+      out.values.push_back({column + "_p5_us", format_number(summary->p5)});
+      out.values.push_back({column + "_p95_us", format_number(summary->p95)});
+    }
+    out.values.push_back({prefix + "slowdown", format_number(side->both.median / side->alone.median)});
+    out.values.push_back({prefix + "ci95_rel", format_number(side->both.ci95_rel)});
+  }
+  if (c.clock_alone > 0) out.values.push_back({"compute_clock_alone_mhz", format_number(c.clock_alone)});
+  if (c.clock_both > 0) out.values.push_back({"compute_clock_overlapped_mhz", format_number(c.clock_both)});
   if (state.samples) {
     out.values.push_back({"sm_clock_mhz", format_number(state.sm_clock_mhz)});
     out.values.push_back({"power_w", format_number(state.power_w)});
@@ -185,17 +206,26 @@ void add_overlap_rows(Table& table) {
                            "mechanism",
                            "channels",
                            "compute_alone_us",
+                           "compute_alone_p5_us",
+                           "compute_alone_p95_us",
                            "compute_overlapped_us",
+                           "compute_overlapped_p5_us",
+                           "compute_overlapped_p95_us",
                            "compute_slowdown",
                            "compute_ci95_rel",
                            "compute_clock_alone_mhz",
                            "compute_clock_overlapped_mhz",
                            "transfer_alone_us",
+                           "transfer_alone_p5_us",
+                           "transfer_alone_p95_us",
                            "transfer_overlapped_us",
+                           "transfer_overlapped_p5_us",
+                           "transfer_overlapped_p95_us",
                            "transfer_slowdown",
                            "transfer_ci95_rel",
                            "transfer_bytes",
                            "samples",
+                           "transfer_samples",
                            "flops",
                            "bytes",
                            "sm_clock_mhz",

@@ -1,5 +1,7 @@
 // Group `pi_attention`: our kernels for pi-Attention and for the dense blocks of a ring with the merge inside, and
 // beside them what cuDNN and a kernel of its own for the gate or the merge take.
+#include <cmath>
+
 #include "kernels/merge.hpp"
 #include "kernels/pi_attention.hpp"
 #include "kernels/pi_attention_reference.hpp"
@@ -75,6 +77,18 @@ struct PiBuffers {
   }
 };
 
+// What forward left in o, against the simple kernel on every row.
+Difference against_simple(const PiAttentionShape& s, const PiBuffers& b, cudaStream_t stream) {
+  const auto count = static_cast<size_t>(s.n * s.heads * s.head_dim);
+  const DeviceBuffer o(count * 4), lse(b.lse.bytes()), lse_skips(b.lse.bytes());
+  PiAttentionForward t = b.forward;
+  t.lse = lse.as<float>();
+  t.lse_skips = lse_skips.as<float>();
+  pi_attention_simple(s, t, o.as<float>(), stream);
+  ORRERY_CUDA(cudaStreamSynchronize(stream));
+  return difference(download_bf16(b.o.get(), count), download_f32(o.get(), count), s.head_dim);
+}
+
 // The same window and skips at a size that can be checked: forward against the simple kernel on every row, backward
 // against double precision.
 Difference check_pi(PiAttentionShape s, bool backward, cudaStream_t stream) {
@@ -88,16 +102,8 @@ Difference check_pi(PiAttentionShape s, bool backward, cudaStream_t stream) {
   }
   const PiBuffers b(s, backward, 9, stream);
   pi_attention_forward(s, b.forward, stream);
+  if (!backward) return against_simple(s, b, stream);
   const auto count = static_cast<size_t>(s.n * s.heads * s.head_dim);
-  if (!backward) {
-    const DeviceBuffer o(count * 4), lse(b.lse.bytes()), lse_skips(b.lse.bytes());
-    PiAttentionForward t = b.forward;
-    t.lse = lse.as<float>();
-    t.lse_skips = lse_skips.as<float>();
-    pi_attention_simple(s, t, o.as<float>(), stream);
-    ORRERY_CUDA(cudaStreamSynchronize(stream));
-    return difference(download_bf16(b.o.get(), count), download_f32(o.get(), count), s.head_dim);
-  }
   pi_attention_backward(s, b.backward, stream);
   ORRERY_CUDA(cudaStreamSynchronize(stream));
   const PiGradients expected = reference_pi_backward(
@@ -179,74 +185,118 @@ RingBlockShape ring_block(const AttentionShape& s) {
   return r;
 }
 
-// Small: a block merged into random (O, LSE), against double precision.
-Difference check_block(bool causal, bool first, cudaStream_t stream) {
+AttentionShape small_block(bool causal) {
   AttentionShape s = block_shape(500, causal);
   s.heads = s.kv_heads = 2;
-  const BlockBuffers b(s, stream);
+  return s;
+}
+
+// A block merged into random (O, LSE), against double precision.
+Difference check_block(const AttentionShape& s, const BlockBuffers& b, bool first,
+                       const std::function<void(cudaStream_t)>& run, cudaStream_t stream) {
   const auto count = static_cast<size_t>(s.n_q * s.heads * s.head_dim), rows = static_cast<size_t>(s.n_q * s.heads);
   ORRERY_CUDA(cudaStreamSynchronize(stream));
   Doubles o = download_f32(b.o.get(), count), lse = download_f32(b.lse.get(), rows);
   ReferenceForward expected = reference_forward(s, download_bf16(b.q.get(), count), download_bf16(b.k.get(), count),
                                                 download_bf16(b.v.get(), count));
   if (!first) reference_merge(expected.o, expected.lse, o, lse, s.head_dim, s.n_q, s.heads);
-  ring_block_forward(ring_block(s), b.q.get(), b.k.get(), b.v.get(), b.o.as<float>(), b.lse.as<float>(), first, stream);
+  run(stream);
   ORRERY_CUDA(cudaStreamSynchronize(stream));
   return difference(download_f32(b.o.get(), count), expected.o, s.head_dim);
 }
 
 Outcome run_block(Rig& rig, int64_t n, bool causal, bool first) {
-  const Difference error = check_block(causal, first, rig.stream);
-  const AttentionShape s = block_shape(n, causal);
-  const BlockBuffers b(s, rig.stream);
+  const auto run = [first](const AttentionShape& s, const BlockBuffers& b, cudaStream_t stream) {
+    ring_block_forward(ring_block(s), b.q.get(), b.k.get(), b.v.get(), b.o.as<float>(), b.lse.as<float>(), first,
+                       stream);
+  };
+  const AttentionShape small = small_block(causal), s = block_shape(n, causal);
+  const BlockBuffers few(small, rig.stream), b(s, rig.stream);
+  const Difference error = check_block(
+      small, few, first, [&](cudaStream_t stream) { run(small, few, stream); }, rig.stream);
   return timed(
-      rig,
-      [&](cudaStream_t stream) {
-        ring_block_forward(ring_block(s), b.q.get(), b.k.get(), b.v.get(), b.o.as<float>(), b.lse.as<float>(), first,
-                           stream);
-      },
-      s.forward_flops(), error);
+      rig, [&](cudaStream_t stream) { run(s, b, stream); }, s.forward_flops(), error);
 }
 
 #if ORRERY_HAVE_CUDNN
-// cuDNN's block, then the merge kernel. Both are checked by rows of their own.
+// cuDNN's block, then the merge kernel.
+struct CudnnBlock {
+  AttentionShape s;
+  BlockBuffers b;
+  AttentionForward forward;
+
+  CudnnBlock(const AttentionShape& shape, int device, cudaStream_t stream)
+      : s(shape),
+        b(shape, stream),
+        forward(shape, device, b.q.get(), b.k.get(), b.v.get(), b.block_lse.get(), b.block.get()) {}
+  void run(cudaStream_t stream) const {
+    MergeShape m;
+    m.n_q = s.n_q;
+    m.heads = s.heads;
+    forward.run(stream);
+    merge_block(m, b.o.as<float>(), b.lse.as<float>(), b.block.get(), b.block_lse.as<float>(), false, stream);
+  }
+};
+
 Outcome run_cudnn_block(Rig& rig, int64_t n, bool causal) {
-  const AttentionShape s = block_shape(n, causal);
-  const BlockBuffers b(s, rig.stream);
-  const AttentionForward forward(s, rig.device, b.q.get(), b.k.get(), b.v.get(), b.block_lse.get(), b.block.get());
-  MergeShape m;
-  m.n_q = n;
-  m.heads = s.heads;
+  const CudnnBlock small(small_block(causal), rig.device, rig.stream);
+  const Difference error = check_block(
+      small.s, small.b, false, [&](cudaStream_t stream) { small.run(stream); }, rig.stream);
+  const CudnnBlock block(block_shape(n, causal), rig.device, rig.stream);
   return timed(
-      rig,
-      [&](cudaStream_t stream) {
-        forward.run(stream);
-        merge_block(m, b.o.as<float>(), b.lse.as<float>(), b.block.get(), b.block_lse.as<float>(), false, stream);
-      },
-      s.forward_flops(), Difference{});
+      rig, [&](cudaStream_t stream) { block.run(stream); }, block.s.forward_flops(), error);
+}
+
+AttentionShape window_shape(const PiAttentionShape& s) {
+  AttentionShape a = block_shape(s.n, true);
+  a.heads = s.heads;
+  a.kv_heads = s.kv_heads;
+  a.mask = Mask::window;
+  a.window = s.window;
+  return a;
 }
 
 // cuDNN's window, then the gate as a kernel of its own (it takes the gate itself, not its logit).
+struct CudnnPi {
+  PiBuffers b;
+  GateSkip shape;
+  DeviceBuffer gate;
+  AttentionForward forward;
+
+  CudnnPi(const PiAttentionShape& s, int device, cudaStream_t stream)
+      : b(s, false, 1, stream),
+        gate(b.gate.bytes()),
+        forward(window_shape(s), device, b.q.get(), b.k.get(), b.v.get(), b.lse.get(), b.o.get()) {
+    shape.n = s.n;
+    shape.heads = s.heads;
+    shape.kv_heads = s.kv_heads;
+    shape.head_dim = s.head_dim;
+    shape.period = shape.first_row = s.period;
+    ORRERY_CUDA(cudaStreamSynchronize(stream));
+    std::vector<float> gates;
+    for (const double logit : download_f32(b.gate.get(), b.gate.bytes() / 4))
+      gates.push_back(static_cast<float>(1 / (1 + std::exp(-logit))));
+    ORRERY_CUDA(cudaMemcpy(gate.get(), gates.data(), gate.bytes(), cudaMemcpyHostToDevice));
+  }
+  void run(cudaStream_t stream) const {
+    forward.run(stream);
+    gate_skip(shape, b.o.get(), b.o.get(), b.v.get(), gate.as<float>(), stream);
+  }
+};
+
+PiAttentionShape small_pi(PiAttentionShape s) {
+  s.n = 2 * s.period;
+  s.heads = s.kv_heads = 2;
+  return s;
+}
+
 Outcome run_cudnn_pi(Rig& rig, const PiAttentionShape& s) {
-  AttentionShape a = block_shape(s.n, true);
-  a.mask = Mask::window;
-  a.window = s.window;
-  const PiBuffers b(s, false, 1, rig.stream);
-  fill_uniform_f32(b.gate.get(), b.gate.bytes() / 4, 3, rig.stream);
-  const AttentionForward forward(a, rig.device, b.q.get(), b.k.get(), b.v.get(), b.lse.get(), b.o.get());
-  GateSkip gate;
-  gate.n = s.n;
-  gate.heads = s.heads;
-  gate.kv_heads = s.kv_heads;
-  gate.head_dim = s.head_dim;
-  gate.period = gate.first_row = s.period;
+  const CudnnPi small(small_pi(s), rig.device, rig.stream);
+  small.run(rig.stream);
+  const Difference error = against_simple(small_pi(s), small.b, rig.stream);
+  const CudnnPi pi(s, rig.device, rig.stream);
   return timed(
-      rig,
-      [&](cudaStream_t stream) {
-        forward.run(stream);
-        gate_skip(gate, b.o.get(), b.o.get(), b.v.get(), b.gate.as<float>(), stream);
-      },
-      s.forward_flops(), Difference{});
+      rig, [&](cudaStream_t stream) { pi.run(stream); }, s.forward_flops(), error);
 }
 #endif
 
@@ -326,7 +376,10 @@ void add_blocks(Table& table) {
     Row& row = add(table, "ring_block/" + mask + "/cudnn", "cuDNN's block, then the merge kernel", "cudnn_and_merge",
                    flops, [n, causal](Rig& rig) { return run_cudnn_block(rig, n, causal); });
     keys(row);
-    row.prepare = [n, causal](int device) { attention_plan({block_shape(n, causal), Pass::forward}, device); };
+    row.prepare = [n, causal](int device) {
+      for (const AttentionShape& s : {small_block(causal), block_shape(n, causal)})
+        attention_plan({s, Pass::forward}, device);
+    };
 #endif
   }
 }
@@ -358,10 +411,7 @@ void add_pi_attention_rows(Table& table) {
                  s.forward_flops(), [s](Rig& rig) { return run_cudnn_pi(rig, s); });
   set_pi_keys(row, s, false);
   row.prepare = [s](int device) {
-    AttentionShape a = block_shape(s.n, true);
-    a.mask = Mask::window;
-    a.window = s.window;
-    attention_plan({a, Pass::forward}, device);
+    for (const PiAttentionShape& shape : {small_pi(s), s}) attention_plan({window_shape(shape), Pass::forward}, device);
   };
 #endif
 }

@@ -1,8 +1,12 @@
 #include "kernels/run_rows.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <future>
@@ -120,7 +124,12 @@ void heat(Rig& rig, double most_s) {
 class Files {
  public:
   Files(const Table& table, const std::string& folder, const Fields& head) {
-    std::filesystem::create_directories(folder);
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error || ::access(folder.c_str(), W_OK) != 0) {
+      throw std::invalid_argument("--output \"" + folder + "\" is not a folder that can be written (" +
+                                  (error ? error.message() : std::strerror(errno)) + "), name another");
+    }
     for (const Group& group : table.groups) {
       groups_[group.name] = &group;
       lines_[group.name].reset(new CsvWriter(folder + "/" + group.name + ".csv", head, group.columns));
@@ -249,6 +258,10 @@ int run_rows(const Table& table, const std::vector<const Row*>& rows, const Benc
       progress.clear();
       std::printf("%-70s FAILED: %s\n", row->name.c_str(), error.what());
       cudaGetLastError();
+      if (cudaDeviceSynchronize() != cudaSuccess) {  // e.g. an illegal address: nothing of this process runs any more
+        std::printf("The GPU takes no more work from this process; measure the rows not reached with --only.\n");
+        break;
+      }
     }
     std::fflush(stdout);
     group_s[row->group] += seconds_since(row_start);

@@ -39,11 +39,14 @@ TEST_CASE("orrery-bench options: mistakes are named") {
   CHECK(message({"--only"}) == "--only needs a value (see --help)");
   CHECK(message({"--only", ""}) == "--only needs a value (see --help)");
   CHECK(message({"--plan", "h200_sxm:4:nvlink4"}) == "--plan needs --output DIR, since its files hold no measurements");
-  for (const char* bad :
-       {"h200_sxm", "h200_sxm:4", "h200_sxm:0:nvlink4", "h200_sxm:x:nvlink4", ":4:nvlink4", "h200_sxm:4:"}) {
+  for (const char* bad : {"h200_sxm", "h200_sxm:4", "h200_sxm:0:nvlink4", "h200_sxm:x:nvlink4", ":4:nvlink4",
+                          "h200_sxm:4:", "h200_sxm:257:nvlink4", "h200_sxm:4:nvlink4:x"}) {
     CHECK(message({"--plan", bad}) ==
-          "--plan \"" + std::string(bad) + "\" is not a GPU, a number of them and a link (h200_sxm:4:nvlink4)");
+          "--plan \"" + std::string(bad) +
+              "\" is not a GPU, a number of them (at most 256) and a link (h200_sxm:4:nvlink4)");
   }
+  CHECK(message({"--output", "a", "--full", "--output", "b"}) == "--output is given twice");
+  CHECK(message({"--only", "a", "--only", "a"}) == "accepted");
   for (const char* bad : {"one", "-1", "1x", "99999999999"}) {
     CHECK(message({"--device", bad}) == "--device \"" + std::string(bad) + "\" is not the number of a GPU (0, 1, ...)");
   }

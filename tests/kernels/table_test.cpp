@@ -32,6 +32,51 @@ TEST_CASE("every row has a name of its own, a group, and only columns of that gr
   }
 }
 
+namespace {
+std::string key_of(const Row& row, const std::string& name) {
+  for (const auto& [key, value] : row.keys) {
+    if (key == name) return value;
+  }
+  return "";
+}
+double number_of(const Row& row, const std::string& name) {
+  return std::stod(key_of(row, name));
+}
+}  // namespace
+
+TEST_CASE("a run over ranks counts 4 FLOPs forward and 10 backward for every pair, head and number of a head") {
+  int runs = 0;
+  for (const Row& row : make_table(4, "test", "nvlink4").rows) {
+    if (row.group != "ring" || key_of(row, "schedule") == "halo") continue;
+    INFO(row.name);
+    const double n = number_of(row, "seq_len"), pairs = key_of(row, "causal") == "true" ? n * (n + 1) / 2 : n * n;
+    const std::string pass = key_of(row, "pass");
+    const double each = pass == "forward" ? 4 : pass == "backward" ? 10 : 14;
+    CHECK(row.flops == each * pairs * number_of(row, "heads") * number_of(row, "head_dim"));
+    ++runs;
+  }
+#if ORRERY_HAVE_CUDNN
+  CHECK(runs > 100);
+#endif
+}
+
+TEST_CASE("products count 2 FLOPs a number, and memory-bound kernels the bytes that they must read and write") {
+  int gemms = 0, copies = 0;
+  for (const Row& row : make_table(1, "test", "none").rows) {
+    INFO(row.name);
+    if (row.group == "gemm" && ++gemms)
+      CHECK(row.flops == 2 * number_of(row, "tokens") * number_of(row, "in") * number_of(row, "out"));
+    if (row.group != "elementwise") continue;
+    const std::string kernel = key_of(row, "kernel");
+    const double tensors = kernel == "add" || kernel == "swiglu" ? 3 : 2, tokens = number_of(row, "tokens");
+    const double tables = kernel == "rotary" ? 64 * 8 * tokens : kernel == "embed" ? 4 * tokens : 0;
+    CHECK(row.bytes == tensors * 2 * tokens * number_of(row, "width") + tables);
+    ++copies;
+  }
+  CHECK(gemms > 50);
+  CHECK(copies > 50);
+}
+
 TEST_CASE("rounds of a row are spread evenly over the time of the rows that have one") {
   Row once, host;
   once.expected_s = 1;
