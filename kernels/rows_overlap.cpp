@@ -166,7 +166,6 @@ Outcome run_overlap(Rig& rig, const std::string& kernel, const Mechanism& mechan
   const GpuState state = rig.monitor->end();
   Outcome out;
   out.values = {{"transfer_bytes", format_count(transfer.bytes)},
-                {"flops", format_count(compute.flops)},
                 {"bytes", format_count(compute.bytes)},
                 {"samples", std::to_string(c.both.samples)},
                 {"transfer_samples", std::to_string(t.both.samples)}};
@@ -181,6 +180,7 @@ Outcome run_overlap(Rig& rig, const std::string& kernel, const Mechanism& mechan
     out.values.push_back({prefix + "slowdown", format_number(side->both.median / side->alone.median)});
     out.values.push_back({prefix + "ci95_rel", format_number(side->both.ci95_rel)});
   }
+  if (compute.flops > 0) out.values.push_back({"flops", format_count(compute.flops)});
   if (c.clock_alone > 0) out.values.push_back({"compute_clock_alone_mhz", format_number(c.clock_alone)});
   if (c.clock_both > 0) out.values.push_back({"compute_clock_overlapped_mhz", format_number(c.clock_both)});
   if (state.samples) {

@@ -48,8 +48,8 @@ Fields line(const Workload& w, const std::string& regime, int second, const std:
            {"p5_us", format_number(s.p5)},
            {"p95_us", format_number(s.p95)},
            {"samples", std::to_string(s.samples)},
-           {"flops", format_count(w.flops)},
            {"bytes", format_count(w.bytes)}};
+  if (w.flops > 0) f.push_back({"flops", format_count(w.flops)});
   if (nanoseconds > 0) f.push_back({"sm_clock_mhz", format_number(1e3 * cycles / nanoseconds)});
   if (state.samples) {
     f.push_back({"nvml_sm_clock_mhz", format_number(state.sm_clock_mhz)});
