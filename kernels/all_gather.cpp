@@ -239,12 +239,12 @@ class AllGather : public ContextSchedule {
   void gather_by_nccl([[maybe_unused]] Rank& k, [[maybe_unused]] int r, [[maybe_unused]] Exchange which) const {
 #if ORRERY_HAVE_NCCL
     for (const GatherPart& p : parts_) {
-      ORRERY_NCCL(ncclGroupStart());
+      NcclGroup group;
       for_keys_and_values(p, [&](int64_t own_at, int64_t whole_at, int64_t count) {
         ORRERY_NCCL(ncclAllGather(at<Bf16Bits>(k.own, own_at), at<Bf16Bits>(k.gathered[which], whole_at),
                                   static_cast<size_t>(count), ncclBfloat16, comm(p, r), k.compute));
       });
-      ORRERY_NCCL(ncclGroupEnd());
+      group.end();
     }
 #endif
   }
@@ -252,12 +252,12 @@ class AllGather : public ContextSchedule {
   void scatter_by_nccl([[maybe_unused]] Rank& k, [[maybe_unused]] int r) const {
 #if ORRERY_HAVE_NCCL
     for (const GatherPart& p : parts_) {
-      ORRERY_NCCL(ncclGroupStart());
+      NcclGroup group;
       for_keys_and_values(p, [&](int64_t own_at, int64_t whole_at, int64_t count) {
         ORRERY_NCCL(ncclReduceScatter(at<Bf16Bits>(k.dkv_whole, whole_at), at<Bf16Bits>(k.dkv, own_at),
                                       static_cast<size_t>(count), ncclBfloat16, ncclSum, comm(p, r), k.compute));
       });
-      ORRERY_NCCL(ncclGroupEnd());
+      group.end();
     }
 #endif
   }

@@ -166,7 +166,7 @@ class HeadExchange : public ContextSchedule {
 #if ORRERY_HAVE_NCCL
     const cudaStream_t stream = rank(r).compute;
     const ncclComm_t comm = NcclWorld::with_channels(shape_.channels).comm(r);
-    ORRERY_NCCL(ncclGroupStart());
+    NcclGroup group;
     for (int distance = 0; distance < shape_.members; ++distance) {
       const int to = member(r, distance), from = member(r, -distance);
       for (const Message& m : messages(r, to, trip)) {
@@ -176,7 +176,7 @@ class HeadExchange : public ContextSchedule {
         ORRERY_NCCL(ncclRecv(m.to, static_cast<size_t>(m.count), ncclBfloat16, from, comm, stream));
       }
     }
-    ORRERY_NCCL(ncclGroupEnd());
+    group.end();
 #else
     (void)r, (void)trip;
 #endif

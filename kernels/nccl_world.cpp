@@ -13,13 +13,13 @@ NcclWorld::NcclWorld(int channels, bool reversed) {
   ORRERY_NCCL(ncclGetUniqueId(&id));
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   if (channels > 0) config.minCTAs = config.maxCTAs = channels;
-  ORRERY_NCCL(ncclGroupStart());
+  NcclGroup group;
   for (int r = 0; r < gpus; ++r) {
     OnDevice on(r);
     const int rank = reversed ? gpus - 1 - r : r;
     ORRERY_NCCL(ncclCommInitRankConfig(&comms_[static_cast<size_t>(r)], gpus, id, rank, &config));
   }
-  ORRERY_NCCL(ncclGroupEnd());
+  group.end();
 }
 
 NcclWorld::~NcclWorld() {

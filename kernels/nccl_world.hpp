@@ -16,6 +16,25 @@ inline void check_nccl(ncclResult_t status, const char* call, const char* file, 
 }
 #define ORRERY_NCCL(call) ::orrery::check_nccl((call), #call, __FILE__, __LINE__)
 
+// What is queued until end() is one operation. A failure in between closes the group too: one left open would swallow
+// everything that the rows after it queue.
+class NcclGroup {
+ public:
+  NcclGroup() { ORRERY_NCCL(ncclGroupStart()); }
+  ~NcclGroup() {
+    if (open_) ncclGroupEnd();
+  }
+  NcclGroup(const NcclGroup&) = delete;
+  NcclGroup& operator=(const NcclGroup&) = delete;
+  void end() {
+    open_ = false;
+    ORRERY_NCCL(ncclGroupEnd());
+  }
+
+ private:
+  bool open_ = true;
+};
+
 class NcclWorld {
  public:
   // `channels`: how many thread blocks a collective may take; 0 leaves the choice to NCCL. `reversed`: GPU 0 is the

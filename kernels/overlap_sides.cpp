@@ -78,7 +78,7 @@ Side transfer_side(const Mechanism& mechanism, int ranks) {
   NcclWorld::with_channels(channels);
   side.queue = [buffers, ranks, bytes, channels, gather](const std::vector<Stream>& streams) {
     NcclWorld& world = NcclWorld::with_channels(channels);
-    ORRERY_NCCL(ncclGroupStart());
+    NcclGroup group;
     for (int r = 0; r < ranks; ++r) {
       if (gather) {
         ORRERY_NCCL(ncclAllGather(buffers->in[r].get(), buffers->out[r].get(), bytes / 2, ncclBfloat16, world.comm(r),
@@ -89,7 +89,7 @@ Side transfer_side(const Mechanism& mechanism, int ranks) {
       ORRERY_NCCL(
           ncclRecv(buffers->out[r].get(), bytes / 2, ncclBfloat16, (r + ranks - 1) % ranks, world.comm(r), streams[r]));
     }
-    ORRERY_NCCL(ncclGroupEnd());
+    group.end();
   };
 #endif
   std::vector<Stream> streams;  // NCCL connects on first use, which must not happen while streams are held

@@ -36,7 +36,7 @@ void PiHalo::queue_forward(int r) {
     const ncclComm_t comm = NcclWorld::with_channels(shape_.channels).comm(r);
     const auto key_count = static_cast<size_t>(key_bytes / 2), value_count = static_cast<size_t>(value_bytes / 2);
     k.on.stamped(copy, 0, "halo", [&] {
-      ORRERY_NCCL(ncclGroupStart());
+      NcclGroup group;
       if (!last) {
         ORRERY_NCCL(ncclSend(keys, key_count, ncclBfloat16, r + 1, comm, copy));
         ORRERY_NCCL(ncclSend(values, value_count, ncclBfloat16, r + 1, comm, copy));
@@ -45,7 +45,7 @@ void PiHalo::queue_forward(int r) {
         ORRERY_NCCL(ncclRecv(k.keys.get(), key_count, ncclBfloat16, r - 1, comm, copy));
         ORRERY_NCCL(ncclRecv(k.values.get(), value_count, ncclBfloat16, r - 1, comm, copy));
       }
-      ORRERY_NCCL(ncclGroupEnd());
+      group.end();
     });
     k.sent.record(copy);
     wait(compute, k.sent);
@@ -101,7 +101,7 @@ void PiHalo::queue_backward(int r, bool) {
     const ncclComm_t comm = NcclWorld::with_channels(shape_.channels).comm(r);
     const auto key_count = static_cast<size_t>(key_bytes / 2), value_count = static_cast<size_t>(value_bytes / 2);
     k.on.stamped(copy, 0, "halo_gradient", [&] {
-      ORRERY_NCCL(ncclGroupStart());
+      NcclGroup group;
       if (!first) {
         ORRERY_NCCL(ncclSend(k.d_keys.get(), key_count, ncclBfloat16, r - 1, comm, copy));
         ORRERY_NCCL(ncclSend(k.d_values.get(), value_count, ncclBfloat16, r - 1, comm, copy));
@@ -110,7 +110,7 @@ void PiHalo::queue_backward(int r, bool) {
         ORRERY_NCCL(ncclRecv(k.returned_keys.get(), key_count, ncclBfloat16, r + 1, comm, copy));
         ORRERY_NCCL(ncclRecv(k.returned_values.get(), value_count, ncclBfloat16, r + 1, comm, copy));
       }
-      ORRERY_NCCL(ncclGroupEnd());
+      group.end();
     });
     k.returned.record(copy);
     wait(compute, k.returned);

@@ -43,10 +43,10 @@ void Ring::send_block(int r, int step, bool after_forward) {
     }
 #if ORRERY_HAVE_NCCL
     const ncclComm_t comm = NcclWorld::with_channels(shape_.channels, 0).comm(r);
-    ORRERY_NCCL(ncclGroupStart());
+    NcclGroup group;
     ORRERY_NCCL(ncclSend(k.block(step), bytes / 2, ncclBfloat16, next(r), comm, stream));
     ORRERY_NCCL(ncclRecv(k.buffer[slot].get(), bytes / 2, ncclBfloat16, previous(r), comm, stream));
-    ORRERY_NCCL(ncclGroupEnd());
+    group.end();
 #endif
   });
   k.sent[base + step].record(stream);
@@ -101,10 +101,10 @@ void Ring::send_gradient(int r, int step) {
 #if ORRERY_HAVE_NCCL
     void* target = home ? k.dkv_home.get() : k.dkv_sum[(step + 1) & 1].get();
     const ncclComm_t comm = NcclWorld::with_channels(shape_.channels, 1).comm(r);
-    ORRERY_NCCL(ncclGroupStart());
+    NcclGroup group;
     ORRERY_NCCL(ncclSend(from, bytes / 4, ncclFloat32, next(r), comm, stream));
     ORRERY_NCCL(ncclRecv(target, bytes / 4, ncclFloat32, previous(r), comm, stream));
-    ORRERY_NCCL(ncclGroupEnd());
+    group.end();
 #endif
   });
   k.gradient_sent[step].record(stream);

@@ -89,7 +89,7 @@ class Collective {
   void queue() {
     const int n = world_.size();
     const auto count = static_cast<size_t>(bytes_ / 2);
-    ORRERY_NCCL(ncclGroupStart());
+    NcclGroup group;
     for (int r = 0; r < n; ++r) {
       const ncclComm_t comm = world_.comm(r);
       const cudaStream_t stream = streams_[r];
@@ -119,7 +119,7 @@ class Collective {
         }
       }
     }
-    ORRERY_NCCL(ncclGroupEnd());
+    group.end();
   }
 
   // The first and the last numbers of every rank's result.

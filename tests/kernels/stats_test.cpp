@@ -20,10 +20,11 @@ TEST_CASE("the interval of the median narrows with samples and covers it") {
   CHECK(a.samples == 20);
   CHECK_THAT(a.median, WithinRel(100.95, 1e-9));
   CHECK(b.ci95_rel < a.ci95_rel);
-  CHECK(a.p5 < a.median);
-  CHECK(a.median < a.p95);
-  // 20 samples: order statistics 5 and 14 of 0..19, which lie 1.0 apart.
-  CHECK_THAT(a.ci95_rel, WithinRel(0.5 / 100.95, 0.15));
+  // 100.0, 100.1, ... 101.9: the quantiles lie at 0.05 and 0.95 of 19 steps.
+  CHECK_THAT(a.p5, WithinRel(100 + 0.05 * 1.9, 1e-9));
+  CHECK_THAT(a.p95, WithinRel(100 + 0.95 * 1.9, 1e-9));
+  // 20 samples: order statistics 5 and 15 of 0..19 (10 -+ 0.98 sqrt(20), rounded outwards), which lie 1.0 apart.
+  CHECK_THAT(a.ci95_rel, WithinRel(0.5 / 100.95, 1e-9));
 }
 
 TEST_CASE("patterns match a part of a name, or the whole of it as a glob") {
