@@ -120,11 +120,10 @@ std::vector<std::string> known_names(std::string_view folder) {
 fs::path resolve(std::string_view name, std::string_view folder, const fs::path& mentioned_in) {
   // An absolute path stays as it is: that is what operator/ does.
   if (is_path(name)) return mentioned_in.parent_path() / name;
-  const auto names = known_names(folder);
-  if (std::find(names.begin(), names.end(), name) == names.end()) {
-    throw InputError(fmt::format("there is no \"{}\" in {}, {}", name, folder, suggest(name, names)));
-  }
-  return data_directory() / folder / fmt::format("{}.toml", name);
+  fs::path file = data_directory() / folder / fmt::format("{}.toml", name);
+  std::error_code error;
+  if (fs::exists(file, error)) return file;
+  throw InputError(fmt::format("there is no \"{}\" in {}, {}", name, folder, suggest(name, known_names(folder))));
 }
 
 }  // namespace orrery
