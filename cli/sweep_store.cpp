@@ -15,17 +15,26 @@ namespace orrery {
 namespace {
 
 constexpr int application_id = 0x4f525259;  // "ORRY", in the header of the file
-constexpr int format_version = 1;
+constexpr int format_version = 2;
+
+const std::vector<std::string> first_columns = {"number", "status", "reason"};
+const std::vector<std::string> columns_of_space = {"version", "cases", "space", "base", "columns"};
+
+/// As the table space has them.
+std::string listed(const std::vector<std::string>& columns) {
+  return nlohmann::json(columns).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 /// A name as SQL wants it.
-std::string quoted(const std::string& name) {
+std::string in_sql(const std::string& name) {
   std::string text = "\"";
   for (const char c : name) text += c == '"' ? "\"\"" : std::string(1, c);
   return text + "\"";
 }
 
+/// The text is read when the statement runs.
 void bind_text(sqlite3_stmt* statement, int place, const std::string& text) {
-  sqlite3_bind_text64(statement, place, text.data(), text.size(), SQLITE_TRANSIENT, SQLITE_UTF8);
+  sqlite3_bind_text64(statement, place, text.data(), text.size(), SQLITE_STATIC, SQLITE_UTF8);
 }
 
 void bind_value(sqlite3_stmt* statement, int place, const CaseValue& value) {
@@ -36,7 +45,7 @@ void bind_value(sqlite3_stmt* statement, int place, const CaseValue& value) {
 }
 
 void bind_scalar(sqlite3_stmt* statement, int place, const nlohmann::ordered_json& value) {
-  if (value.is_string()) bind_text(statement, place, value.get<std::string>());
+  if (value.is_string()) bind_text(statement, place, value.get_ref<const std::string&>());
   if (value.is_boolean()) sqlite3_bind_int(statement, place, value.get<bool>() ? 1 : 0);
   if (value.is_number_float()) sqlite3_bind_double(statement, place, value.get<double>());
   if (value.is_number_integer()) sqlite3_bind_int64(statement, place, value.get<std::int64_t>());
@@ -61,8 +70,8 @@ SweepStore::SweepStore(std::string file, const SweepIdentity& identity) : file_(
   if (is_empty()) create(identity);
   check(identity);
   // The log is written before a case counts as stored; it survives the process, and a power cut costs its end at most.
-  run("PRAGMA journal_mode = WAL");
   run("PRAGMA synchronous = NORMAL");
+  run("PRAGMA journal_mode = WAL");
   prepare_insert();
 }
 
@@ -91,8 +100,34 @@ void SweepStore::open(bool make) {
     throw std::runtime_error(fmt::format("{}: these results have format {} (this program writes {}), name another file",
                                          file_, text_of("PRAGMA user_version"), format_version));
   }
-  const Statement info = prepare("SELECT name FROM pragma_table_info('cases')");
-  while (step(info)) columns_.push_back(text_at(info.get(), 0));
+  if (id != "0") check_tables();
+}
+
+std::vector<std::string> SweepStore::columns_of(const std::string& table) const {
+  std::vector<std::string> columns;
+  const Statement info = prepare(fmt::format("SELECT name FROM pragma_table_info('{}')", table));
+  while (step(info)) columns.push_back(text_at(info.get(), 0));
+  return columns;
+}
+
+/// That nobody else has changed what the file holds.
+void SweepStore::check_tables() {
+  const auto damaged = [&](const std::string& how) {
+    return std::runtime_error(fmt::format("{}: these results are damaged ({}), name another file", file_, how));
+  };
+  columns_ = columns_of("cases");
+  for (const char* table : {"space", "cases"}) {
+    if (columns_of(table).empty()) throw damaged(fmt::format("the table {} is missing", table));
+  }
+  if (columns_of("space") != columns_of_space) throw damaged("columns of the table space are missing or new");
+  if (text_of("SELECT count(*) FROM space") != "1") throw damaged("the table space has not one row");
+  if (text_of("SELECT columns FROM space") != listed(columns_)) {
+    throw damaged("columns of the table cases are missing or new");
+  }
+  const std::string number = text_of(
+      "SELECT number FROM cases WHERE number NOT BETWEEN 1 AND (SELECT cases FROM space) OR status NOT IN ('done', "
+      "'impossible')");
+  if (!number.empty()) throw damaged(fmt::format("case {} is none of the space", number));
 }
 
 /// A new file, or one of a program that was killed before it had made the tables.
@@ -101,27 +136,36 @@ bool SweepStore::is_empty() const {
 }
 
 void SweepStore::create(const SweepIdentity& identity) {
-  columns_ = {"number", "status", "reason"};
+  columns_ = first_columns;
   columns_.insert(columns_.end(), identity.paths.begin(), identity.paths.end());
-  std::string keys;
-  for (const std::string& path : identity.paths) keys += ", " + quoted(path);
+  run("PRAGMA synchronous = OFF");  // nothing is lost yet
+  run("PRAGMA journal_mode = WAL");
   run("BEGIN");
-  run("CREATE TABLE space (version TEXT NOT NULL, cases INTEGER NOT NULL, space TEXT NOT NULL, base TEXT NOT NULL)");
-  run("CREATE TABLE cases (number INTEGER PRIMARY KEY, status TEXT NOT NULL, reason TEXT" + keys + ")");
-  const Statement insert = prepare("INSERT INTO space VALUES (?, ?, ?, ?)");
+  run("CREATE TABLE space (version TEXT NOT NULL, cases INTEGER NOT NULL, space TEXT NOT NULL, base TEXT NOT NULL, "
+      "columns TEXT NOT NULL)");
+  make_cases();
+  const std::string columns = listed(columns_);
+  const Statement insert = prepare("INSERT INTO space VALUES (?, ?, ?, ?, ?)");
   bind_text(insert.get(), 1, identity.version);
   sqlite3_bind_int64(insert.get(), 2, identity.cases);
   bind_text(insert.get(), 3, identity.space);
   bind_text(insert.get(), 4, identity.base);
+  bind_text(insert.get(), 5, columns);
   step(insert);
   run(fmt::format("PRAGMA application_id = {}", application_id));
   run(fmt::format("PRAGMA user_version = {}", format_version));
   run("COMMIT");
 }
 
+void SweepStore::make_cases() const {
+  std::string others;
+  for (std::size_t c = first_columns.size(); c < columns_.size(); ++c) others += ", " + in_sql(columns_[c]);
+  run("CREATE TABLE cases (number INTEGER PRIMARY KEY, status TEXT NOT NULL, reason TEXT" + others + ")");
+}
+
 void SweepStore::check(const SweepIdentity& identity) const {
-  const Statement row = prepare("SELECT version, space, base FROM space");
-  if (!step(row)) throw std::runtime_error(fmt::format("{}: the table space is empty, name another file", file_));
+  const Statement row = prepare("SELECT version, space, base, cases FROM space");
+  step(row);
   const std::string version = text_at(row.get(), 0);
   if (version != identity.version) {
     throw std::runtime_error(
@@ -129,9 +173,10 @@ void SweepStore::check(const SweepIdentity& identity) const {
                     "another file",
                     file_, version, identity.version));
   }
-  const char* other = text_at(row.get(), 1) != identity.space  ? "space"
-                      : text_at(row.get(), 2) != identity.base ? "base scenario"
-                                                               : nullptr;
+  const char* other = text_at(row.get(), 1) != identity.space                ? "space"
+                      : text_at(row.get(), 2) != identity.base               ? "base scenario"
+                      : sqlite3_column_int64(row.get(), 3) != identity.cases ? "number of cases"
+                                                                             : nullptr;
   if (other == nullptr) return;
   throw std::runtime_error(fmt::format(
       "{}: these results are of another {} (its text differs from today's), name another file", file_, other));
@@ -148,43 +193,61 @@ std::vector<bool> SweepStore::stored() const {
   return stored;
 }
 
-void SweepStore::add_columns(const nlohmann::ordered_json& scalars) {
-  std::vector<std::string> missing;
-  for (const auto& [key, value] : scalars.items()) {
-    if (std::find(columns_.begin(), columns_.end(), key) == columns_.end()) missing.push_back(key);
-  }
-  if (missing.empty()) return;
-  run("BEGIN");
-  for (const std::string& key : missing) run("ALTER TABLE cases ADD COLUMN " + quoted(key));
-  run("COMMIT");
+/// Results come in the same order each time.
+std::size_t SweepStore::place_of(const std::string& column, std::size_t guess) const {
+  if (guess < columns_.size() && columns_[guess] == column) return guess;
+  return static_cast<std::size_t>(std::find(columns_.begin(), columns_.end(), column) - columns_.begin());
+}
+
+void SweepStore::add_columns(const std::vector<std::string>& missing) {
+  const std::size_t before = columns_.size();
   columns_.insert(columns_.end(), missing.begin(), missing.end());
+  run("BEGIN");
+  if (text_of("SELECT count(*) FROM cases") == "0") {
+    // One statement for all; one for each takes as long as several cases.
+    run("DROP TABLE cases");
+    make_cases();
+  } else {
+    for (std::size_t c = before; c < columns_.size(); ++c) run("ALTER TABLE cases ADD COLUMN " + in_sql(columns_[c]));
+  }
+  const std::string columns = listed(columns_);
+  const Statement update = prepare("UPDATE space SET columns = ?");
+  bind_text(update.get(), 1, columns);
+  step(update);
+  run("COMMIT");
   prepare_insert();
 }
 
 void SweepStore::prepare_insert() {
   std::string names, places;
   for (const std::string& column : columns_) {
-    names += (names.empty() ? "" : ", ") + quoted(column);
+    names += (names.empty() ? "" : ", ") + in_sql(column);
     places += places.empty() ? "?" : ", ?";
   }
   insert_ = prepare(fmt::format("INSERT INTO cases ({}) VALUES ({})", names, places));
 }
 
 void SweepStore::put(const CaseResult& result, const std::vector<CaseValue>& values) {
-  add_columns(result.scalars);
-  sqlite3_reset(insert_.get());
-  sqlite3_clear_bindings(insert_.get());
-  sqlite3_bind_int64(insert_.get(), 1, result.number);
-  bind_text(insert_.get(), 2, result.impossible.empty() ? "done" : "impossible");
-  if (!result.impossible.empty()) bind_text(insert_.get(), 3, result.impossible);
-  constexpr int before = 3;
-  for (std::size_t v = 0; v < values.size(); ++v)
-    bind_value(insert_.get(), static_cast<int>(v) + before + 1, values[v]);
-  for (const auto& [key, value] : result.scalars.items()) {
-    const auto column = std::find(columns_.begin(), columns_.end(), key);
-    bind_scalar(insert_.get(), static_cast<int>(column - columns_.begin()) + 1, value);
+  const std::size_t before = first_columns.size() + values.size();
+  std::vector<std::string> missing;
+  std::size_t guess = before;
+  for (const auto& scalar : result.scalars.items()) {
+    if (place_of(scalar.key(), guess++) == columns_.size()) missing.push_back(scalar.key());
   }
+  if (!missing.empty()) add_columns(missing);
+  sqlite3_stmt* insert = insert_.get();
+  const auto place = [](std::size_t column) { return static_cast<int>(column) + 1; };
+  sqlite3_bind_int64(insert, 1, result.number);
+  const std::string status = result.impossible.empty() ? "done" : "impossible";
+  bind_text(insert, 2, status);
+  if (!result.impossible.empty()) bind_text(insert, 3, result.impossible);
+  for (std::size_t v = 0; v < values.size(); ++v) bind_value(insert, place(first_columns.size() + v), values[v]);
+  guess = before;
+  for (const auto& scalar : result.scalars.items())
+    bind_scalar(insert, place(place_of(scalar.key(), guess++)), scalar.value());
   step(insert_);
+  sqlite3_reset(insert);
+  sqlite3_clear_bindings(insert);
 }
 
 void SweepStore::close() {

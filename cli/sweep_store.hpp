@@ -25,7 +25,8 @@ struct SweepIdentity {
 /// stored.
 class SweepStore {
  public:
-  /// Opens the file, or makes it. Refuses a file of another space, base or version, and what is no file of results.
+  /// Opens the file, or makes it. Refuses a file of another space, base or version, what is no file of results, and
+  /// results that somebody has changed.
   SweepStore(std::string file, const SweepIdentity& identity);
   /// Opens a file that is there, to export it.
   explicit SweepStore(std::string file);
@@ -58,7 +59,11 @@ class SweepStore {
   bool is_empty() const;
   void create(const SweepIdentity& identity);
   void check(const SweepIdentity& identity) const;
-  void add_columns(const nlohmann::ordered_json& scalars);
+  std::vector<std::string> columns_of(const std::string& table) const;
+  void check_tables();
+  void make_cases() const;
+  std::size_t place_of(const std::string& column, std::size_t guess) const;  // columns_.size(): it is new
+  void add_columns(const std::vector<std::string>& missing);
   void prepare_insert();
   void run(const std::string& sql) const;
   Statement prepare(const std::string& sql) const;

@@ -2,6 +2,7 @@
 // says when something is wrong.
 #include <fcntl.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -50,6 +51,14 @@ std::vector<std::vector<std::string>> cells(const std::string& csv) {
   }
   rows.pop_back();
   return rows;
+}
+
+/// As another program might.
+void change(const std::string& results, const std::string& sql) {
+  sqlite3* database = nullptr;
+  REQUIRE(sqlite3_open(results.c_str(), &database) == SQLITE_OK);
+  CHECK(sqlite3_exec(database, sql.c_str(), nullptr, nullptr, nullptr) == SQLITE_OK);
+  sqlite3_close(database);
 }
 
 void check_refused(const ProgramRun& run, const std::string& words) {
@@ -262,14 +271,40 @@ TEST_CASE("sweep: a file of something else is refused and left as it is") {
   std::string foreign = finished;
   foreign[68] = 'X';  // the application id, bytes 68 to 71 of an SQLite header
   std::string future = finished;
-  future[63] = 2;  // the user version, bytes 60 to 63
+  future[63] = 3;  // the user version, bytes 60 to 63
   for (const Row& row : {Row{noise, "is no file of results"}, Row{damaged, "is no file of results"},
                          Row{small_space(), "is no file of results"}, Row{foreign, "database of another program"},
-                         Row{future, "these results have format 2"}}) {
+                         Row{future, "these results have format 3"}}) {
     const std::string file = sweep.folder.write("other.sqlite", row.content).string();
     check_refused(run_program("sweep " + sweep.space + " -o " + file), row.words);
     check_refused(run_program("sweep -o " + file + " --csv " + sweep.csv), row.words);
     CHECK((read_file(file) == row.content));  // not printed if it is not
+    CHECK(!fs::exists(sweep.csv));
+  }
+}
+
+TEST_CASE("sweep: results that somebody has changed are refused, and left as they are") {
+  const Sweep sweep;
+  run_program(sweep.command());
+  const std::string finished = read_file(sweep.results);
+  struct Row {
+    std::string sql, words;
+  };
+  for (const Row& row :
+       {Row{"DROP TABLE cases", "the table cases is missing"}, Row{"DROP TABLE space", "the table space is missing"},
+        Row{"DELETE FROM space", "the table space has not one row"},
+        Row{"ALTER TABLE space DROP COLUMN base", "columns of the table space are missing or new"},
+        Row{"ALTER TABLE cases DROP COLUMN step_time_s", "columns of the table cases are missing or new"},
+        Row{"ALTER TABLE cases ADD COLUMN mine", "columns of the table cases are missing or new"},
+        Row{"UPDATE cases SET number = number + 100", "case 101 is none of the space"},
+        Row{"UPDATE cases SET status = 'maybe' WHERE number = 3", "case 3 is none of the space"}}) {
+    INFO(row.sql);
+    std::ofstream(sweep.results, std::ios::binary) << finished;
+    change(sweep.results, row.sql);
+    const std::string changed = read_file(sweep.results);
+    check_refused(run_program(sweep.command()), row.words);
+    check_refused(run_program("sweep -o " + sweep.results + " --csv " + sweep.csv), row.words);
+    CHECK((read_file(sweep.results) == changed));
     CHECK(!fs::exists(sweep.csv));
   }
 }
