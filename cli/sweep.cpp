@@ -52,7 +52,7 @@ class SweepLeader {
       : space_(space),
         store_(store),
         processes_(processes),
-        workers_(threads, [&space](std::int64_t number) { return run_case(space, number); }),
+        workers_(threads, processes.size() == 1, [&space](std::int64_t number) { return run_case(space, number); }),
         working_(processes.size() - 1),
         stored_(store.stored()),
         done_(std::count(stored_.begin(), stored_.end(), true)),
@@ -129,7 +129,7 @@ class SweepLeader {
 
 /// Runs the cases that rank 0 sends, until it says stop.
 void follow(const SweepProcesses& processes, const SweepSpace& space, int threads) {
-  SweepWorkers workers(threads, [&space](std::int64_t number) { return run_case(space, number); });
+  SweepWorkers workers(threads, false, [&space](std::int64_t number) { return run_case(space, number); });
   processes.send({0, SweepTag::ready, workers.capacity()});
   bool stopped = false;
   while (!stopped || workers.in_flight() > 0) {

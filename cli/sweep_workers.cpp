@@ -8,19 +8,21 @@
 
 namespace orrery {
 
-SweepWorkers::SweepWorkers(int threads, std::function<CaseResult(std::int64_t)> run)
+SweepWorkers::SweepWorkers(int threads, bool caller_waits, std::function<CaseResult(std::int64_t)> run)
     : threads_(threads),
+      runs_itself_(caller_waits && threads == 1),
       run_(std::move(run)),
       limit_(tbb::global_control::max_allowed_parallelism, static_cast<std::size_t>(threads) + 1),
       arena_(threads, 0) {}
 
 SweepWorkers::~SweepWorkers() {
   Outcome outcome;
-  for (; in_flight_ > 0; --in_flight_) finished_.pop(outcome);
+  for (; in_flight_ > 0 && !runs_itself_; --in_flight_) finished_.pop(outcome);
 }
 
 void SweepWorkers::start(std::int64_t number) {
   ++in_flight_;
+  if (runs_itself_) return own_.push_back(number);
   arena_.enqueue([this, number] {
     Outcome outcome;
     try {
@@ -39,6 +41,12 @@ CaseResult SweepWorkers::take(Outcome outcome) {
 }
 
 CaseResult SweepWorkers::wait() {
+  if (runs_itself_) {
+    const std::int64_t number = own_.front();
+    own_.pop_front();
+    --in_flight_;
+    return run_(number);
+  }
   Outcome outcome;
   finished_.pop(outcome);
   return take(std::move(outcome));

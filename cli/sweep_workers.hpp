@@ -5,6 +5,7 @@
 #include <tbb/global_control.h>
 #include <tbb/task_arena.h>
 
+#include <deque>
 #include <exception>
 #include <functional>
 #include <optional>
@@ -13,10 +14,11 @@
 
 namespace orrery {
 
-/// Used by one thread, which does not run cases itself.
+/// Used by one thread. It does not run cases itself, unless it would only wait for a single other one: `caller_waits`
+/// promises that poll() is not used.
 class SweepWorkers {
  public:
-  SweepWorkers(int threads, std::function<CaseResult(std::int64_t)> run);
+  SweepWorkers(int threads, bool caller_waits, std::function<CaseResult(std::int64_t)> run);
   ~SweepWorkers();  // waits for what was started
   SweepWorkers(const SweepWorkers&) = delete;
   SweepWorkers& operator=(const SweepWorkers&) = delete;
@@ -37,6 +39,8 @@ class SweepWorkers {
   CaseResult take(Outcome outcome);
 
   int threads_, in_flight_ = 0;
+  bool runs_itself_;
+  std::deque<std::int64_t> own_;  // that it is still to run itself
   std::function<CaseResult(std::int64_t)> run_;
   tbb::concurrent_bounded_queue<Outcome> finished_;
   tbb::global_control limit_;
