@@ -6,9 +6,12 @@
 # DIR gets the CSV files. cuDNN and NCCL are taken from the toolkit, the system or pip's packages, whichever is there;
 # without them their rows are left out. BENCH=path takes a program that is already built.
 set -eu
-cd "$(dirname "$0")/.."
 out=${1:?"usage: kernels/measure.sh DIR [orrery-bench options]"}
 shift
+mkdir -p "$out"
+case ${BENCH:-/} in /*) ;; *) BENCH=$PWD/$BENCH ;; esac
+back=$PWD
+cd "$(dirname "$0")/.."
 
 # pip installs cuDNN and NCCL (with headers) under site-packages/nvidia.
 prefix=$(python3 - <<'PY' 2>/dev/null || true
@@ -33,5 +36,6 @@ if [ -z "${BENCH:-}" ]; then
   fi
   BENCH=build/measure/orrery-bench
 fi
-mkdir -p "$out"
-"$BENCH" --output "$out" "$@"
+bench=$(cd "$(dirname "$BENCH")" && pwd)/$(basename "$BENCH")
+cd "$back"
+"$bench" --output "$out" "$@"

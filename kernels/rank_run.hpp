@@ -37,7 +37,7 @@ class RankStreams {
   // The side streams go on when the compute stream gets here.
   void sides_follow() const;
 
-  // What `launch` queues, between two time stamps if this run has any (they cost a microsecond or two a step).
+  // What `launch` queues, between two time stamps if this run has any (which cost some microseconds a step).
   template <class F>
   void stamped(cudaStream_t stream, int step, const char* op, F&& launch) {
     if (!stamps_) return launch();

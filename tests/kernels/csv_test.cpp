@@ -25,7 +25,7 @@ TEST_CASE("a row is on disk as soon as it is written") {
     CHECK(content(path).empty());  // nothing measured, no file
     csv.write({{"time_us", "1.5"}, {"name", "one"}});
     CHECK(content(path) == "# gpu = a GPU\n# date = today\nname,time_us,reason\none,1.5,\n");
-    csv.write({{"name", "two"}, {"reason", "said \"no\", twice"}});
+    csv.write({{"name", "two"}, {"reason", "said \"no\",\ntwice"}});  // a line of CSV stays a line
   }
   CHECK(content(path) ==
         "# gpu = a GPU\n# date = today\nname,time_us,reason\none,1.5,\ntwo,,\"said \"\"no\"\", twice\"\n");

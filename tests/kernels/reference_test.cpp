@@ -30,6 +30,13 @@ AttentionShape shape(int64_t n_q, int64_t n_k, Mask mask, int64_t window = 0) {
 
 }  // namespace
 
+TEST_CASE("an attention block reads and writes each tensor once: bf16 numbers, and the log-sum-exp in fp32") {
+  const AttentionShape s = shape(6, 10, Mask::full);  // 4 query and 2 key heads of 8 numbers
+  const double q = 2 * 6 * 4 * 8, k = 2 * 10 * 2 * 8, lse = 4 * 6 * 4;
+  CHECK(s.forward_bytes() == 2 * q + 2 * k + lse);   // q, o; k, v
+  CHECK(s.backward_bytes() == 4 * q + 4 * k + lse);  // q, o, do, dq; k, v, dk, dv
+}
+
 TEST_CASE("pairs of a mask have their closed forms") {
   CHECK(shape(5, 7, Mask::full).pairs() == 35);
   CHECK(shape(6, 6, Mask::causal).pairs() == 21);

@@ -27,6 +27,10 @@ TEST_CASE("the interval of the median narrows with samples and covers it") {
   CHECK_THAT(a.ci95_rel, WithinRel(0.5 / 100.95, 1e-9));
 }
 
+TEST_CASE("the interval of the median of fewer than 8 samples is their whole range") {
+  CHECK_THAT(summarize({1, 2, 3, 4, 5, 6, 10}).ci95_rel, WithinRel((10.0 - 1) / 2 / 4, 1e-9));
+}
+
 TEST_CASE("patterns match a part of a name, or the whole of it as a glob") {
   CHECK(matches("attention/forward/full", "forward"));
   CHECK_FALSE(matches("attention/forward/full", "backward"));
