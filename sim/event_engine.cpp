@@ -124,8 +124,8 @@ StreamId EventEngine::handle_rare(EventKind kind, std::int32_t target, std::uint
       if (is_stale(flows_[target].generation)) break;
       end_flow(target);
       return no_stream;
-    case EventKind::trunk_end:
-      if (is_stale(trunk_states_[target].generation) || !end_trunk_flows(target)) break;
+    case EventKind::trunk_change:
+      if (is_stale(trunk_states_[target].generation) || !change_trunk(target)) break;
       return no_stream;
     case EventKind::fault:
       change_faults(faults_->changes()[static_cast<std::size_t>(target)]);

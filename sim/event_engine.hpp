@@ -49,7 +49,7 @@ class EventEngine {
     latency_end,
     arrival,
     flow_end,
-    trunk_end,
+    trunk_change,
     fault
   };
 
@@ -115,9 +115,8 @@ class EventEngine {
   };
   using MessageId = std::int32_t;  // the first belong to the streams, for ops with one message
 
-  /// When the first of a trunk's flows ends.
   struct TrunkState {
-    Ticks end = 0;
+    Ticks end = 0;        // of the first of its flows, if there is one and nobody comes before
     Ticks scheduled = 0;  // for when an event is pending, which may be too early
     std::uint32_t generation = 0;
     bool is_pending = false;
@@ -210,7 +209,10 @@ class EventEngine {
   void deliver_only(StreamId stream, StreamState& self);
   void end_latency(MessageId message);
   void end_flow(FlowId flow);
-  bool end_trunk_flows(TrunkId trunk);
+  void approach(MessageId message, TrunkId trunk, Ticks first_byte);
+  void admit_to_trunk(TrunkId trunk);
+  bool change_trunk(TrunkId trunk);
+  void end_trunk_flows(TrunkId trunk);
   void arrive(MessageId message);
   void deliver(MessageId message);
   void change_rate(const MessageState& message, double old_rate, double new_rate);
@@ -247,7 +249,10 @@ class EventEngine {
   // End of a tick.
   void settle();
   void settle_trunk(TrunkId trunk);
+  void time_trunk(TrunkId trunk, Ticks shared_at);
+  void expect_change(TrunkId trunk);
   void settle_flows();
+  void settle_paces();
   void slow_transfers(Rank rank, double times);
   bool is_paced(const CompiledOp& op) const;
   double pace(FlowId flow);

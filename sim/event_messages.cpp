@@ -18,6 +18,7 @@ void EventEngine::depart(StreamId stream, StreamState& self, const CompiledMessa
     lane.moving += moving;
     if (!rates_matter_) return push(later(first_byte, moving, stream), EventKind::arrival, id);
   }
+  if (lane.trunk >= 0 && !rates_matter_) return approach(id, lane.trunk, first_byte);
   if (first_byte == now_) {
     end_latency(id);
   } else {
@@ -88,26 +89,53 @@ void EventEngine::end_flow(FlowId flow) {
   deliver(id);
 }
 
+/// To a trunk, which takes it in when it next changes. Only if nobody needs to know rates in between.
+void EventEngine::approach(MessageId id, TrunkId trunk, Ticks first_byte) {
+  MessageState& message = messages_[id];
+  message.moving_since = first_byte;
+  trunks_.trunks[trunk].expect(id, message.message->size, first_byte);
+  if (!trunk_states_[trunk].is_dirty) expect_change(trunk);
+}
+
+/// What has come before this tick.
+void EventEngine::admit_to_trunk(TrunkId id) {
+  Trunk& trunk = trunks_.trunks[id];
+  Ticks last = -1;
+  while (trunk.expects() && trunk.next_arrival() < now_) {
+    last = trunk.next_arrival();
+    trunk.admit();
+    trunk.share(last);
+  }
+  if (last >= 0) time_trunk(id, last);
+}
+
 /// False if it is too early: flows have come, and the first ends later.
-bool EventEngine::end_trunk_flows(TrunkId id) {
-  TrunkState& state = trunk_states_[id];
-  if (state.end > now_) {
-    state.scheduled = state.end;
-    push(state.end, EventKind::trunk_end, id, state.generation);
+bool EventEngine::change_trunk(TrunkId id) {
+  Trunk& trunk = trunks_.trunks[id];
+  trunk_states_[id].is_pending = false;
+  admit_to_trunk(id);
+  const bool ends = !trunk.empty() && trunk_states_[id].end <= now_;
+  const bool comes = trunk.expects() && trunk.next_arrival() == now_;
+  if (!ends && !comes) {
+    expect_change(id);
     return false;
   }
-  state.is_pending = false;
+  is_unsettled_ = true;
+  mark_trunk_dirty(id);
+  if (ends) end_trunk_flows(id);
+  if (comes) trunk.admit();
+  return ends;
+}
+
+void EventEngine::end_trunk_flows(TrunkId id) {
   Trunk& trunk = trunks_.trunks[id];
   ended_.clear();
   trunk.remove_first(now_, ended_);
-  is_unsettled_ = true;
-  mark_trunk_dirty(id);
   for (const MessageId message : ended_) {
     messages_[message].lane->moving += now_ - messages_[message].moving_since;
     if (rates_matter_) change_rate(messages_[message], trunk.rate(), 0);
     deliver(message);
   }
-  return true;
 }
 
 void EventEngine::mark_trunk_dirty(TrunkId trunk) {

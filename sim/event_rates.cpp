@@ -6,29 +6,52 @@
 
 namespace orrery {
 
-/// An event that is too early stays; when it comes, another takes its place. So flows that come cost no event.
 void EventEngine::settle_trunk(TrunkId id) {
-  TrunkState& state = trunk_states_[id];
   Trunk& trunk = trunks_.trunks[id];
-  state.is_dirty = false;
+  trunk_states_[id].is_dirty = false;
   const double old_rate = trunk.rate();
   trunk.share(now_);
-  if (trunk.empty()) return;
+  if (trunk.empty() && !trunk.expects()) return;
   if (rates_matter_ && trunk.rate() != old_rate) {
     trunk.each_member([&](MessageId message) { change_rate(messages_[message], old_rate, trunk.rate()); });
   }
+  if (!trunk.empty()) time_trunk(id, now_);
+  expect_change(id);
+}
+
+/// From its last sharing on.
+void EventEngine::time_trunk(TrunkId id, Ticks shared_at) {
+  const Trunk& trunk = trunks_.trunks[id];
   const StreamId stream = messages_[trunk.first()].stream;
-  state.end = later(now_, rounded(trunk.ticks_left(), stream), stream);
-  if (state.is_pending && state.scheduled <= state.end) return;
+  trunk_states_[id].end = later(shared_at, rounded(trunk.ticks_left(), stream), stream);
+}
+
+/// Flows that come cost no event as long as others are under way that end before them. An event that is too early
+/// stays; when it comes, another takes its place.
+void EventEngine::expect_change(TrunkId id) {
+  TrunkState& state = trunk_states_[id];
+  const Trunk& trunk = trunks_.trunks[id];
+  Ticks next = trunk.empty() ? trunk.next_arrival() : state.end;
+  if (!trunk.empty() && trunk.expects() && !trunk.arrivals_end_later()) next = std::min(next, trunk.next_arrival());
+  if (state.is_pending && state.scheduled <= next) return;
   state.is_pending = true;
-  state.scheduled = state.end;
-  push(state.end, EventKind::trunk_end, id, ++state.generation);
+  state.scheduled = next;
+  push(next, EventKind::trunk_change, id, ++state.generation);
 }
 
 void EventEngine::settle() {
   for (const TrunkId trunk : dirty_trunks_) settle_trunk(trunk);
   dirty_trunks_.clear();
   if (network_.is_unsettled()) settle_flows();
+  if (!dirty_flows_.empty()) settle_paces();
+  for (const Rank rank : dirty_) settle_compute(rank);
+  dirty_.clear();
+  is_unsettled_ = sink_ != nullptr;
+  if (sink_ != nullptr) link_tracer_.update(now_);
+}
+
+/// Of transfers beside compute that has begun or ended.
+void EventEngine::settle_paces() {
   std::sort(dirty_flows_.begin(), dirty_flows_.end());
   dirty_flows_.erase(std::unique(dirty_flows_.begin(), dirty_flows_.end()), dirty_flows_.end());
   for (const FlowId flow : dirty_flows_) {
@@ -38,10 +61,6 @@ void EventEngine::settle() {
     if (network_.rate(flow) != old_rate) time_flow(flow, old_rate);
   }
   dirty_flows_.clear();
-  for (const Rank rank : dirty_) settle_compute(rank);
-  dirty_.clear();
-  is_unsettled_ = sink_ != nullptr;
-  if (sink_ != nullptr) link_tracer_.update(now_);
 }
 
 void EventEngine::settle_flows() {

@@ -89,6 +89,7 @@ ORRERY_HOT void EventEngine::send_simple(StreamId stream, StreamState& self) {
   accounts_.clock(source).enter_comm(now_);
   accounts_.clock(destination).enter_comm(now_);
   messages_[stream] = {&message, &lane, source, destination, stream, -1, 0};
+  if (lane.trunk >= 0) return approach(stream, lane.trunk, first_byte);
   if (first_byte == now_) return end_latency(stream);
   push(first_byte, EventKind::latency_end, stream);
 }

@@ -32,6 +32,32 @@ void Trunk::remove_first(Ticks now, std::vector<Member>& ended) {
   }
 }
 
+void Trunk::expect(Member member, double size, Ticks at) {
+  std::size_t place = arrivals_.size();
+  arrivals_.emplace_back();
+  for (; place > next_arrival_ && arrivals_[place - 1].at > at; --place) arrivals_[place] = arrivals_[place - 1];
+  arrivals_[place] = {at, size, member};
+  ++expected_;
+  least_expected_ = std::min(least_expected_, size);
+}
+
+void Trunk::admit() {
+  const Ticks at = next_arrival();
+  do {
+    add(arrivals_[next_arrival_].member, arrivals_[next_arrival_].size, at);
+    ++next_arrival_;
+    --expected_;
+  } while (expects() && next_arrival() == at);
+  if (!expects()) {
+    arrivals_.clear();
+    next_arrival_ = 0;
+    least_expected_ = std::numeric_limits<double>::infinity();
+  } else if (next_arrival_ >= most_gone && next_arrival_ * 2 >= arrivals_.size()) {
+    arrivals_.erase(arrivals_.begin(), arrivals_.begin() + static_cast<std::ptrdiff_t>(next_arrival_));
+    next_arrival_ = 0;
+  }
+}
+
 void Trunk::start_over() {
   for (Flow& flow : flows_) flow.end -= served_;
   served_ = 0;

@@ -37,6 +37,17 @@ class Trunk {
     for (; place > first_ && flows_[place - 1].end > end; --place) flows_[place] = flows_[place - 1];
     flows_[place] = {end, member};
   }
+  /// The same, of one that comes later: it is added by admit().
+  void expect(Member member, double size, Ticks at);
+  bool expects() const { return expected_ > 0; }
+  /// Precondition: it expects a flow.
+  Ticks next_arrival() const { return arrivals_[next_arrival_].at; }
+  /// Adds those that come first, at the time at which they come.
+  void admit();
+  /// Whatever comes ends after the next to end, since it is as far behind or has as much to carry. Precondition: not
+  /// empty.
+  bool arrivals_end_later() const { return flows_[first_].end <= served_ + least_expected_; }
+
   /// Appends those that end before the next tick: the first at any rate, and what ends with it.
   void remove_first(Ticks now, std::vector<Member>& ended);
   void share(Ticks now) {
@@ -85,6 +96,14 @@ class Trunk {
   Ticks since_ = 0, busy_since_ = 0, busy_ = 0;
   std::vector<Flow> flows_;  // from first_ on; the next to end, then the one after it, ...
   std::size_t first_ = 0;
+  struct Arrival {
+    Ticks at = 0;
+    double size = 0;
+    Member member = 0;
+  };
+  std::vector<Arrival> arrivals_;  // from next_arrival_ on, in the order of their times
+  std::size_t next_arrival_ = 0, expected_ = 0;
+  double least_expected_ = std::numeric_limits<double>::infinity();  // no arrival is smaller
 };
 
 using TrunkId = std::int32_t;
