@@ -10,6 +10,11 @@
 #include "sim/event_simple_ops.hpp"
 
 namespace orrery {
+namespace {
+
+constexpr Rank most_ranks_in_cache = 4096;  // so that what a megabyte holds need not be fetched early
+
+}  // namespace
 
 EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Survey& survey,
                          const SimulationOptions& options)
@@ -33,6 +38,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       has_launches_(survey.has_launches),
       rates_matter_(survey.hbm_matters || sink_ != nullptr),
       has_simple_ops_(fixed_durations_ && !has_launches_ && !rates_matter_ && options.faults == nullptr),
+      prefetches_(has_simple_ops_ && (trunk_states_.empty() || ranks_ > most_ranks_in_cache)),
       no_counts_(static_cast<std::size_t>(blocks.signals_per_rank())),
       accounts_(blocks.ranks(), blocks.accounts()),
       spans_(sink_),
@@ -136,16 +142,16 @@ StreamId EventEngine::handle_rare(EventKind kind, std::int32_t target, std::uint
 }
 
 /// What the coming events need, as far as the queue knows them: first the state of the stream, then what that points
-/// to.
+/// to. Without branches, which nobody could predict: for other kinds of events, what stream 0 needs.
 ORRERY_HOT void EventEngine::prefetch() const {
-  const Event* const later = events_.peek(8);
-  if (later == nullptr || later->kind() != static_cast<std::uint32_t>(EventKind::simple_end)) return;
-  __builtin_prefetch(&streams_[later->target]);
-  const Event* const soon = events_.peek(4);
-  if (soon->kind() != static_cast<std::uint32_t>(EventKind::simple_end)) return;
-  const StreamState& state = streams_[soon->target];
+  const auto stream_of = [](const Event& event) {
+    return event.kind() == static_cast<std::uint32_t>(EventKind::simple_end) ? event.target : 0;
+  };
+  __builtin_prefetch(&streams_[stream_of(events_.peek(8))]);
+  const std::uint32_t soon = stream_of(events_.peek(4));
+  const StreamState& state = streams_[soon];
   __builtin_prefetch(&accounts_.clock(state.rank));
-  __builtin_prefetch(&paths_[soon->target * path_stride_]);
+  __builtin_prefetch(&paths_[soon * path_stride_]);
   const SignalState* const signals = signals_.data() + state.first_signal;
   for (std::uint32_t i = 0; i < signals_per_rank_; i += 64 / sizeof(SignalState)) __builtin_prefetch(signals + i);
 }
@@ -168,7 +174,8 @@ SimulationResult EventEngine::run() {
     const auto target = static_cast<std::int32_t>(event->target);
     const std::uint32_t generation = event->generation();
     events_.drop_first();
-    prefetch();
+    if (prefetches_) [[likely]]
+      prefetch();
     StreamId stream = handle(kind, target, generation);
     if (stream == no_stream) stream = next_ready();
     for (; stream != no_stream; stream = next_ready()) advance(stream);

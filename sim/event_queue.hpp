@@ -6,6 +6,7 @@
 // follows the density of events. Published relatives: calendar queue (Brown 1988), ladder queue (Tang, Goh, Thng 2005).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -63,8 +64,9 @@ class EventQueue {
     drop_first();
     return event;
   }
-  /// What is popped `ahead` pops after the next one, if that is known already, else nullptr; for prefetching.
-  const Event* peek(std::ptrdiff_t ahead) const { return last_ - next_ > ahead ? next_ + ahead : nullptr; }
+  /// What is popped `ahead` pops after the next one, or the last that is known so far; for prefetching. Precondition:
+  /// something has been popped.
+  const Event& peek(std::ptrdiff_t ahead) const { return *std::min(next_ + ahead, last_ - 1); }
 
  private:
   static constexpr std::size_t chunk_events = 31;
