@@ -127,6 +127,7 @@ std::optional<Columns> rank_classes(BlockStore& blocks, const Survey& survey, co
   colour_by_routes(blocks, colours, used);
   std::vector<Rank> first;
   std::vector<std::int32_t> classes = number(colours, first);
+  // In the end one way would do: so many steps up lead round to the rank below. Both ways take half the rounds.
   for (std::size_t before = 0; first.size() != before && first.size() <= most;) {
     before = first.size();
     Colours refined(ranks);
