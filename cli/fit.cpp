@@ -59,6 +59,7 @@ class Agreed {
 struct Inputs {
   std::vector<MeasuredKernel> rows;
   std::optional<NcclBeside> nccl_beside;
+  RowDigests rows_of_nccl_beside;
   FitFacts facts;
   std::string gpu;
   std::string conditions;
@@ -130,7 +131,7 @@ Inputs read_inputs(const std::vector<std::string>& files) {
     if (!table.header("date").empty()) dates.insert(table.header("date").substr(0, 10));
   }
   if (idle.empty()) throw FitError("no power at idle (it is read from rows of host costs), give overhead.csv too");
-  inputs.nccl_beside = fit_nccl_beside(tables);
+  inputs.nccl_beside = fit_nccl_beside(tables, inputs.rows_of_nccl_beside);
   inputs.gpu = gpu.value();
   inputs.facts.maximum_clock_hz = first_number(clocks.value(), "clocks") * 1e6;
   inputs.facts.power_limit_w = first_number(limit.value(), "power_limit_w");
@@ -249,6 +250,7 @@ void run(const FitOptions& options) {
   }
   KernelFit fit = fit_kernels(inputs.rows, facts, std::move(base));
   fit.profile.kernels->nccl_beside = inputs.nccl_beside;
+  fit.profile.kernels->fitted_rows.insert(inputs.rows_of_nccl_beside.begin(), inputs.rows_of_nccl_beside.end());
   fit_link_efficiency(fit.profile, inputs.files);
   if (!options.other_chip.empty()) {
     std::vector<MeasuredKernel> rows;

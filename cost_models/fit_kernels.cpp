@@ -326,6 +326,7 @@ class Fitter {
       band.rows = static_cast<int>(deviations[group].size());
       result.profile.kernels->bands.push_back(band);
     }
+    remember(all_, result.uses, facts_.peaks, result.profile);
     result.errors = errors_by_group(all_, result.uses, facts_.peaks, result.profile);
   }
 

@@ -17,10 +17,15 @@ struct FitError : std::runtime_error {
 };
 
 /// What a row is used for. The shapes of a family are put in order of work; the first of every three is fitted on, the
-/// second calibrates the error bands, the third tests them. Both regimes of a shape share its use. Windows with a halo,
-/// of which there are few, are all fitted on. Times play no part.
+/// second calibrates the error bands, the third tests them. Of a family of four or seven shapes the last is not fitted
+/// on, so that no more than 40 % are. Both regimes of a shape share its use. Windows with a halo are families of their
+/// own by whether they have one. Times play no part.
 enum class RowUse { fitted, calibration, test };
 std::vector<RowUse> split(std::span<const MeasuredKernel> rows);
+
+/// Lets the profile know them again. Rows without a model are used for nothing.
+void remember(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses, const GpuPeaks& peaks,
+              Profile& profile);
 
 /// From this share of the board's power on, the limit holds.
 inline constexpr double at_power_limit = 0.97;

@@ -15,6 +15,7 @@ namespace {
 struct OverlapRow {
   std::string kernel, channels, file;
   double alone_us = 0, beside_us = 0;  // of the transfer
+  std::uint32_t digest = 0;
   double ratio() const { return beside_us / alone_us; }
 };
 
@@ -24,9 +25,12 @@ std::vector<OverlapRow> rows_of(std::span<const MeasuredTable> tables) {
     if (!table.has("transfer_overlapped_us")) continue;
     for (std::size_t i = 0; i < table.rows(); ++i) {
       if (table.text(i, "status") != "ok" || table.text(i, "mechanism") != "nccl_send_recv") continue;
-      OverlapRow row{table.text(i, "kernel"), table.text(i, "channels"),
+      OverlapRow row{table.text(i, "kernel"),
+                     table.text(i, "channels"),
                      (table.file().parent_path().filename() / table.file().filename()).string(),
-                     table.number(i, "transfer_alone_us"), table.number(i, "transfer_overlapped_us")};
+                     table.number(i, "transfer_alone_us"),
+                     table.number(i, "transfer_overlapped_us"),
+                     row_digest(table, i)};
       if (!(row.alone_us > 0) || !(row.beside_us > 0)) {
         throw table.error(i, "a transfer takes no time, give the times alone and overlapped in us");
       }
@@ -54,9 +58,12 @@ void set(Constant& c, double value, double low, double high, int rows, std::stri
 }
 
 /// Their thread blocks are over in microseconds, so NCCL's start at once: the ratio of the times is the slow-down.
-void fit_streams_beside(const std::vector<OverlapRow>& rows, Constant& c) {
+void fit_streams_beside(const std::vector<OverlapRow>& rows, Constant& c, RowDigests& used) {
   std::vector<double> ratios;
-  for (std::size_t i = 0; i < rows.size(); i += 3) ratios.push_back(rows[i].ratio());
+  for (std::size_t i = 0; i < rows.size(); i += 3) {
+    ratios.push_back(rows[i].ratio());
+    used.insert(rows[i].digest);
+  }
   if (ratios.empty()) return;
   set(c, quantile(ratios, 0.5), quantile(ratios, 0.05), quantile(ratios, 0.95), static_cast<int>(ratios.size()),
       rows.front().file + ": median of the first of every three rows");
@@ -65,12 +72,13 @@ void fit_streams_beside(const std::vector<OverlapRow>& rows, Constant& c) {
 /// Beside these a transfer first waits until thread blocks that run have ended, which takes as long for a short one as
 /// for a long one: beside = wait + slow-down * alone, through the two longest (of 1 and 4 channels), which outlast
 /// several kernels. Without any wait it would be the ratio of the longest.
-void fit_tensor_kernel(std::vector<OverlapRow> rows, Constant& c) {
+void fit_tensor_kernel(std::vector<OverlapRow> rows, Constant& c, RowDigests& used) {
   if (rows.size() < 2) return;
   std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.alone_us > b.alone_us; });
   const OverlapRow &longest = rows[0], &second = rows[1];
   if (!(longest.alone_us > 1.5 * second.alone_us)) return;  // a line through one place says nothing
   const double slope = (longest.beside_us - second.beside_us) / (longest.alone_us - second.alone_us);
+  used.insert({longest.digest, second.digest});
   set(c, slope, std::min(slope, longest.ratio()), std::max(slope, longest.ratio()), 2,
       fmt::format("{}: through the rows of {} and {} channels; no wait for SMs would be the other end of the interval",
                   longest.file, longest.channels, second.channels));
@@ -78,7 +86,7 @@ void fit_tensor_kernel(std::vector<OverlapRow> rows, Constant& c) {
 
 }  // namespace
 
-std::optional<NcclBeside> fit_nccl_beside(std::span<const MeasuredTable> tables) {
+std::optional<NcclBeside> fit_nccl_beside(std::span<const MeasuredTable> tables, RowDigests& used) {
   const std::vector<OverlapRow> all = rows_of(tables);
   if (all.empty()) return std::nullopt;
   NcclBeside model;
@@ -89,10 +97,10 @@ std::optional<NcclBeside> fit_nccl_beside(std::span<const MeasuredTable> tables)
                               .provenance = Provenance::assumed,
                               .source = fmt::format("no rows of {}", constant.determined_by)};
   }
-  fit_tensor_kernel(beside(all, {"attention_forward"}), model.attention_forward);
-  fit_tensor_kernel(beside(all, {"attention_backward"}), model.attention_backward);
-  fit_tensor_kernel(beside(all, {"gemm"}), model.matrix_products);
-  fit_streams_beside(beside(all, {"merge", "copy"}), model.streams);
+  fit_tensor_kernel(beside(all, {"attention_forward"}), model.attention_forward, used);
+  fit_tensor_kernel(beside(all, {"attention_backward"}), model.attention_backward, used);
+  fit_tensor_kernel(beside(all, {"gemm"}), model.matrix_products, used);
+  fit_streams_beside(beside(all, {"merge", "copy"}), model.streams, used);
   return model;
 }
 

@@ -9,7 +9,8 @@
 
 namespace orrery {
 
-/// From the tables that have transfers beside kernels between GPUs; nothing if none has.
-std::optional<NcclBeside> fit_nccl_beside(std::span<const MeasuredTable> tables);
+/// From the tables that have transfers beside kernels between GPUs; nothing if none has. `used` gets the rows that the
+/// constants come from.
+std::optional<NcclBeside> fit_nccl_beside(std::span<const MeasuredTable> tables, RowDigests& used);
 
 }  // namespace orrery

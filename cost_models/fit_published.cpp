@@ -276,6 +276,7 @@ class PublishedFitter {
       constant->provenance = Provenance::measured;
       constant->source = "the best fitted row";
     }
+    remember(rows_, uses_, peaks_, result.profile);
     result.errors = errors_by_group(rows_, uses_, peaks_, result.profile);
   }
 

@@ -12,19 +12,37 @@
 
 namespace orrery {
 
+namespace {
+constexpr std::size_t fewest_fitted = 2;  // fewer determine nothing
+}
+
 std::vector<RowUse> split(std::span<const MeasuredKernel> rows) {
   std::map<std::string, std::map<std::pair<double, std::string>, RowUse>> families;
   for (const MeasuredKernel& row : rows) families[row.family][{row.work, row.shape}] = RowUse::fitted;
   for (auto& [name, shapes] : families) {
-    int i = 0;
-    for (auto& [shape, use] : shapes) use = static_cast<RowUse>(i++ % 3);
+    std::size_t i = 0, fitted = 0;
+    for (auto& [shape, use] : shapes) {
+      use = static_cast<RowUse>(i++ % 3);
+      if (use != RowUse::fitted) continue;
+      const bool too_many = fitted >= fewest_fitted && 5 * (fitted + 1) > 2 * shapes.size();
+      if (too_many) use = RowUse::test;
+      fitted += too_many ? 0 : 1;
+    }
   }
   std::vector<RowUse> uses;
   for (const MeasuredKernel& row : rows) {
-    const RowUse use = families[row.family][{row.work, row.shape}];
-    uses.push_back(row.attention.halo() ? RowUse::fitted : use);
+    uses.push_back(families[row.family][{row.work, row.shape}]);
   }
   return uses;
+}
+
+void remember(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses, const GpuPeaks& peaks,
+              Profile& profile) {
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (uses[i] == RowUse::test || !(predicted_time(rows[i], peaks, profile) > Seconds())) continue;
+    (uses[i] == RowUse::fitted ? profile.kernels->fitted_rows : profile.kernels->calibrating_rows)
+        .insert(rows[i].digest);
+  }
 }
 
 ErrorBand band_of_other_chip(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile) {

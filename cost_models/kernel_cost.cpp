@@ -43,7 +43,7 @@ Bytes attention_bytes(const AttentionShape& shape, Phase phase) {
 }
 
 KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& model, const MeasuredKernels& kernels,
-                          const GpuPeaks& peaks, double tile_query, double tile_key, int idle_sms) {
+                          const GpuPeaks& peaks, double tile_query, double tile_key, SmsBeside beside) {
   const std::int64_t query_tiles = tiles_along(shape.query_rows, tile_query);
   const std::int64_t key_tiles = tiles_along(shape.key_rows, tile_key);
   const bool forward = model.phase == Phase::forward;
@@ -76,10 +76,10 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
     launch += model.grouped_launch.value;
   }
   KernelLoad load;
-  const Makespan busy = makespan(lists, cycles, peaks.sms, idle_sms);
+  const Makespan busy = makespan(lists, cycles, peaks.sms, beside.to_start);
   load.cycles = busy.cycles;
   load.tail_cycles = busy.tail;
-  if (idle_sms > 1) load.beside_cycles = makespan(lists, cycles, std::max(1, peaks.sms - idle_sms)).cycles;
+  if (beside.held > 0) load.beside_cycles = makespan(lists, cycles, std::max(1, peaks.sms - beside.held)).cycles;
   load.unclocked = Seconds::from_si(launch + traffic / memory_rate(kernels, peaks).si());
   load.flops = attention_flops(computed, model.phase);
   // Where the mask is, P and dS are zero: one of two products forward, three of five backward.
@@ -128,17 +128,17 @@ const AttentionModel* model_of(const AttentionShape& shape, Phase phase, const P
 }
 
 KernelLoad load_of(const AttentionShape& shape, const AttentionModel& model, const GpuPeaks& peaks,
-                   const Profile& profile, int idle_sms) {
+                   const Profile& profile, SmsBeside beside) {
   return attention_load(shape, model, *profile.kernels, peaks, profile.tile_query.value, profile.tile_key.value,
-                        idle_sms);
+                        beside);
 }
 
 }  // namespace
 
 KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
-                          ClockCap cap, int idle_sms) {
+                          ClockCap cap, SmsBeside beside) {
   if (const AttentionModel* model = model_of(shape, phase, profile)) {
-    return cost_of(load_of(shape, *model, peaks, profile, idle_sms), *profile.kernels, model->power, cap,
+    return cost_of(load_of(shape, *model, peaks, profile, beside), *profile.kernels, model->power, cap,
                    beside_attention(phase));
   }
   const Flops flops = attention_flops(shape, phase);
@@ -173,7 +173,7 @@ KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Prof
 }
 
 KernelCost AttentionCosts::of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
-                              ClockCap cap, int idle_sms) {
+                              ClockCap cap, SmsBeside beside) {
   const AttentionModel* model = model_of(shape, phase, profile);
   if (model == nullptr) return attention_cost(shape, phase, peaks, profile, cap);
   const std::lock_guard lock(mutex_);
@@ -183,7 +183,7 @@ KernelCost AttentionCosts::of(const AttentionShape& shape, Phase phase, const Gp
   const auto known =
       std::find_if(known_.begin(), known_.end(), [&](const Known& k) { return k.phase == phase && k.shape == shape; });
   if (known == known_.end()) {
-    const KernelLoad load = load_of(shape, *model, peaks, profile, idle_sms);
+    const KernelLoad load = load_of(shape, *model, peaks, profile, beside);
     known_.push_back({shape, phase, load, cap, cost_at(load)});
     return known_.back().cost;
   }

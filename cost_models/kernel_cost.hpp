@@ -45,19 +45,25 @@ struct GpuPeaks {
   int sms = 0;
 };
 
+/// What a transfer that runs beside a kernel asks of its SMs.
+struct SmsBeside {
+  int held = 0;
+  int to_start = 1;  // that have to be idle, for the transfer's thread blocks to find room
+};
+
 struct KernelCost {
   Seconds duration;
   Bytes hbm_traffic;
   Flops flops;
   Joules energy;          // above what an idle GPU takes; 0 if the profile does not know
-  Seconds tail;           // at the end, when `idle_sms` are out of work
-  double slowed = 1;      // times as long, if others hold `idle_sms`
+  Seconds tail;           // at the end, when SmsBeside::to_start are out of work
+  double slowed = 1;      // times as long, if others hold SmsBeside::held
   double slows_nccl = 1;  // times as long NCCL's transfers take beside it
 };
 
 /// The measured tile model, or max(executed FLOPs / (peak * efficiency), bytes / (HBM * efficiency)) + overhead.
 KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
-                          ClockCap cap = Regime::sustained, int idle_sms = 1);
+                          ClockCap cap = Regime::sustained, SmsBeside beside = {});
 
 /// A kernel that only streams bytes through HBM; `kernel` names it in the profile.
 KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& profile, std::string_view kernel = "");
@@ -75,7 +81,7 @@ KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Prof
 
 /// What the measured model of an attention kernel asks of the clock; for fits, which need it at a clock they know.
 KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& model, const MeasuredKernels& kernels,
-                          const GpuPeaks& peaks, double tile_query, double tile_key, int idle_sms = 1);
+                          const GpuPeaks& peaks, double tile_query, double tile_key, SmsBeside beside = {});
 KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const MeasuredKernels& kernels,
                      const GpuPeaks& peaks);
 
@@ -86,9 +92,9 @@ BytesPerSecond memory_rate(const MeasuredKernels& kernels, const GpuPeaks& peaks
 /// millisecond; at another cap only the clock is looked for again. Several threads may use one.
 class AttentionCosts {
  public:
-  /// `idle_sms` is the same in all calls.
+  /// `beside` is the same in all calls.
   KernelCost of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile, ClockCap cap,
-                int idle_sms);
+                SmsBeside beside);
 
  private:
   struct Known {

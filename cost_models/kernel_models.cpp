@@ -27,7 +27,10 @@ const AttentionModel* MeasuredKernels::attention_of(Phase phase, double head_dim
 const StreamModel* MeasuredKernels::stream_of(std::string_view kernel) const {
   const auto found =
       std::find_if(streams.begin(), streams.end(), [&](const StreamModel& s) { return s.kernel == kernel; });
-  return found == streams.end() ? nullptr : &*found;
+  if (found != streams.end()) return &*found;
+  // A library's kernel that was not measured: one that does the same.
+  const auto dot = kernel.find('.');
+  return dot == std::string_view::npos ? nullptr : stream_of(kernel.substr(dot + 1));
 }
 
 const LinkTable* MeasuredKernels::link_of(std::string_view link, std::string_view mechanism,

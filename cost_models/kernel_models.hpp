@@ -13,6 +13,7 @@
 #include "cost_models/clock.hpp"
 #include "cost_models/constant.hpp"
 #include "cost_models/link_table.hpp"
+#include "cost_models/row_digest.hpp"
 
 namespace orrery {
 
@@ -72,6 +73,7 @@ struct ErrorBand {
 struct RunBand {
   std::string implementation;  // the preset
   std::string transport;       // its transport
+  std::vector<std::string> schedules;
   double factor = 0;
   int rows = 0;
   int most_gpus = 0;
@@ -94,6 +96,7 @@ struct MeasuredKernels {
   std::optional<NcclBeside> nccl_beside;
   std::vector<ErrorBand> bands;
   std::vector<RunBand> runs;
+  RowDigests fitted_rows, calibrating_rows;  // what constants, and what bands come from
 
   /// The one of that head_dim, or else the nearest (then the prediction is an extrapolation). Null if there is none.
   const AttentionModel* attention_of(Phase phase, double head_dim) const;

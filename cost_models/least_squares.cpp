@@ -91,6 +91,16 @@ double loss_of(const Vector& residuals, double scatter) {
       .sum();
 }
 
+/// Student's t, 90 % within: of scatter that comes from so many residuals more than there are constants. Exact for one
+/// and two, else by the expansion around the normal quantile (Abramowitz and Stegun 26.7.5).
+double t_quantile(double freedom) {
+  constexpr double share = 0.9, z = 1.645;
+  if (freedom <= 1) return std::tan(std::acos(-1.0) * share / 2);
+  if (freedom <= 2) return share * std::sqrt(2 / (1 - share * share));
+  const double z3 = z * z * z, z5 = z3 * z * z;
+  return z + (z3 + z) / (4 * freedom) + (5 * z5 + 16 * z3 + 3 * z) / (96 * freedom * freedom);
+}
+
 }  // namespace
 
 LeastSquaresFit fit(const LeastSquaresProblem& problem) {
@@ -138,8 +148,11 @@ LeastSquaresFit fit(const LeastSquaresProblem& problem) {
     if (!scaled.at_bound(x, column)) result.undetermined.push_back(static_cast<int>(column));
   }
   const Matrix covariance = (j.transpose() * j).completeOrthogonalDecomposition().pseudoInverse() * scatter * scatter;
+  // As many constants as rows leave nothing to tell their scatter by: no interval.
+  const auto freedom = static_cast<double>(r.size() - scaled.size());
+  const double widths = freedom > 0 ? t_quantile(freedom) * std::sqrt(static_cast<double>(r.size()) / freedom) : 0;
   for (Eigen::Index k = 0; k < scaled.size(); ++k) {
-    const double half = 1.645 * std::sqrt(std::max(covariance(k, k), 0.0)) * scaled.unit(k);
+    const double half = widths * std::sqrt(std::max(covariance(k, k), 0.0)) * scaled.unit(k);
     const auto i = static_cast<std::size_t>(k);
     result.low.push_back(std::max(result.values[i] - half, problem.lower[i]));
     result.high.push_back(std::min(result.values[i] + half, problem.upper[i]));

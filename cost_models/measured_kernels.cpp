@@ -10,15 +10,17 @@
 namespace orrery {
 namespace {
 
-constexpr double measured_tile = 128;      // rows and columns of the tiles of the attention kernels measured so far
-constexpr double normal_p5_to_p95 = 3.29;  // standard deviations of a normal distribution
-constexpr double large_message = 1e6;      // bytes; where latency no longer dominates
+constexpr double measured_tile = 128;       // rows and columns of the tiles of the attention kernels measured so far
+constexpr double normal_p5_to_p95 = 3.29;   // standard deviations of a normal distribution
+constexpr double large_message = 1e6;       // bytes; where latency no longer dominates
+const std::string torch_prefix = "torch.";  // of kernels that PyTorch launched: slower than those of the same name here
 constexpr std::int64_t most_rows = std::int64_t{1} << 27, most_heads = 1 << 20;  // beyond any kernel
 
 MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char* time_column, double unit) {
   MeasuredKernel k;
   k.place = table.place(row);
   k.row = row;
+  k.digest = row_digest(table, row);
   k.time = Seconds::from_si(table.positive(row, time_column) * unit);
   k.regime = regime_of(table, row);
   k.clock_hz = table.optional_number(row, "sm_clock_mhz").value_or(0) * 1e6;
@@ -63,7 +65,7 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
         row, fmt::format("{} query heads do not share {} key heads evenly", k.attention.heads, k.attention.kv_heads));
   }
   k.group = fmt::format("attention {}", pass);
-  k.family = fmt::format("attention {} {}", pass, k.attention.head_dim);
+  k.family = fmt::format("attention {} {}{}", pass, k.attention.head_dim, k.attention.halo() ? " halo" : "");
   k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}", pass, mask.mask,
                         mask.mask == "window" ? fmt::format(" {}", mask.window) : "", k.attention.heads,
                         k.attention.kv_heads, k.attention.head_dim, mask.n_q, mask.n_k);
@@ -92,7 +94,7 @@ MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row) {
 MeasuredKernel stream_row(const MeasuredTable& table, std::size_t row) {
   MeasuredKernel k = measured(table, row, "time_us", 1e-6);
   k.kind = MeasuredKernel::Kind::stream;
-  k.kernel = k.family = table.text(row, "kernel");
+  k.kernel = k.family = (table.header("pytorch").empty() ? "" : torch_prefix) + table.text(row, "kernel");
   k.group = table.has("n_q") ? "merge" : "elementwise";
   k.bytes = Bytes::from_si(table.positive(row, "bytes"));
   k.shape = fmt::format("{} {}", k.kernel, format(k.bytes));

@@ -18,6 +18,7 @@ struct MeasuredKernel {
   std::string shape;    // for people
   std::string place;    // file:line
   std::size_t row = 0;  // of its table
+  std::uint32_t digest = 0;
   std::string
       family;  // rows that share constants: "attention forward 128", "merge_block", "nvlink4 nccl send_recv", ...
 

@@ -41,9 +41,12 @@ class Unknowns {
     for (std::size_t i = 0; i < places_.size(); ++i) places_[i]->value = values[i];
   }
 
+  static constexpr double contradicting_scatter = 0.25;  // robust; beyond it rows do not belong to one model
+
   /// `residual(row)` is the relative error with the constants as they are set.
   template <class Residual>
-  void fit_to(const MeasuredRows& rows, const std::string& what, Residual residual) {
+  void fit_to(const MeasuredRows& rows, const std::string& what, Residual residual,
+              double contradicting = contradicting_scatter) {
     if (rows.size() < places_.size()) {
       throw FitError(fmt::format("{}: {} rows to fit {} constants ({}), measure {}", what, rows.size(), places_.size(),
                                  names(), fmt::join(determined_by_, ", ")));
@@ -61,7 +64,7 @@ class Unknowns {
                                  places_[static_cast<std::size_t>(i)]->name,
                                  determined_by_[static_cast<std::size_t>(i)]));
     }
-    if (result.scatter > contradicting_scatter) refuse(rows, what, result.scatter, residual);
+    if (result.scatter > contradicting) refuse(rows, what, result.scatter, residual);
     for (std::size_t i = 0; i < places_.size(); ++i) {
       places_[i]->provenance = Provenance::fitted;
       places_[i]->source = files_of(rows);
@@ -72,8 +75,6 @@ class Unknowns {
   }
 
  private:
-  static constexpr double contradicting_scatter = 0.25;  // robust; beyond it rows do not belong to one model
-
   std::string names() const {
     std::string list;
     for (const Constant* place : places_) list += (list.empty() ? "" : ", ") + place->name;

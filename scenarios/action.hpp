@@ -98,6 +98,7 @@ struct Action {
   bool first = false;    // attend, attend_backward: starts the layer's O (dQ) anew
   bool merges = false;   // attend: folds its result in itself
   int step = 0;          // for names only
+  bool last = false;     // of the steps of a ring, or of the blocks of a gather
   std::vector<MessageAction> messages{};
 };
 

@@ -173,7 +173,7 @@ class AllGather : public Schedule {
         rendezvous(op, rank, to, Signal::kv_posted, ordinal);
         op.wait_for(at(rank, Signal::kv_arrived), ordinal + 1, WaitStage::finish);
       }
-      writer.transfer(action, Category::kv_transfer, implementation_.kv_messages, op);
+      writer.transfer(action, Category::kv_transfer, implementation_.kv_messages, op, BlockWriter::Path::gather);
     }
   }
 
@@ -203,6 +203,7 @@ class AllGather : public Schedule {
     Action action = attention_action(geometry_, rank, visit, keys,
                                      local ? Buffer{BufferKind::kv} : gathered(visit, per_rank() ? 0 : step));
     action.first = step == 0;
+    action.last = step + 1 == steps(visit);
     action.step = step;
     if (!per_rank()) {
       action.query_heads = query_heads_of_gather(rank, step);
@@ -309,7 +310,7 @@ class AllGather : public Schedule {
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = step};
     action.messages = {
         {rank, to, attention.into, attention.into, rows, attention.kv_heads, true, at(to, Signal::grad_arrived)}};
-    writer.transfer(action, Category::gradient_transfer, implementation_.kv_messages, op);
+    writer.transfer(action, Category::gradient_transfer, implementation_.kv_messages, op, BlockWriter::Path::scatter);
   }
 
   const Geometry& geometry_;

@@ -18,7 +18,7 @@ AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::mo
            .plain_window = input_.plain_window,
            .element_bytes = input_.element_bytes,
            .dense = input_.dense,
-           .link = input_.link ? &*input_.link : nullptr,
+           .links = &input_.links,
            .attention = costs_.get()};
   const TileShape tile{static_cast<Index>(input_.profile.tile_query.value),
                        static_cast<Index>(input_.profile.tile_key.value)};

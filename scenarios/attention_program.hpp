@@ -23,7 +23,7 @@ struct AttentionProgramInput {
   Profile profile;
   GpuPeaks peaks;
   ClockCap clock_cap = Regime::sustained;
-  std::optional<LinkTiming> link = std::nullopt;  // between neighbours, if the profile measured it
+  LinkTimings links{};
   double element_bytes = 2;
   DenseShape dense;                 // per rank and layer, forward
   std::vector<Mask> masks;          // by pattern class

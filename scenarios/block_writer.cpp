@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "cost_models/nccl_channels.hpp"
+
 namespace orrery {
 namespace {
 
@@ -18,7 +20,14 @@ bool is_travelling_gradient(BufferKind kind) {
 }  // namespace
 
 Seconds LinkTiming::startup(Bytes size) const {
-  return std::max(Seconds(), table.time(size) - latency - size / rate);
+  const auto found =
+      by_channels.empty() ? by_channels.end() : by_channels.find(nccl_send_recv_channels(most_channels, ranks, size));
+  const LinkTable& measured = found == by_channels.end() ? table : found->second;
+  return std::max(Seconds(), measured.time(size) - latency - size / rate);
+}
+
+Seconds CollectiveTiming::startup_of_hop(Bytes size, Bytes sent) const {
+  return std::max(Seconds(), link.table.time(size) / hops - link.latency - sent / link.rate);
 }
 
 std::span<const std::string> category_names() {
@@ -94,6 +103,7 @@ void BlockWriter::attention_and_tail(const Action& action, const KernelCost& cos
 void BlockWriter::attention(const Action& action, const TileWork& work, Op op, const StepSignals& signals) {
   const StepKernel::When when = action.first ? StepKernel::When::first_step : StepKernel::When::later_steps;
   std::vector<StepKernel::When> behind = {when};
+  if (!action.first && !action.last) behind.push_back(StepKernel::When::middle_steps);
   if (!action.first && work.query_rows < action.queries->size()) behind.push_back(StepKernel::When::part_queries);
   if (!action.first && work.key_rows < action.rows->size()) behind.push_back(StepKernel::When::part_keys);
   const bool more =
@@ -115,8 +125,8 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op, c
                        .element_bytes = context_.element_bytes,
                        .masked_pairs = static_cast<double>(work.executed - work.useful),
                        .window = context_.plain_window};
-  const KernelCost cost = context_.attention->of(shape, phase_, context_.peaks, *context_.profile, context_.clock_cap,
-                                                 static_cast<int>(context_.implementation->sms.value));
+  const KernelCost cost =
+      context_.attention->of(shape, phase_, context_.peaks, *context_.profile, context_.clock_cap, sms_beside(action));
   // A compute op's SMs: what it loses beside a transfer, in whole waves.
   if (cost.slowed > 1) op.sms = context_.peaks.sms * (1 - 1 / cost.slowed);
   if (signals.sms_free.rank >= 0) {
@@ -135,6 +145,21 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op, c
   totals_->attention_executed += cost.flops;
   shape.pairs = static_cast<double>(work.useful);
   totals_->useful += attention_flops(shape, phase_);
+}
+
+double BlockWriter::sms_of(Bytes message) const {
+  const Implementation& i = *context_.implementation;
+  if (!i.nccl_send_recv) return i.sms.value;
+  return nccl_send_recv_channels(static_cast<int>(i.sms.value), static_cast<int>(context_.geometry->ranks()), message);
+}
+
+/// Beside a hop of a rank's keys and values.
+SmsBeside BlockWriter::sms_beside(const Action& action) const {
+  const Geometry& g = *context_.geometry;
+  const double rows = static_cast<double>(g.all_tokens.size()) / g.ranks() * static_cast<double>(g.batch);
+  const int held =
+      static_cast<int>(sms_of(Bytes::from_si(2 * rows * action.kv_heads.count * g.head_dim * context_.element_bytes)));
+  return {held, context_.implementation->nccl_send_recv ? idle_sms_for_nccl(held) : held};
 }
 
 bool BlockWriter::has_step_kernels(StepKernel::When when) const {
@@ -173,11 +198,13 @@ void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
 
 void BlockWriter::accumulate(const Action& action, Op op) {
   const Geometry& g = *context_.geometry;
-  const double element = context_.implementation->gradients_in_fp32 ? 4.0 : context_.element_bytes;
+  const Implementation& i = *context_.implementation;
+  const double element = i.gradients_in_fp32 ? 4.0 : context_.element_bytes;
   const double elements = 2.0 * static_cast<double>(action.rows->size() * g.batch) * action.kv_heads.count * g.head_dim;
-  // Two reads and one write.
-  const Bytes bytes = Bytes::from_si(3.0 * elements * element);
-  compute(action, Category::merge, streaming_cost(bytes, context_.peaks, *context_.profile, "accumulate"), op);
+  const double each = i.gradient_sum_bytes > 0 ? i.gradient_sum_bytes : 3.0 * element;  // two reads and one write
+  compute(action, Category::merge,
+          streaming_cost(Bytes::from_si(elements * each), context_.peaks, *context_.profile, i.gradient_sum_kernel),
+          op);
 }
 
 void BlockWriter::dense(const Action& action, Op op) {
@@ -218,6 +245,25 @@ Bytes BlockWriter::size_of(const MessageAction& message) const {
   return Bytes::from_si(elements * (keys ? 2.0 : 1.0) * (fp32 ? 4.0 : context_.element_bytes));
 }
 
+/// Beside the route's latency and the bytes at the link's rate.
+Seconds BlockWriter::startup_of(const Action& action, Category category, int startups, Path path, Bytes largest) const {
+  static const LinkTimings nothing_measured;
+  const LinkTimings& links = context_.links != nullptr ? *context_.links : nothing_measured;
+  const Seconds assumed = Seconds::from_si(context_.implementation->message_startup.value * startups);
+  if (path == Path::network) return assumed;
+  if (path == Path::gather && links.gather) return links.gather->startup_of_hop(largest, largest);
+  if (path == Path::scatter && links.scatter) return links.scatter->startup_of_hop(largest, largest);
+  if (category == Category::head_exchange && links.exchange) {
+    Bytes all, sent;  // the table counts a rank's own share
+    for (const MessageAction& m : action.messages) {
+      all += size_of(m);
+      if (m.source != m.destination) sent += size_of(m);
+    }
+    return links.exchange->startup_of_hop(all, sent);
+  }
+  return links.neighbours ? links.neighbours->startup(largest / startups) * startups : assumed;
+}
+
 void BlockWriter::transfer(const Action& action, Category category, int startups, Op op, Path path) {
   const Implementation& implementation = *context_.implementation;
   messages_.clear();
@@ -233,14 +279,13 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
     if (category == Category::kv_transfer) totals_->kv_sent += size;
   }
   const bool nccl = implementation.transport == Transport::nccl;
-  op.stream = path == Path::network ? Stream::network : nccl ? Stream::collective : Stream::copy_out;
+  const bool second = path == Path::network || path == Path::apart;
+  op.stream = second ? Stream::network : nccl ? Stream::collective : Stream::copy_out;
   if (sends) {
-    const Seconds startup = context_.link != nullptr && path == Path::transport
-                                ? context_.link->startup(largest / startups) * startups
-                                : Seconds::from_si(implementation.message_startup.value * startups);
+    const Seconds startup = startup_of(action, category, startups, path, largest);
     op.duration = ticks_of(startup + Seconds::from_si(implementation.dependency.value), action, category);
     op.launch = to_ticks(host_of(implementation.host_message));
-    op.sms = implementation.sms.value;
+    op.sms = sms_of(largest);
   }
   add(action, category, op, messages_);
 }

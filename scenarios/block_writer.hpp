@@ -1,6 +1,8 @@
 // Turns actions into ops: adds the durations, bytes and demands that follow from what an action does.
 #pragma once
 
+#include <map>
+#include <optional>
 #include <vector>
 
 #include "cost_models/kernel_cost.hpp"
@@ -38,10 +40,28 @@ std::span<const std::string> category_names();
 /// What a message takes beyond its route's latency and its bytes at the link's rate, by a table of measured times.
 struct LinkTiming {
   LinkTable table;
+  std::map<int, LinkTable> by_channels;  // of NCCL, if they were measured
+  int most_channels = 0, ranks = 0;
   Seconds latency;      // of the route
   BytesPerSecond rate;  // of the link in the profile
 
   Seconds startup(Bytes size) const;
+};
+
+/// Of one launch of a collective: NCCL's ring of `hops` hops for an all-gather or a reduce-scatter, one for an
+/// all-to-all.
+struct CollectiveTiming {
+  LinkTiming link;
+  int hops = 1;  // of the ranks that were measured
+
+  /// Of one of its hops; `size` as the table counts it.
+  Seconds startup_of_hop(Bytes size, Bytes sent) const;
+};
+
+/// Whatever the profile measured on the links that join all GPUs.
+struct LinkTimings {
+  std::optional<LinkTiming> neighbours;
+  std::optional<CollectiveTiming> gather, scatter, exchange;
 };
 
 struct CostContext {
@@ -54,7 +74,7 @@ struct CostContext {
   double element_bytes = 2;
   /// Projections and MLP of one layer on one rank, forward; zero if the scenario simulates attention alone.
   DenseShape dense;
-  const LinkTiming* link = nullptr;  // if the profile measured it
+  const LinkTimings* links = nullptr;
   AttentionCosts* attention = nullptr;
 };
 
@@ -94,8 +114,9 @@ class BlockWriter {
   void marker(const Action& action, Op op);
   /// Kernels of the implementation that end a layer's pass, over all rows of the rank.
   void end(const Action& action, Index query_rows, Index key_rows);
-  /// On the transport's stream, or on `network` for the outer ring of a hierarchical schedule.
-  enum class Path { transport, network };
+  /// On the transport's stream, there as a message of its own or as a hop of an all-gather or reduce-scatter; apart
+  /// from it on a second one; or on `network` for the outer ring of a hierarchical schedule.
+  enum class Path { transport, gather, scatter, apart, network };
   /// `startups`: how many messages of the library one message here stands for (K and V apart).
   void transfer(const Action& action, Category category, int startups, Op op, Path path = Path::transport);
 
@@ -114,6 +135,9 @@ class BlockWriter {
   void step_kernels(const Action& action, StepKernel::When when, Index query_rows, Index key_rows);
   bool has_step_kernels(StepKernel::When when) const;
   Bytes size_of(const MessageAction& message) const;
+  Seconds startup_of(const Action& action, Category category, int startups, Path path, Bytes largest) const;
+  double sms_of(Bytes message) const;
+  SmsBeside sms_beside(const Action& action) const;
 
   const CostContext& context_;
   Phase phase_;

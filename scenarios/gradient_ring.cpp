@@ -53,7 +53,8 @@ void write_gradient_hop(BlockWriter& writer, const Implementation& implementatio
   action.messages = {{rank, target.to, gradient_work_slot(position.hop),
                       target.goes_home ? target.home : gradient_in_slot(position.slot), &rows, heads, false,
                       at(target.to, arrival)}};
-  writer.transfer(action, Category::gradient_transfer, implementation.kv_messages, op);
+  writer.transfer(action, Category::gradient_transfer, implementation.kv_messages, op,
+                  implementation.gradients_apart ? BlockWriter::Path::apart : BlockWriter::Path::transport);
 }
 
 }  // namespace orrery

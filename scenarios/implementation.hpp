@@ -23,9 +23,15 @@ constexpr std::string_view name_of(Transport transport) {
 ///   previous_compute   the compute issued before it: frameworks order a communication stream after the compute stream
 ///                      at the moment of the call
 ///   same_step_compute  also the compute of its own step: no overlap
-///   free_sms           a kernel issued together with attention waits until attention's last wave leaves `sms` SMs
+///   free_sms           a kernel issued together with attention waits until attention's last wave leaves it enough SMs
 ///                      without work. A backward pass begins with small kernels, beside which it finds them at once.
-enum class TransferOrder { data, previous_compute, same_step_compute, free_sms };
+///   free_sms_when_ahead  a host that issues while the GPU computes: at the first step of a pass, whose transfer starts
+///                      before attention is issued, previous_compute; later, when the host is ahead and both wait for
+///                      the same kernel, free_sms
+enum class TransferOrder { data, previous_compute, same_step_compute, free_sms, free_sms_when_ahead };
+constexpr bool waits_for_sms(TransferOrder order) {
+  return order == TransferOrder::free_sms || order == TransferOrder::free_sms_when_ahead;
+}
 
 /// Where a ring's backward pass starts.
 ///   own            with the rank's own block; the gradient needs one hop more than the block to come home
@@ -50,7 +56,8 @@ enum class GatherGradients { reduce_scatter, ring };
 struct StepKernel {
   /// part_queries, part_keys: after a later step whose kernel has fewer rows than the rank's block (zigzag's halves,
   /// striped's shifted blocks), in addition to `later_steps`; they count the rows of that kernel.
-  enum class When { first_step, later_steps, part_queries, part_keys, end };
+  /// middle_steps: later steps but the last.
+  enum class When { first_step, later_steps, middle_steps, part_queries, part_keys, end };
   Phase phase = Phase::forward;
   When when = When::later_steps;
   std::string kernel;      // what the profile knows it as
@@ -67,9 +74,10 @@ struct Implementation {
   bool sparse = true;                  // runs patterns other than full attention
 
   Transport transport = Transport::copy_engine;
-  Constant sms;              // held by a transfer
-  Constant message_startup;  // seconds per message before the first byte leaves
-  Constant launch;           // host seconds to issue one op
+  Constant sms;                 // held by a transfer
+  bool nccl_send_recv = false;  // of these, those that NCCL uses for one message of its size among so many ranks
+  Constant message_startup;     // seconds per message before the first byte leaves
+  Constant launch;              // host seconds to issue one op
   Constant dependency;  // seconds from the end of what a transfer waits for, on another stream or GPU, to its start
   // 0 if a preset does not say.
   Constant
@@ -86,12 +94,15 @@ struct Implementation {
   Merge gradient_sum = Merge::fused;         // of the gradients that travel with a block, backward
   Constant merge_bytes_per_element;          // HBM bytes per element of O; Merge::kernel only
   std::string merge_kernel = "merge_block";  // what the profile knows it as
+  std::string gradient_sum_kernel = "accumulate";
+  double gradient_sum_bytes = 0;  // HBM bytes per element of K and V; 0: two reads and a write in the gradients' type
 
   int kv_messages = 1;          // 1: K and V together, 2: one message each
   int qkv_messages = 1;         // head exchange: 1 or 3
   bool extra_ring_hop = false;  // the block goes once round the ring, although the last hop brings nothing new
   RingBackward ring_backward = RingBackward::own;
   bool gradients_in_fp32 = false;  // dK and dV on the wire
+  bool gradients_apart = false;    // round a ring they go on a stream of their own, beside keys and values
   GatherAttention gather_attention = GatherAttention::together;
   GatherAttention halo_attention = GatherAttention::per_rank;
   GatherGradients gather_gradients = GatherGradients::reduce_scatter;

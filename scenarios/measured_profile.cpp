@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <charconv>
+#include <utility>
+
 namespace orrery {
 namespace {
 
@@ -86,6 +89,7 @@ RunBand read_run_band(const Table& table) {
   RunBand band;
   band.implementation = table.string("implementation");
   band.transport = table.choice("transport", {"copy_engine", "nccl"});
+  band.schedules = table.strings("schedules");
   band.factor = table.number("factor");
   band.rows = static_cast<int>(table.count("rows"));
   band.most_gpus = static_cast<int>(table.count("most_gpus"));
@@ -107,7 +111,8 @@ std::string toml_string(std::string_view text) {
 std::string constant_line(std::string_view key, const Constant& c, bool with_unit) {
   std::string line = fmt::format("{} = {{value = {:.9}", key, c.value);
   if (with_unit) line += fmt::format(", unit = {}", toml_string(c.unit));
-  if (c.rows > 0) line += fmt::format(", interval = [{:.6}, {:.6}], rows = {}", c.low, c.high, c.rows);
+  if (c.rows > 0 && c.high > c.low) line += fmt::format(", interval = [{:.6}, {:.6}]", c.low, c.high);
+  if (c.rows > 0) line += fmt::format(", rows = {}", c.rows);
   return line +
          fmt::format(", provenance = {}, source = {}}}\n", toml_string(name_of(c.provenance)), toml_string(c.source));
 }
@@ -177,14 +182,41 @@ std::string kernel_lines(const MeasuredKernels& kernels) {
         toml_string(band.group), band.inside, band.outside, band.least, band.most, band.rows);
   }
   for (const RunBand& band : kernels.runs) {
+    std::vector<std::string> schedules;
+    for (const std::string& name : band.schedules) schedules.push_back(toml_string(name));
     text += fmt::format(
-        "\n[[kernels.run_band]]\nimplementation = {}\ntransport = {}\nfactor = {:.4}\nrows = {}\nmost_gpus = "
+        "\n[[kernels.run_band]]\nimplementation = {}\ntransport = {}\nschedules = [{}]\nfactor = {:.4}\nrows = "
+        "{}\nmost_gpus = "
         "{}\nshortest_s = "
         "{:.4g}\nlongest_s = {:.4g}\nsource = {}\n",
-        toml_string(band.implementation), toml_string(band.transport), band.factor, band.rows, band.most_gpus,
-        band.shortest_s, band.longest_s, toml_string(band.source));
+        toml_string(band.implementation), toml_string(band.transport), fmt::join(schedules, ", "), band.factor,
+        band.rows, band.most_gpus, band.shortest_s, band.longest_s, toml_string(band.source));
+  }
+  text +=
+      "\n# Digests of the rows behind the constants and behind the bands: errors of them say "
+      "nothing.\n[kernels.rows]\n";
+  for (const auto& [key, digests] :
+       {std::pair("fitted", &kernels.fitted_rows), std::pair("calibrating", &kernels.calibrating_rows)}) {
+    text += fmt::format("{} = [", key);
+    int column = 0;
+    for (const std::uint32_t digest : *digests)
+      text += fmt::format("{}\"{:08x}\"", column++ == 0 ? "" : column % 10 == 1 ? ",\n  " : ", ", digest);
+    text += "]\n";
   }
   return text;
+}
+
+RowDigests read_digests(const Table& table, std::string_view key) {
+  RowDigests digests;
+  for (const std::string& text : table.strings(key)) {
+    std::uint32_t digest = 0;
+    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), digest, 16);
+    if (code != std::errc() || end != text.data() + text.size()) {
+      throw table.error_at(key, fmt::format("\"{}\" is no digest of a row (eight hexadecimal digits), fit anew", text));
+    }
+    digests.insert(digest);
+  }
+  return digests;
 }
 
 }  // namespace
@@ -219,6 +251,10 @@ MeasuredKernels read_measured_kernels(const Table& table) {
   }
   if (table.has("band")) {
     for (const Table& band : table.tables("band")) kernels.bands.push_back(read_band(band));
+  }
+  if (const auto rows = table.optional_table("rows")) {
+    kernels.fitted_rows = read_digests(*rows, "fitted");
+    kernels.calibrating_rows = read_digests(*rows, "calibrating");
   }
   if (table.has("run_band")) {
     for (const Table& band : table.tables("run_band")) kernels.runs.push_back(read_run_band(band));

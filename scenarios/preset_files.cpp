@@ -77,9 +77,11 @@ int one_of(const Table& table, std::string_view key, int a, int b) {
 StepKernel read_step_kernel(const Table& table) {
   StepKernel kernel;
   kernel.phase = table.choice("phase", {"forward", "backward"}) == "backward" ? Phase::backward : Phase::forward;
-  const std::string when = table.choice("when", {"first_step", "later_steps", "part_queries", "part_keys", "end"});
+  const std::string when =
+      table.choice("when", {"first_step", "later_steps", "middle_steps", "part_queries", "part_keys", "end"});
   kernel.when = when == "end"            ? StepKernel::When::end
                 : when == "first_step"   ? StepKernel::When::first_step
+                : when == "middle_steps" ? StepKernel::When::middle_steps
                 : when == "part_queries" ? StepKernel::When::part_queries
                 : when == "part_keys"    ? StepKernel::When::part_keys
                                          : StepKernel::When::later_steps;
@@ -168,6 +170,7 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
   i.sparse = table.choice("patterns", {"full", "any"}) == "any";
   i.transport = table.choice("transport", {"copy_engine", "nccl"}) == "nccl" ? Transport::nccl : Transport::copy_engine;
   i.sms = constant(table, "sms", Unit::one);
+  if (table.has("sms_in_use")) i.nccl_send_recv = table.choice("sms_in_use", {"all", "nccl_send_recv"}) != "all";
   i.message_startup = constant(table, "message_startup", Unit::seconds);
   i.launch = constant(table, "launch", Unit::seconds);
   i.dependency = constant(table, "dependency", Unit::seconds);
@@ -183,16 +186,18 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
   if (table.has("step_kernels")) {
     for (const Table& kernel : table.tables("step_kernels")) i.step_kernels.push_back(read_step_kernel(kernel));
   }
-  const std::string order =
-      table.choice("transfers_wait_for", {"data", "previous_compute", "same_step_compute", "free_sms"});
-  i.transfer_order = order == "data"               ? TransferOrder::data
-                     : order == "previous_compute" ? TransferOrder::previous_compute
-                     : order == "free_sms"         ? TransferOrder::free_sms
-                                                   : TransferOrder::same_step_compute;
-  if (i.transfer_order == TransferOrder::free_sms && runs(i, {"double_ring", "all_gather", "halo"})) {
+  const std::string order = table.choice(
+      "transfers_wait_for", {"data", "previous_compute", "same_step_compute", "free_sms", "free_sms_when_ahead"});
+  i.transfer_order = order == "data"                  ? TransferOrder::data
+                     : order == "previous_compute"    ? TransferOrder::previous_compute
+                     : order == "free_sms"            ? TransferOrder::free_sms
+                     : order == "free_sms_when_ahead" ? TransferOrder::free_sms_when_ahead
+                                                      : TransferOrder::same_step_compute;
+  if (waits_for_sms(i.transfer_order) && runs(i, {"double_ring", "all_gather", "halo"})) {
     throw table.error_at("transfers_wait_for",
-                         "transfers_wait_for = \"free_sms\" is for rings alone (their hops are issued together with an "
-                         "attention kernel), name schedules among ring, ulysses and usp");
+                         fmt::format("transfers_wait_for = \"{}\" is for rings alone (their hops are issued together "
+                                     "with an attention kernel), name schedules among ring, ulysses and usp",
+                                     order));
   }
   i.merge = table.choice("merge", {"fused", "kernel"}) == "kernel" ? Merge::kernel : Merge::fused;
   if (i.merge == Merge::kernel) {
@@ -200,8 +205,13 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
     if (table.has("merge_kernel")) i.merge_kernel = table.string("merge_kernel");
   }
   i.gradient_sum = table.choice("gradient_sum", {"fused", "kernel"}) == "kernel" ? Merge::kernel : Merge::fused;
+  if (table.has("gradient_sum_kernel")) {
+    i.gradient_sum_kernel = table.string("gradient_sum_kernel");
+    i.gradient_sum_bytes = table.number("gradient_sum_bytes_per_element");
+  }
   i.kv_messages = one_of(table, "kv_messages", 1, 2);
   i.gradients_in_fp32 = table.choice("gradient_dtype", {"model", "fp32"}) == "fp32";
+  if (table.has("gradient_stream")) i.gradients_apart = table.choice("gradient_stream", {"shared", "own"}) == "own";
   if (runs(i, {"ring", "usp"})) read_ring(table.table("ring"), i);
   if (runs(i, {"all_gather"})) read_gather(table.table("gather"), i);
   if (const auto halo = table.optional_table("halo")) {

@@ -30,7 +30,7 @@ class Ring : public Schedule {
       raised[Signal::kv_returned] = hops;
     }
     if (visit.phase == Phase::forward) {
-      if (implementation_.transfer_order == TransferOrder::free_sms) raised[Signal::sms_free] = steps(visit);
+      if (waits_for_sms(implementation_.transfer_order)) raised[Signal::sms_free] = steps(visit);
       if (keeps_last(visit)) raised[Signal::kv_consumed] = hops - 1;
       return raised;
     }
@@ -127,7 +127,8 @@ class Ring : public Schedule {
 
   void wait_for_order(Rank rank, const Visit& visit, int step, Op& op) const {
     if (implementation_.transfer_order == TransferOrder::data) return;
-    if (implementation_.transfer_order == TransferOrder::free_sms) {
+    const bool is_ahead = implementation_.transfer_order == TransferOrder::free_sms_when_ahead;
+    if (waits_for_sms(implementation_.transfer_order) && !(is_ahead && (step == 0 || visit.phase == Phase::backward))) {
       if (visit.phase == Phase::backward) return;
       op.wait_for(at(rank, Signal::sms_free), visit.before[Signal::sms_free] + std::min(step + 1, steps(visit)));
       return;
@@ -177,6 +178,7 @@ class Ring : public Schedule {
                                   : kv_slot(visit.before[Signal::kv_consumed] + step - 1);
     Action action = attention_action(geometry_, rank, visit, tokens_upstream(rank, step), from);
     action.first = step == 0;
+    action.last = step + 1 == steps(visit);
     action.step = step;
     Op op;
     if (step > 0) wait_for_block(rank, visit, step, op);
@@ -216,6 +218,7 @@ class Ring : public Schedule {
     const Buffer from = step == 0 ? Buffer{BufferKind::kv} : kv_slot(visit.before[Signal::kv_consumed] + step - 1);
     Action action = attention_action(geometry_, rank, visit, tokens_upstream(rank, step), from);
     action.first = step == 0;
+    action.last = step + 1 == steps(visit);
     action.step = step;
     action.into = gradients == 0 ? Buffer{BufferKind::d_kv} : gradient_work_slot(position.hop);
     Op op;
@@ -250,6 +253,7 @@ class Ring : public Schedule {
                                     : kv_slot(visit.before[Signal::kv_consumed] + step - 1);
     Action action = attention_action(geometry_, rank, visit, tokens_upstream(rank, upstream), from);
     action.first = step == 0;
+    action.last = step + 1 == steps(visit);
     action.step = step;
     const GradientStep position = gradient_step(visit, step);
     action.into = upstream == 0 ? Buffer{BufferKind::d_kv} : gradient_work_slot(position.hop);

@@ -6,7 +6,9 @@
 #include <cmath>
 #include <functional>
 #include <stdexcept>
+#include <utility>
 
+#include "cost_models/nccl_channels.hpp"
 #include "scenarios/cluster_reader.hpp"
 #include "scenarios/preset_files.hpp"
 #include "scenarios/reader.hpp"
@@ -310,22 +312,50 @@ void read_cluster_table(const Table& table, Scenario& s) {
   }
 }
 
-/// If the profile has a table for messages of this kind on the links that join all GPUs.
-std::optional<LinkTiming> link_timing(const Scenario& s) {
-  if (!s.profile.kernels || s.ranks() < 2 || s.links.size() != 1) return std::nullopt;
-  const bool nccl = s.implementation.transport == Transport::nccl;
-  const auto table_of = [&](std::string_view op) {
-    return s.profile.kernels->link_of(s.links.front().type.name, name_of(s.implementation.transport), op);
+/// NCCL's rate depends on the number of ranks: the table of as many, or of the most that were measured below it.
+std::pair<const LinkTable*, Rank> table_of(const Scenario& s, const std::string& op) {
+  const auto find = [&](const std::string& name) {
+    return s.profile.kernels->link_of(s.links.front().type.name, name_of(s.implementation.transport), name);
   };
-  const LinkTable* table = table_of(nccl ? "send_recv" : "peer_copy both");
-  // NCCL's rate depends on the number of ranks: of as many, or of the most that were measured below it.
-  for (Rank ranks = 3; nccl && ranks <= s.ranks(); ++ranks) {
-    if (const LinkTable* more = table_of(fmt::format("send_recv {} ranks", ranks))) table = more;
+  std::pair<const LinkTable*, Rank> found(find(op), 2);
+  for (Rank ranks = 3; s.implementation.transport == Transport::nccl && ranks <= s.ranks(); ++ranks) {
+    if (const LinkTable* more = find(fmt::format("{} {} ranks", op, ranks))) found = {more, ranks};
   }
-  if (table == nullptr) return std::nullopt;
-  // The table holds for the link as it was measured; a what-if of another bandwidth changes the bytes' part alone.
-  const BytesPerSecond rate = s.links.front().type.bandwidth * s.profile.link_efficiency.value;
-  return LinkTiming{*table, s.cluster.route(0, 1).latency, rate};
+  return found;
+}
+
+/// Where the profile has tables for messages of this kind on the links that join all GPUs.
+LinkTimings link_timings(const Scenario& s) {
+  LinkTimings timings;
+  if (!s.profile.kernels || s.ranks() < 2 || s.links.size() != 1) return timings;
+  const auto timing_of = [&](const LinkTable& table) {
+    LinkTiming timing;
+    timing.table = table;
+    timing.latency = s.cluster.route(0, 1).latency;
+    // The table holds for the link as it was measured; a what-if of another bandwidth changes the bytes' part alone.
+    timing.rate = s.links.front().type.bandwidth * s.profile.link_efficiency.value;
+    return timing;
+  };
+  const bool nccl = s.implementation.transport == Transport::nccl;
+  if (const auto [table, ranks] = table_of(s, nccl ? "send_recv" : "peer_copy both"); table != nullptr) {
+    timings.neighbours = timing_of(*table);
+    if (s.implementation.nccl_send_recv) {
+      timings.neighbours->by_channels = send_recv_by_channels(*s.profile.kernels, s.links.front().type.name);
+      timings.neighbours->most_channels = static_cast<int>(s.implementation.sms.value);
+      timings.neighbours->ranks = s.ranks();
+    }
+  }
+  if (!nccl) return timings;
+  const auto collective = [&](const char* op, bool ring) {
+    const auto [table, ranks] = table_of(s, op);
+    return table == nullptr
+               ? std::nullopt
+               : std::optional(CollectiveTiming{timing_of(*table), ring ? static_cast<int>(ranks) - 1 : 1});
+  };
+  timings.gather = collective("all_gather", true);
+  timings.scatter = collective("reduce_scatter", true);
+  timings.exchange = collective("all_to_all", false);
+  return timings;
 }
 
 }  // namespace
@@ -379,7 +409,7 @@ AttentionProgramInput attention_input(const Scenario& s) {
   input.peaks = peaks_of(s);
   input.clock_cap = s.regime;
   input.plain_window = s.primitives.size() == 1 && s.primitives.front().kind == Primitive::Kind::window;
-  input.link = link_timing(s);
+  input.links = link_timings(s);
   input.element_bytes = bytes_per_element(s.dtype);
   if (s.whole_layers) {
     // Two FLOPs per weight and token. Bytes: the weights once, and what goes in and out of the matrix products: x in,

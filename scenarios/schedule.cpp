@@ -95,8 +95,7 @@ void write_attention(BlockWriter& writer, const Implementation& implementation, 
       action.kind == ActionKind::attend && implementation.merge == Merge::kernel && !action.first && work.useful > 0;
   action.merges = !merges_apart;
   op.finished[0] = consumed;
-  const bool tells_of_sms =
-      action.kind == ActionKind::attend && implementation.transfer_order == TransferOrder::free_sms;
+  const bool tells_of_sms = action.kind == ActionKind::attend && waits_for_sms(implementation.transfer_order);
   writer.attention(action, work, op,
                    {merges_apart ? SignalRef{} : at(rank, Signal::computed),
                     tells_of_sms ? at(rank, Signal::sms_free) : SignalRef{}});

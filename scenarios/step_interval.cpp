@@ -65,8 +65,10 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
   double least = 0;
   for (const RunBand& band : s.profile.kernels->runs) {
     if (band.implementation == s.implementation.name) {
-      const bool inside =
-          s.ranks() <= band.most_gpus && seconds >= band.shortest_s && seconds <= band.longest_s && parts_measured(s);
+      const auto& schedules = band.schedules;
+      const bool known = std::find(schedules.begin(), schedules.end(), s.schedule->name) != schedules.end();
+      const bool inside = known && s.ranks() <= band.most_gpus && seconds >= band.shortest_s &&
+                          seconds <= band.longest_s && parts_measured(s);
       return StepInterval{*propagated * band.factor * (inside ? 1 : beyond_range), !inside};
     }
     if (band.transport == name_of(s.implementation.transport)) {

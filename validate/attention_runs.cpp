@@ -134,6 +134,7 @@ PoweredResult simulated(Scenario& s, bool backward, Prediction* with_interval = 
 void simulate_run(Scenario s, const std::string& pass, Prediction& p) {
   p.implementation = s.implementation.name;
   p.transport = name_of(s.implementation.transport);
+  p.schedule = s.schedule->name;
   p.gpus = s.ranks();
   const Ticks whole = simulated(s, pass != "forward", &p).result.end;
   p.predicted = to_seconds(whole);

@@ -3,9 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
+#include "cost_models/nccl_channels.hpp"
 #include "scenarios/hardware.hpp"
-#include "scenarios/preset_files.hpp"
 #include "sim/compute_rates.hpp"
 #include "validate/measured_rows.hpp"
 
@@ -32,21 +33,47 @@ double slows_nccl(const std::string& kernel, const Profile& profile) {
   return kernel == "gemm" ? beside.matrix_products.value : beside.streams.value;
 }
 
-/// Thread blocks of two NCCL channels share an SM.
 constexpr std::int64_t most_channels = 64;
 
-double sms_held(const MeasuredTable& table, std::size_t row, const Implementation& nccl) {
-  const std::string& channels = table.text(row, "channels");
-  if (!table.text(row, "mechanism").starts_with("nccl")) return 0;
-  if (channels.empty() || channels == "auto") return nccl.sms.value;
-  return std::min(nccl.sms.value, static_cast<double>(table.whole_number(row, "channels", most_channels)) / 2);
+/// NCCL's thread blocks, an SM each.
+int channels_of(const MeasuredTable& table, std::size_t row) {
+  constexpr int point_to_point = 32, collective = 24;  // between GPUs of an NVSwitch node, as NCCL says in its log
+  if (table.text(row, "mechanism") != "nccl_send_recv") return collective;
+  const std::string& limit = table.text(row, "channels");
+  const bool automatic = limit.empty() || limit == "auto";
+  const int most = automatic ? point_to_point : static_cast<int>(table.whole_number(row, "channels", most_channels));
+  const int ranks = table.text(row, "n_gpu").empty() ? 2 : static_cast<int>(table.whole_number(row, "n_gpu", 65536));
+  return nccl_send_recv_channels(most, ranks, Bytes::from_si(table.positive(row, "transfer_bytes")));
+}
+
+/// Attention of orrery bench as thread blocks that each take an SM for as long: 32 heads of 8192 queries forward, of
+/// 4096 keys backward, 128 of them a block.
+constexpr std::pair<std::string_view, double> attention_blocks[] = {{"attention_forward", 32 * 8192 / 128},
+                                                                    {"attention_backward", 32 * 4096 / 128}};
+
+bool is_attention(std::string_view kernel) {
+  return std::any_of(std::begin(attention_blocks), std::end(attention_blocks),
+                     [&](const auto& known) { return known.first == kernel; });
+}
+
+/// Times as long beside a transfer that takes `busy` of the kernel's time: where NCCL is, attention's blocks are not,
+/// and those that found no SM take whole waves more. Forward, NCCL starts in the last wave of the kernel before.
+double lost_waves(const std::string& kernel, int held, double busy, double sms) {
+  for (const auto& [name, blocks] : attention_blocks) {
+    if (name != kernel) continue;
+    const double waves = std::ceil(blocks / sms);
+    const double in_last_wave = kernel == "attention_forward" ? 1 : 0;
+    const double displaced = held * std::max(0.0, std::min(busy, 1.0) * waves - in_last_wave);
+    const double idle = waves * sms - blocks - held * in_last_wave;
+    return (waves + std::ceil(std::max(0.0, displaced - std::max(0.0, idle)) / sms)) / waves;
+  }
+  return 1;
 }
 
 }  // namespace
 
 std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profile& profile) {
   std::vector<Prediction> all;
-  const Implementation nccl = load_implementation("orrery_ring_nccl");
   for (std::size_t row = 0; row < table.rows(); ++row) {
     if (!table.is_ok(row)) continue;
     const std::string& kernel = table.text(row, "kernel");
@@ -66,14 +93,20 @@ std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profil
       continue;
     }
     // Both directions pass through HBM, at the rate that the transfer has beside the kernel.
-    const double rate = table.positive(row, "transfer_bytes") / (table.positive(row, "transfer_alone_us") * 1e-6);
-    ComputeRate compute;
-    compute.hold_sms(sms_held(table, row, nccl));
+    const double transfer_alone_us = table.positive(row, "transfer_alone_us");
+    const double rate = table.positive(row, "transfer_bytes") / (transfer_alone_us * 1e-6);
     const bool is_nccl = mechanism.starts_with("nccl");
-    compute.change_traffic(0, 2 * rate / (is_nccl ? slows_nccl(kernel, profile) : 1));
+    const double slower = is_nccl ? slows_nccl(kernel, profile) : 1;
+    const int held = is_nccl ? channels_of(table, row) : 0;
+    // One transfer starts beside every kernel, or the last one still runs.
+    const double busy = std::min(1.0, slower * transfer_alone_us / alone_us);
+    const double waves = lost_waves(kernel, held, busy, static_cast<double>(gpu.sms));
+    ComputeRate compute;
+    if (is_nccl && !is_attention(kernel)) compute.hold_sms(held * busy);
+    compute.change_traffic(0, 2 * rate / slower);
     compute.start(0, static_cast<Ticks>(std::llround(alone_us * 1e6)), hbm_demand(kernel, profile));
     compute.update({static_cast<double>(gpu.sms), gpu.hbm_bandwidth}, 0);
-    p.predicted = Seconds::from_si(compute.ticks_left() / ticks_per_second);
+    p.predicted = Seconds::from_si(waves * compute.ticks_left() / ticks_per_second);
     if (const ErrorBand* band = profile.kernels ? profile.kernels->band_of(slow_down_group) : nullptr) {
       p.extrapolated = p.predicted.si() < band->least || p.predicted.si() > band->most;
       p.band = p.extrapolated ? band->outside : band->inside;

@@ -29,6 +29,7 @@ std::pair<std::string, std::string> owner_and_shape(const MeasuredTable& table, 
 
 struct Scores {
   std::vector<double> values;
+  RowDigests rows;
   RunBand band;
 };
 
@@ -50,13 +51,16 @@ std::vector<bool> calibrating_rows(const MeasuredTable& table) {
 void calibrate_runs(const std::vector<MeasuredTable>& tables, Profile& profile) {
   std::map<std::string, Scores> runs;
   std::vector<double> slow_downs;
+  RowDigests& calibrating = profile.kernels->calibrating_rows;
   ErrorBand slow_down{.group = slow_down_group};
   for (const MeasuredTable& table : tables) {
     const std::vector<bool> calibrates = calibrating_rows(table);
     for (const Prediction& p : predict_runs(table, profile)) {
       if (!p.reason.empty() || !p.is_measured() || !calibrates[p.row]) continue;
       const double error = std::abs(p.measured / p.predicted - 1);
+      if (profile.kernels->fitted_rows.contains(row_digest(table, p.row))) continue;
       if (table.has("compute_overlapped_us")) {
+        calibrating.insert(row_digest(table, p.row));
         slow_downs.push_back(error);
         slow_down.least = slow_downs.size() == 1 ? p.measured.si() : std::min(slow_down.least, p.measured.si());
         slow_down.most = std::max(slow_down.most, p.measured.si());
@@ -70,8 +74,11 @@ void calibrate_runs(const std::vector<MeasuredTable>& tables, Profile& profile) 
       band.most_gpus = std::max(band.most_gpus, p.gpus);
       band.implementation = p.implementation;
       band.transport = p.transport;
+      if (std::find(band.schedules.begin(), band.schedules.end(), p.schedule) == band.schedules.end())
+        band.schedules.push_back(p.schedule);
       band.source = file_name(table);
       scores.values.push_back(error / p.propagated);
+      scores.rows.insert(row_digest(table, p.row));
     }
   }
   for (auto& [name, scores] : runs) {
@@ -79,19 +86,13 @@ void calibrate_runs(const std::vector<MeasuredTable>& tables, Profile& profile) 
     scores.band.factor = std::max(1.0, conformal_half_width(scores.values, share));
     scores.band.rows = static_cast<int>(scores.values.size());
     profile.kernels->runs.push_back(scores.band);
+    calibrating.insert(scores.rows.begin(), scores.rows.end());
   }
   if (slow_downs.empty()) return;
   slow_down.inside = conformal_half_width(slow_downs, share);
   slow_down.outside = 2 * slow_down.inside;
   slow_down.rows = static_cast<int>(slow_downs.size());
   profile.kernels->bands.push_back(slow_down);
-}
-
-bool calibrated_on(const Profile& profile, const MeasuredTable& table) {
-  if (!profile.kernels) return false;
-  if (table.has("compute_overlapped_us")) return profile.kernels->band_of(slow_down_group) != nullptr;
-  return std::any_of(profile.kernels->runs.begin(), profile.kernels->runs.end(),
-                     [&](const RunBand& band) { return band.source == file_name(table); });
 }
 
 }  // namespace orrery

@@ -16,7 +16,4 @@ std::vector<bool> calibrating_rows(const MeasuredTable& table);
 /// slow- downs.
 void calibrate_runs(const std::vector<MeasuredTable>& tables, Profile& profile);
 
-/// Whether the widths of the profile come from this file.
-bool calibrated_on(const Profile& profile, const MeasuredTable& table);
-
 }  // namespace orrery

@@ -122,12 +122,13 @@ std::vector<std::pair<std::string, std::string>> carried_along(const MeasuredTab
 
 std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOfRow& profile) {
   std::vector<Prediction> all = predict_rows(table, profile);
-  if (!all.empty() && !table.has("scenario") && calibrated_on(profile(0), table)) {
-    const std::vector<bool> calibrates = calibrating_rows(table);
-    for (Prediction& p : all) p.calibrated = calibrates[p.row];
-  }
   const std::string folder = table.file().parent_path().filename().string();
   for (Prediction& p : all) {
+    if (!table.has("scenario")) {
+      const auto& kernels = profile(p.row).kernels;
+      p.fitted = kernels && kernels->fitted_rows.contains(row_digest(table, p.row));
+      p.calibrated = kernels && kernels->calibrating_rows.contains(row_digest(table, p.row));
+    }
     if (!table.text(p.row, "tolerance").empty()) p.tolerance = table.positive(p.row, "tolerance");
     p.carried = carried_along(table, p.row);
     if (!folder.empty()) p.group = fmt::format("{}: {}", folder, p.group);

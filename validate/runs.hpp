@@ -27,6 +27,7 @@ struct Prediction {
   std::size_t row = 0;         // of the table
   std::string implementation;  // the preset of a run of several GPUs
   std::string transport;       // and how that sends
+  std::string schedule;
   int gpus = 0;
   Seconds measured;           // 0: not yet, the row is only predicted
   Seconds predicted;          // 0: not predicted, see `reason`

@@ -82,6 +82,25 @@ TEST_CASE("the tables of errors in the README are what validate prints: make err
   }
 }
 
+TEST_CASE(
+    "rows that a profile was fitted on are known in a file of any name, and others are not in a file of that name") {
+  const TemporaryFolder folder;
+  const std::filesystem::path copy = folder.path() / "mine.csv", same_name = folder.path() / "h200_sxm/merge.csv";
+  std::filesystem::copy_file(measured / "h200_sxm/merge.csv", copy);
+  const auto held_out_of = [](const std::filesystem::path& file) {
+    const auto json = nlohmann::json::parse(
+        run_program(fmt::format("validate --format json --measured \"{}\"", file.string())).output);
+    return std::pair(json["summary"]["rows"].get<std::size_t>(), json["rows"].size());
+  };
+  CHECK(held_out_of(copy) == held_out_of(measured / "h200_sxm/merge.csv"));
+  CHECK(held_out_of(copy).first < held_out_of(copy).second);
+  // The first row of that file, which is fitted on, but measured again.
+  std::filesystem::create_directories(same_name.parent_path());
+  std::ofstream(same_name) << "gpu,kernel,n_q,heads,head_dim,time_us,regime,bytes,status\n"
+                              "h200_sxm,merge_block,512,32,128,7.38,sustained,21168128,ok\n";
+  CHECK(held_out_of(same_name).first == 1);
+}
+
 TEST_CASE("a fit needs the power at idle and says which file has it") {
   const ProgramRun result = run_program("fit -o unwritten.toml" + quoted_file("h200_sxm/merge.csv"));
   CHECK(result.exit_code == 2);
@@ -119,18 +138,23 @@ TEST_CASE("the committed profiles of our own measurements are what the fit of th
     std::string gpu;
     std::vector<std::string> attention;
     std::string more;  // files before --runs
+    std::string runs = "";
   } fits[] = {
       {"h200_sxm",
        {"attention"},
-       quoted_file("h200_sxm_full/links.csv") + quoted_file("h200_sxm_x4/links.csv") +
+       quoted_file("h200_sxm_full/links.csv") + quoted_file("h200_sxm_eager/eager.csv") +
            quoted_file("h200_sxm_x4/collectives.csv") + " --other-chip" +
-           quoted_file("h200_sxm_second_gpu/attention.csv") + quoted_file("h200_sxm_full/attention.csv")},
+           quoted_file("h200_sxm_second_gpu/attention.csv") + quoted_file("h200_sxm_third_gpu/attention.csv") +
+           quoted_file("h200_sxm_full/attention.csv"),
+       quoted_file("h200_sxm_torch_x2_more/torch_context_parallel_gqa.csv") +
+           quoted_file("h200_sxm_torch_x2_more/torch_context_parallel_128k.csv")},
       {"h100_sxm",
        {"attention_forward", "attention_backward"},
-       quoted_file("h100_sxm/links.csv") + quoted_file("h100_sxm_x4/links.csv") +
-           quoted_file("h100_sxm_x4/collectives.csv") + " --other-chip" + quoted_file("h100_sxm_full/attention.csv")}};
+       quoted_file("h100_sxm/links.csv") + quoted_file("h100_sxm_eager/eager.csv") +
+           quoted_file("h100_sxm_x4/collectives.csv") + " --other-chip" + quoted_file("h100_sxm_full/attention.csv"),
+       ""}};
   const TemporaryFolder folder;
-  for (const auto& [gpu, attention, more] : fits) {
+  for (const auto& [gpu, attention, more, runs] : fits) {
     INFO(gpu);
     const auto files = [&gpu = gpu](const std::string& suffix, const std::vector<std::string>& names) {
       std::string text;
@@ -138,9 +162,9 @@ TEST_CASE("the committed profiles of our own measurements are what the fit of th
       return text;
     };
     const std::string out = (folder.path() / (gpu + ".toml")).string();
-    const ProgramRun fit =
-        run_program("fit" + files("", attention) + files("", own) + files("_x2", {"links", "collectives", "overlap"}) +
-                    more + " --runs" + files("_x2", {"ring", "torch_context_parallel", "overlap"}) + " -o " + out);
+    const ProgramRun fit = run_program(
+        "fit" + files("", attention) + files("", own) + files("_x2", {"links", "collectives", "overlap"}) + more +
+        " --runs" + files("_x2", {"ring", "torch_context_parallel", "overlap"}) + runs + " -o " + out);
     REQUIRE(fit.exit_code == 0);
     CHECK_THAT(fit.output, ContainsSubstring("attention forward"));
     // Compilers may differ in the last digits of a constant, so what it predicts is compared.

@@ -123,6 +123,16 @@ TEST_CASE("a third of the shapes is fitted on, and both regimes of a shape have 
   }
 }
 
+TEST_CASE("of a family of any size no more than 40 % are fitted on, but two where there are two") {
+  for (std::size_t n = 5; n < 20; ++n) {
+    std::vector<MeasuredKernel> rows(n);
+    for (std::size_t i = 0; i < n; ++i) rows[i].work = static_cast<double>(i);
+    const std::vector<RowUse> uses = split(rows);
+    INFO(n);
+    CHECK(5 * static_cast<std::size_t>(std::count(uses.begin(), uses.end(), RowUse::fitted)) <= 2 * n);
+  }
+}
+
 TEST_CASE("without masked rows the cost of a masked tile is undetermined, and the error says so") {
   const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full"));
   CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),

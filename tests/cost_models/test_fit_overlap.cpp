@@ -22,6 +22,7 @@ std::string row(const std::string& kernel, int channels, double alone, double be
   return fmt::format("h,nvlink4,2,{},{},{},{},{},ok\n", kernel, mechanism, channels, alone, beside);
 }
 
+RowDigests used;
 }  // namespace
 
 TEST_CASE("Beside attention and products the slow-down is the slope, so that the wait for SMs does not count") {
@@ -33,7 +34,7 @@ TEST_CASE("Beside attention and products the slow-down is the slope, so that the
       rows += row(kernel, channels, alone, wait + slow * alone);
     }
   }
-  const NcclBeside found = fit_nccl_beside(std::vector{table_of(rows)}).value();
+  const NcclBeside found = fit_nccl_beside(std::vector{table_of(rows)}, used).value();
   CHECK_THAT(found.attention_forward.value, WithinRel(slow, 1e-9));
   CHECK_THAT(found.attention_backward.value, WithinRel(slow, 1e-9));
   CHECK_THAT(found.matrix_products.value, WithinRel(slow, 1e-9));
@@ -43,23 +44,28 @@ TEST_CASE("Beside attention and products the slow-down is the slope, so that the
 
 TEST_CASE("Beside kernels that stream it is the median ratio of every third row, of NCCL's send and receive alone") {
   std::string rows = row("merge", 1, 100, 1000, "copy_engine");
-  for (const double ratio : {3.0, 9.0, 9.0, 4.0, 9.0, 9.0, 5.0}) rows += row("merge", 1, 100, 100 * ratio);
-  const NcclBeside found = fit_nccl_beside(std::vector{table_of(rows)}).value();
+  for (const double ratio : {3.0, 9.0, 9.5, 4.0, 9.7, 9.8, 5.0}) rows += row("merge", 1, 100, 100 * ratio);
+  RowDigests seen;
+  const NcclBeside found = fit_nccl_beside(std::vector{table_of(rows)}, seen).value();
   CHECK_THAT(found.streams.value, WithinRel(4, 1e-9));
   CHECK(found.streams.rows == 3);
+  const MeasuredTable table = table_of(rows);
+  CHECK(seen.contains(row_digest(table, 1)));        // the first of NCCL's rows is fitted on
+  CHECK_FALSE(seen.contains(row_digest(table, 2)));  // the second is not
+  CHECK_FALSE(seen.contains(row_digest(table, 0)));  // nor a copy engine's
 }
 
 TEST_CASE("No transfer is faster beside a kernel, one size says nothing, and a table without transfers is no model") {
   const NcclBeside faster =
-      fit_nccl_beside(std::vector{table_of(row("gemm", 1, 4000, 3900) + row("gemm", 4, 1000, 1000))}).value();
+      fit_nccl_beside(std::vector{table_of(row("gemm", 1, 4000, 3900) + row("gemm", 4, 1000, 1000))}, used).value();
   CHECK(faster.matrix_products.value == 1);
-  const NcclBeside one = fit_nccl_beside(std::vector{table_of(row("gemm", 1, 4000, 8000))}).value();
+  const NcclBeside one = fit_nccl_beside(std::vector{table_of(row("gemm", 1, 4000, 8000))}, used).value();
   CHECK(one.matrix_products.provenance == Provenance::assumed);
-  CHECK_FALSE(fit_nccl_beside(std::vector{table_of(row("merge", 1, 100, 300, "copy_engine"))}));
-  CHECK_FALSE(fit_nccl_beside({}));
+  CHECK_FALSE(fit_nccl_beside(std::vector{table_of(row("merge", 1, 100, 300, "copy_engine"))}, used));
+  CHECK_FALSE(fit_nccl_beside({}, used));
 }
 
 TEST_CASE("A transfer that takes no time is an error that names its row") {
-  CHECK_THROWS_WITH(fit_nccl_beside(std::vector{table_of(row("merge", 1, 0, 300))}),
+  CHECK_THROWS_WITH(fit_nccl_beside(std::vector{table_of(row("merge", 1, 0, 300))}, used),
                     ContainsSubstring("overlap.csv:2") && ContainsSubstring("takes no time"));
 }

@@ -36,6 +36,15 @@ TEST_CASE("a robust fit finds the line in spite of a row that is off by a factor
   CHECK(result.high[0] >= 3);
 }
 
+TEST_CASE("an interval is as wide as the rows beyond the constants allow, and there is none without such rows") {
+  const auto width_of = [](int n) {
+    const LeastSquaresFit result = fit(line(n, 3, 0.5, 1));
+    return result.high[0] - result.low[0];
+  };
+  CHECK(width_of(2) == 0);
+  CHECK(width_of(4) > 2 * width_of(40));  // by Student's t of 2 and 38, beside what the rows say
+}
+
 TEST_CASE("constants stay within their bounds") {
   LeastSquaresProblem problem = line(20, 3, 0.5, 1);
   problem.upper = {2, 100};

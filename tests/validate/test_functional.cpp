@@ -100,6 +100,12 @@ std::vector<NamedImplementation> implementations() {
     i.transfer_order = TransferOrder::free_sms;
     i.halo_attention = GatherAttention::together;
   });
+  add("a host that is ahead from the second hop on", [](Implementation& i) {
+    i.transport = Transport::nccl;
+    i.merge = i.gradient_sum = Merge::kernel;
+    i.transfer_order = TransferOrder::free_sms_when_ahead;
+    i.gradients_apart = true;
+  });
   return all;
 }
 

@@ -125,10 +125,21 @@ TEST_CASE("an interval is wider, and says so, where no run of the implementation
   const PoweredResult done = simulate_step(program, s);
   const double propagated = propagated_half_width(s, program, done.result).value();
   const double seconds = to_seconds(done.result.end).si();
-  s.profile.kernels->runs = {{s.implementation.name, "copy_engine", 1.5, 9, 8, seconds / 2, seconds * 2, "test"}};
+  s.profile.kernels->runs = {{s.implementation.name,
+                              "copy_engine",
+                              {std::string(s.schedule->name)},
+                              1.5,
+                              9,
+                              8,
+                              seconds / 2,
+                              seconds * 2,
+                              "test"}};
   const StepInterval inside = step_interval(s, program, done.result).value();
   CHECK_FALSE(inside.extrapolated);
   CHECK_THAT(inside.half_width, WithinRel(1.5 * propagated, 1e-12));
+  s.profile.kernels->runs.front().schedules = {"ulysses"};
+  CHECK(step_interval(s, program, done.result).value().extrapolated);
+  s.profile.kernels->runs.front().schedules = {std::string(s.schedule->name)};
   s.profile.kernels->runs.front().most_gpus = 4;
   const StepInterval outside = step_interval(s, program, done.result).value();
   CHECK(outside.extrapolated);

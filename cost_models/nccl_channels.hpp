@@ -1,0 +1,24 @@
+// How many channels, each a thread block with an SM to itself, NCCL gives a message between two GPUs of one node.
+#pragma once
+
+#include <map>
+#include <string_view>
+
+#include "cost_models/profile.hpp"
+
+namespace orrery {
+
+/// NCCL 2.28, enqueue.cc (scheduleP2pTasksToPlan, calcP2pChannelCount): all channels shared by the peers that a rank
+/// may talk to at once, twice as many while a channel's part exceeds 16 MiB, up to four times its share.
+int nccl_send_recv_channels(int most, int ranks, Bytes message);
+
+/// Times of a message over so many channels, from the messages between two ranks whose channels were limited to so many
+/// that NCCL used that number of them.
+std::map<int, LinkTable> send_recv_by_channels(const MeasuredKernels& kernels, std::string_view link);
+
+/// SMs that have to be idle for that many thread blocks to start. On Hopper NCCL launches clusters of four
+/// (NCCL_CGA_CLUSTER_SIZE), each inside one of the GPU's eight processing clusters, in which three idle SMs are of no
+/// use.
+int idle_sms_for_nccl(int channels);
+
+}  // namespace orrery

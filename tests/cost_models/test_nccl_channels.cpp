@@ -1,0 +1,54 @@
+#include "cost_models/nccl_channels.hpp"
+
+#include "tests/catch.hpp"
+
+using namespace orrery;
+
+namespace {
+constexpr double mib = 1024 * 1024;
+int channels(int most, int ranks, double bytes) {
+  return nccl_send_recv_channels(most, ranks, Bytes::from_si(bytes));
+}
+}  // namespace
+
+TEST_CASE(
+    "each of n peers gets an n-th of NCCL's channels, twice as many from 16 MiB a channel on, and four times at most") {
+  CHECK(channels(32, 2, mib) == 16);
+  CHECK(channels(32, 4, mib) == 8);
+  CHECK(channels(32, 8, mib) == 4);
+  CHECK(channels(32, 4, 8 * 16 * mib) == 8);
+  CHECK(channels(32, 4, 1.01 * 8 * 16 * mib) == 16);
+  CHECK(channels(32, 4, 1.01 * 16 * 16 * mib) == 32);
+  CHECK(channels(32, 8, 1e12) == 16);
+  CHECK(channels(1, 4, 1e12) == 1);
+}
+
+TEST_CASE("times over so many channels are those of two ranks whose limit makes NCCL use that number") {
+  MeasuredKernels kernels;
+  const auto add = [&](int limit, double seconds) {
+    kernels.links.push_back({"link",
+                             "nccl",
+                             "send_recv " + std::to_string(limit) + " channels",
+                             {mib, 1000 * mib},
+                             {seconds, 100 * seconds},
+                             "test"});
+  };
+  add(2, 4e-6);
+  add(4, 3e-6);
+  add(8, 2e-6);
+  const auto tables = send_recv_by_channels(kernels, "link");
+  // A limit of 2, 4 or 8 means 1, 2 or 4 channels for 1 MiB between two ranks, and all of them for 1000 MiB.
+  REQUIRE(tables.contains(4));
+  CHECK(tables.at(4).bytes == std::vector<double>{mib, 1000 * mib});
+  REQUIRE(tables.at(4).seconds.size() == 2);
+  CHECK_THAT(tables.at(4).seconds[0], WithinRel(2e-6, 1e-12));
+  CHECK_THAT(tables.at(4).seconds[1], WithinRel(3e-4, 1e-12));
+  REQUIRE(tables.at(1).seconds.size() == 1);
+  CHECK_THAT(tables.at(1).seconds[0], WithinRel(4e-6, 1e-12));
+  REQUIRE(tables.at(8).seconds.size() == 1);
+  CHECK_THAT(tables.at(8).seconds[0], WithinRel(2e-4, 1e-12));
+}
+
+TEST_CASE("thread blocks in clusters of four may leave three idle SMs in each of eight processing clusters unused") {
+  CHECK(idle_sms_for_nccl(8) == 8 + 3 * 8);
+}
