@@ -1,8 +1,10 @@
 // orrery size: which GPUs, how many, and how to use them.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -36,8 +38,36 @@ std::string unmet(const SizeArguments& a, const SizeProblem& problem, const Size
                      a.target, fmt::join(nearest, "; "));
 }
 
+/// Peaks beside measured rates would win whatever the GPUs are worth.
+void compare_bases(const SizeProblem& problem, std::vector<std::string>& warnings) {
+  std::set<std::string> kinds;
+  std::vector<std::string> all;
+  const GpuOption* lender = nullptr;
+  for (const GpuOption& option : problem.gpus) {
+    const std::string basis = basis_of(option);
+    // What was measured, here or of the GPU that it is like, compares.
+    const bool whole = option.profile.kernels && option.profile.kernels->gemm;
+    if (basis == "measured") lender = &option;
+    kinds.insert(whole ? "measured" : basis);
+    all.push_back(fmt::format("{} {}{}", option.gpu.name, basis,
+                              whole ? ""
+                                    : fmt::format(" (matrix products at {:.0f} % of the peak)",
+                                                  100 * option.profile.dense_efficiency.value)));
+  }
+  if (kinds.size() < 2) return;
+  const auto other = std::find_if(problem.gpus.begin(), problem.gpus.end(), [&](const GpuOption& option) {
+    return !option.profile.kernels || !option.profile.kernels->gemm;
+  });
+  warnings.push_back(fmt::format("times of different kinds compete: {}; {}", fmt::join(all, ", "),
+                                 lender != nullptr
+                                     ? fmt::format("--profile {}={} gives the same fractions of the peaks to both",
+                                                   other->name, lender->profile.name)
+                                     : "--profile GPU=PROFILE gives them the same"));
+}
+
 std::vector<std::string> warnings_of(const SizeProblem& problem, const SizeResult& result) {
   std::vector<std::string> warnings;
+  compare_bases(problem, warnings);
   for (const int size : result.never_filled) {
     warnings.push_back(
         fmt::format("no plan of up to {} GPUs fills several nodes of {}: of such nodes only one was searched",
@@ -85,10 +115,11 @@ void add_size(CLI::App& app) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
       ->capture_default_str();
   command->add_option("--gpu", a->gpus, "GPUs to choose from, e.g. h100_sxm,h200_sxm")->capture_default_str();
-  command->add_option("--max-gpus", a->max_gpus, "No cluster is larger")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str();
-  command->add_option("--node-size", a->node_sizes, "GPUs of a node, sizes to choose from")->capture_default_str();
+  command->add_option("--max-gpus", a->max_gpus, "No cluster is larger (default: 1024, or one box)")
+      ->check(CLI::Range(1, 65536));
+  command->add_option("--node-size", a->node_sizes, "GPUs of a node, sizes to choose from (default: 4,8)");
+  command->add_option("--box", a->box,
+                      "Nodes are such boxes: output of nvidia-smi topo -m, or the XML that NCCL dumped");
   command->add_option("--layout", a->layouts, "Of a causal ring's tokens, to choose from: zigzag, contiguous, striped")
       ->capture_default_str();
   command->add_option("--network", a->network, "Link between nodes, of every GPU")->capture_default_str();
@@ -103,7 +134,9 @@ void add_size(CLI::App& app) {
   command->add_option("--price", a->prices, "Per GPU and hour, e.g. h100_sxm=2.5,h200_sxm=3.5");
   command->add_option("--implementation", a->implementation, "A name of `orrery list implementations`")
       ->capture_default_str();
-  command->add_option("--profile", a->profile, "For GPUs that have no profile of their own")->capture_default_str();
+  command->add_option(
+      "--profile", a->profiles,
+      "For GPUs that have none of their own, or GPU=PROFILE,... (default: of the GPU that theirs is like)");
   command->add_option("--dtype", a->dtype, "bf16, fp16, fp32, or fp8: the matrices of the layers, the rest in bf16")
       ->check(CLI::IsMember({"bf16", "fp16", "fp32", "fp8"}))
       ->capture_default_str();

@@ -140,6 +140,50 @@ void set_prices(const std::string& text, const std::string& names, std::vector<G
   }
 }
 
+/// --profile: one for the GPUs that have none of their own, or some by GPU=PROFILE.
+class ProfileChoices {
+ public:
+  explicit ProfileChoices(const std::string& text) {
+    if (text.find('=') == std::string::npos) {
+      for_others_ = text;
+    } else {
+      by_gpu_ = pairs_of(text, "--profile");
+    }
+  }
+  ProfileChoice of(const std::string& gpu) {
+    const auto found = by_gpu_.find(gpu);
+    if (found == by_gpu_.end()) return {for_others_, true};
+    const ProfileChoice choice{found->second, false};
+    by_gpu_.erase(found);
+    if (choice.name.empty())
+      throw std::runtime_error(fmt::format("--profile gives {} no name, write {}=peak", gpu, gpu));
+    return choice;
+  }
+  void finish(const std::string& gpus) const {
+    if (by_gpu_.empty()) return;
+    throw std::runtime_error(fmt::format("--profile names {} (it is not one of --gpu {}), add it there or leave it out",
+                                         by_gpu_.begin()->first, gpus));
+  }
+
+ private:
+  std::string for_others_;
+  std::map<std::string, std::string> by_gpu_;
+};
+
+/// Nodes are boxes like the one that the file describes; one of them, if no number of GPUs is given.
+void use_box(const SizeArguments& a, SizeProblem& problem) {
+  if (problem.gpus.size() > 1)
+    throw std::runtime_error(
+        fmt::format("--box has GPUs of one kind (--gpu names {}), name the one that is in it", a.gpus));
+  if (!a.node_sizes.empty())
+    throw std::runtime_error("--box says how many GPUs a node has (--node-size does too), give one of the two");
+  GpuOption& option = problem.gpus.front();
+  option.node = shape_of(read_box(a.box), option.gpu);
+  option.link = load_link(option.node->link);
+  problem.node_sizes = {option.node->gpus};
+  if (a.max_gpus == 0) problem.max_gpus = option.node->gpus;
+}
+
 /// What the objective is computed from must be known of every GPU.
 void check_objective(Objective objective, const std::vector<GpuOption>& options) {
   for (const GpuOption& option : options) {
@@ -171,16 +215,19 @@ SizeProblem problem_of(const SizeArguments& a) {
   p.dtype = p.fp8_matrices ? "bf16" : a.dtype;
   p.primitives = pattern_of(a.attention);
   p.network = load_link(a.network);
-  p.node_sizes = node_sizes_of(a.node_sizes);
+  p.node_sizes = node_sizes_of(a.node_sizes.empty() ? "4,8" : a.node_sizes);
   p.layouts = layouts_of(a.layouts);
-  p.max_gpus = a.max_gpus;
+  p.max_gpus = a.max_gpus > 0 ? a.max_gpus : 1024;
   p.implementation = load_implementation(a.implementation);
+  ProfileChoices profiles(a.profiles);
   std::set<std::string> named;
   for (const std::string& name : split(a.gpus, ',')) {
     if (!named.insert(name).second)
       throw std::runtime_error(fmt::format("--gpu names {} twice (it is one choice), name it once", name));
-    p.gpus.push_back(gpu_option(name, a.dtype, a.profile));
+    p.gpus.push_back(gpu_option(name, a.dtype, profiles.of(name)));
   }
+  profiles.finish(a.gpus);
+  if (!a.box.empty()) use_box(a, p);
   set_prices(a.prices, a.gpus, p.gpus);
   check_objective(a.objective, p.gpus);
   p.prepare();

@@ -11,10 +11,10 @@ namespace orrery {
 
 struct SizeArguments {
   std::string model, context, pass, gpus = "h100_sxm,h200_sxm,b200_sxm", target;
-  std::string attention = "full", prices, network = "infiniband_ndr", implementation = "ideal", profile = "peak";
-  std::string dtype = "bf16", format = "text", node_sizes = "4,8", layouts = "zigzag,contiguous";
+  std::string attention = "full", prices, network = "infiniband_ndr", implementation = "ideal", profiles, box;
+  std::string dtype = "bf16", format = "text", node_sizes, layouts = "zigzag,contiguous";
   Objective objective = Objective::time;
-  int max_gpus = 1024, keep = 5;
+  int max_gpus = 0, keep = 5;  // 0: 1024, or what the box has
   std::int64_t batch = 1;
 };
 

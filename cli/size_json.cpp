@@ -15,6 +15,8 @@ nlohmann::ordered_json or_null(const std::optional<double>& value) {
 nlohmann::ordered_json to_json(const SizeProblem& problem, const Sized& s) {
   const Degrees& d = s.candidate.degrees;
   return {{"gpu", problem.gpus[static_cast<std::size_t>(s.candidate.gpu)].gpu.name},
+          {"profile", basis_of(problem.gpus[static_cast<std::size_t>(s.candidate.gpu)])},
+          {"link", problem.gpus[static_cast<std::size_t>(s.candidate.gpu)].link.name},
           {"gpus", s.gpus},
           {"node_size", s.candidate.node_size},
           {"step_time_s", s.step.time.si()},

@@ -32,6 +32,19 @@ std::string gain(double ratio) {
                                   : fmt::format("{:+.1f} %", 100 * (ratio - 1));
 }
 
+/// What joins the GPUs of a node.
+std::string wiring(const SizeProblem& problem) {
+  const GpuOption& first = problem.gpus.front();
+  if (first.node && first.node->is_tree()) {
+    return fmt::format("on a PCIe tree, {} under a switch, {} socket{}, {} from everything to everything",
+                       first.node->gpus_per_switch, first.node->sockets, first.node->sockets > 1 ? "s" : "",
+                       first.link.name);
+  }
+  std::vector<std::string> links;
+  for (const GpuOption& option : problem.gpus) links.push_back(fmt::format("{} {}", option.gpu.name, option.link.name));
+  return fmt::format("around a switch ({})", fmt::join(links, ", "));
+}
+
 }  // namespace
 
 void print_size_text(const SizeReport& report) {
@@ -39,24 +52,27 @@ void print_size_text(const SizeReport& report) {
   const SizeResult& r = report.result;
   const bool priced = std::any_of(problem.gpus.begin(), problem.gpus.end(),
                                   [](const GpuOption& g) { return g.price_per_hour.has_value(); });
+  const auto basis = [&](const Sized& s) { return basis_of(problem.gpus[static_cast<std::size_t>(s.candidate.gpu)]); };
+  std::size_t width = std::string_view("profile").size();
+  for (const GpuOption& option : problem.gpus) width = std::max(width, basis_of(option).size());
   const auto row = [&](const Sized& s) {
-    fmt::print("  {:>10} {:>6}{} {:>7.1f} % {:>10}  {}\n", format(s.step.time), s.gpus,
+    fmt::print("  {:>10} {:>6}{} {:>7.1f} % {:>10}  {:<{}}  {}\n", format(s.step.time), s.gpus,
                priced ? fmt::format(" {:>9.4g}", s.cost.value_or(0)) : "", 100 * s.mfu, format(s.bound.memory),
-               describe(problem, s.candidate));
+               basis(s), width, describe(problem, s.candidate));
     fmt::print("  {:>10} {:>6}{} limited by {} ({:.0f} % of the critical path); no faster than {}\n", "", "", "",
                s.step.bottleneck, 100 * s.step.bottleneck_share, format(s.bound.time));
   };
   fmt::print("{} at {} tokens, {}, batch {}, {} attention, up to {} GPUs\n", problem.model.name, problem.tokens,
              report.pass, problem.batch, report.attention, problem.max_gpus);
-  fmt::print("assumed    nodes of {} around a switch, {} at full bisection, implementation {}, fused loss\n",
-             fmt::join(problem.node_sizes, " or "), problem.network.name, problem.implementation.name);
-  std::string profiles;
-  for (const GpuOption& g : problem.gpus)
-    profiles += fmt::format("{}{} {}", profiles.empty() ? "" : ", ", g.gpu.name, g.profile.name);
-  fmt::print("profiles   {}\n", profiles);
+  fmt::print("assumed    nodes of {} {}; {} at full bisection, implementation {}, fused loss\n",
+             fmt::join(problem.node_sizes, " or "), wiring(problem), problem.network.name, problem.implementation.name);
+  std::vector<std::string> profiles;
+  for (const GpuOption& g : problem.gpus) profiles.push_back(fmt::format("{} {}", g.gpu.name, basis_of(g)));
+  fmt::print("profiles   {}\n", fmt::join(profiles, ", "));
   for (const std::string& warning : report.warnings) fmt::print("warning    {}\n", warning);
   fmt::print("\n");
-  fmt::print("{:<12} {:>6}{} {:>9} {:>10}\n", "best: step", "GPUs", priced ? "      cost" : "", "MFU", "memory");
+  fmt::print("{:<12} {:>6}{} {:>9} {:>10}  {}\n", "best: step", "GPUs", priced ? "      cost" : "", "MFU", "memory",
+             "profile");
   for (const Sized& s : r.best) row(s);
   fmt::print("\nsmallest cluster that fits{}\n", report.target.empty() ? "" : " and meets the target");
   row(*r.fewest);

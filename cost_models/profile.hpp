@@ -23,6 +23,7 @@ struct Profile {
   Constant tile_query;                     // rows and columns of the attention kernel's score tile
   Constant tile_key;
   std::optional<MeasuredKernels> kernels = std::nullopt;
+  bool is_lent = false;  // it was measured on another GPU (lend.hpp)
 
   std::vector<const Constant*> constants() const;
 };

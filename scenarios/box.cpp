@@ -244,42 +244,32 @@ std::optional<int> size_of_groups(const std::vector<int>& group) {
   return static_cast<int>(group.size()) % size == 0 ? std::optional(size) : std::nullopt;
 }
 
-std::string nvlink_text(const Box& box, const Gpu& gpu) {
+NodeShape switched(const Box& box, const Gpu& gpu) {
   const LinkType link = load_link(gpu.links.front());
   const double each = link.bandwidth.si() / box.nvlinks;
   const bool meshed =
       box.ends == Box::Ends::gpus || (box.gpus() > 2 && !is_nvlink(each) && is_nvlink(each / (box.gpus() - 1)));
   if (meshed) {
     throw InputError(
-        fmt::format("the GPUs are joined to each other by NVLinks, without switches (no link file has the part of them "
-                    "that joins two), "
-                    "write one with the bandwidth of a pair and use topology = \"full_mesh\""));
+        "the GPUs are joined to each other by NVLinks, without switches (no link file has the part of them that joins "
+        "two), write one with the bandwidth of a pair and use topology = \"full_mesh\"");
   }
   if (!is_nvlink(each)) {
     throw InputError(
         fmt::format("{} NVLinks would have {} each in a {} with {} (no generation has that), name the right --gpu",
                     box.nvlinks, format(BytesPerSecond::from_si(each)), gpu.name, link.name));
   }
-  return fmt::format("topology = \"nvswitch\"  # {} NVLinks a GPU, {} each\nlink = \"{}\"\n", box.nvlinks,
-                     format(BytesPerSecond::from_si(each)), link.name);
+  return {.link = link.name, .gpus = box.gpus()};
 }
 
-std::string pcie_text(const Box& box, const Gpu& gpu) {
+NodeShape tree(const Box& box, const Gpu& gpu) {
   const auto per_switch = size_of_groups(box.pcie_switch), per_socket = size_of_groups(box.socket);
   if (!per_switch || !per_socket || *per_socket % *per_switch != 0 || box.gpus() / *per_socket > 2) {
     throw InputError(
         "the PCIe tree is uneven (pcie_tree has the same number of GPUs under each switch and on one or two sockets, "
-        "numbered "
-        "switch by switch), write [cluster] by hand");
+        "numbered switch by switch), write [cluster] by hand");
   }
-  const std::string& link = gpu.links.back();
-  std::string text = fmt::format(
-      "topology = \"pcie_tree\"\ngpus_per_switch = {}\nsockets = {}\nlink = \"{}\"\nuplink = \"{}\"  # assumed: as "
-      "wide as a "
-      "GPU's\n",
-      *per_switch, box.gpus() / *per_socket, link, link);
-  if (box.gpus() > *per_socket) text += fmt::format("inter_socket = \"{}\"  # assumed: the tools do not say\n", link);
-  return text;
+  return {gpu.links.back(), box.gpus(), *per_switch, box.gpus() / *per_socket};
 }
 
 }  // namespace
@@ -296,6 +286,19 @@ Box read_box(const std::filesystem::path& file) {
       file.string()));
 }
 
+NodeShape shape_of(const Box& box, const Gpu& gpu) {
+  return box.nvlinks > 0 ? switched(box, gpu) : tree(box, gpu);
+}
+
+PcieTree tree_of(const NodeShape& shape, Rank ranks, const LinkSpec& link) {
+  const Rank sockets = shape.sockets == 2 && ranks > shape.gpus / 2 ? 2 : 1;
+  Rank per_switch = std::min(shape.gpus_per_switch, ranks / sockets);
+  while (per_switch > 1 && (ranks / sockets) % per_switch != 0) --per_switch;
+  PcieTree part{ranks, per_switch, link, link, sockets, std::nullopt};
+  if (sockets == 2) part.inter_socket = link;
+  return part;
+}
+
 std::string cluster_text(const Box& box, const Gpu& gpu) {
   const std::vector<std::string> profiles = known_names("profiles");
   const bool has_profile = std::find(profiles.begin(), profiles.end(), gpu.name) != profiles.end();
@@ -303,7 +306,19 @@ std::string cluster_text(const Box& box, const Gpu& gpu) {
   if (!box.nics.empty())
     text += fmt::format("# {} NICs, for a fat_tree of such nodes: {}\n", box.nics.size(), fmt::join(box.nics, ", "));
   text += fmt::format("[cluster]\ngpu = \"{}\"\nprofile = \"{}\"\n", gpu.name, has_profile ? gpu.name : "peak");
-  return text + (box.nvlinks > 0 ? nvlink_text(box, gpu) : pcie_text(box, gpu));
+  const NodeShape shape = shape_of(box, gpu);
+  if (!shape.is_tree()) {
+    const double each = load_link(shape.link).bandwidth.si() / box.nvlinks;
+    return text + fmt::format("topology = \"nvswitch\"  # {} NVLinks a GPU, {} each\nlink = \"{}\"\n", box.nvlinks,
+                              format(BytesPerSecond::from_si(each)), shape.link);
+  }
+  text += fmt::format(
+      "topology = \"pcie_tree\"\ngpus_per_switch = {}\nsockets = {}\nlink = \"{}\"\nuplink = \"{}\"  # assumed: as "
+      "wide as a "
+      "GPU's\n",
+      shape.gpus_per_switch, shape.sockets, shape.link, shape.link);
+  if (shape.sockets > 1) text += fmt::format("inter_socket = \"{}\"  # assumed: the tools do not say\n", shape.link);
+  return text;
 }
 
 }  // namespace orrery

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "scenarios/hardware.hpp"
+#include "sim/topologies.hpp"
 
 namespace orrery {
 
@@ -22,6 +23,24 @@ struct Box {
 
 /// Throws InputError if the file is neither, or what it describes is not the same for all GPUs.
 Box read_box(const std::filesystem::path& file);
+
+/// One node of GPUs: all on a switch, or on a PCIe tree.
+struct NodeShape {
+  std::string link;  // of each GPU, by name
+  int gpus = 0;
+  int gpus_per_switch = 0;  // 0: no tree, all on one switch
+  int sockets = 1;
+
+  bool is_tree() const { return gpus_per_switch > 0; }
+};
+
+/// Throws InputError if no topology has this shape, or if the NVLinks are not those of the GPU.
+NodeShape shape_of(const Box& box, const Gpu& gpu);
+
+/// Of the tree, the part that `ranks` GPUs are on, which share switches as far as they fill them. Uplinks and the link
+/// between the sockets are taken to be as wide as a GPU's. Throws std::invalid_argument if they cannot be spread
+/// evenly.
+PcieTree tree_of(const NodeShape& shape, Rank ranks, const LinkSpec& link);
 
 /// The text of [cluster], for a box of these GPUs. What the file cannot know is marked as assumed. Throws InputError if
 /// no topology has this shape, or if the NVLinks are not those of the GPU.

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <variant>
 
+#include "scenarios/box.hpp"
 #include "sim/topologies.hpp"
 
 namespace orrery {
@@ -16,10 +17,12 @@ class ClusterReader {
   ClusterReader(Rank ranks, const Gpu& gpu, double link_efficiency)
       : ranks_(ranks),
         node_size_(ranks),
+        gpu_(gpu),
         resources_{static_cast<double>(gpu.sms), gpu.hbm_bandwidth},
         link_efficiency_(link_efficiency) {}
 
   ClusterDescription read(const Table& table) {
+    if (table.has("box")) return read_as_box(table);
     std::vector<std::string> names;
     for (const TopologyInfo& info : topologies()) names.emplace_back(info.name);
     const std::string topology = table.choice("topology", names);
@@ -40,6 +43,25 @@ class ClusterReader {
   }
 
  private:
+  /// What the box says about itself, in a file beside the one that names it.
+  ClusterDescription read_as_box(const Table& table) {
+    try {
+      const Box box = read_box(std::filesystem::path(table.file()).parent_path() / table.string("box"));
+      const NodeShape shape = shape_of(box, gpu_);
+      if (shape.gpus != ranks_)
+        throw std::invalid_argument(
+            fmt::format("the box has {} GPUs (parallelism.ranks = {}), make the two equal", shape.gpus, ranks_));
+      LinkType type = load_link(shape.link);
+      const LinkSpec link{type.bandwidth * link_efficiency_, type.latency};
+      links_.push_back({"link", std::move(type)});
+      if (!shape.is_tree())
+        return {"nvswitch", std::move(links_), nvswitch(resources_, NvSwitch{ranks_, link}), node_size_};
+      return {"pcie_tree", std::move(links_), pcie_tree(resources_, tree_of(shape, ranks_, link)), node_size_};
+    } catch (const std::exception& error) {
+      throw table.error_at("box", error.what());
+    }
+  }
+
   Cluster build(const Table& table, const std::string& topology) {
     if (topology == "nvswitch") return nvswitch(resources_, NvSwitch{ranks_, link(table, "link")});
     if (topology == "full_mesh") return full_mesh(resources_, FullMesh{ranks_, link(table, "link")});
@@ -98,6 +120,7 @@ class ClusterReader {
 
   Rank ranks_;
   Rank node_size_;
+  const Gpu& gpu_;
   GpuResources resources_;
   double link_efficiency_;
   std::vector<ClusterLink> links_;

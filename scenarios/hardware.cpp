@@ -41,6 +41,7 @@ Gpu load_gpu(std::string_view name, const std::filesystem::path& mentioned_in) {
   gpu.sms = positive(file, "sms", file.count("sms"));
   gpu.board_power = file.optional_power("board_power");
   gpu.links = file.strings("links");
+  if (file.has("like")) gpu.like = file.string("like");
   const Table peaks = file.table("peak");
   for (const std::string& dtype : dtypes) {
     if (const auto rate = peaks.optional_flop_rate(dtype)) gpu.peaks[dtype] = positive(peaks, dtype, *rate);

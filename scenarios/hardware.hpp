@@ -26,6 +26,7 @@ struct Gpu {
   std::int64_t sms = 0;              // streaming multiprocessors; TPU: tensor cores
   std::optional<Watts> board_power;  // what the board may draw; not published for every chip
   std::vector<std::string> links;    // names of the link types it has, the fastest first
+  std::string like;                  // the GPU whose profiles it may use too; empty: none
 
   /// Throws std::runtime_error naming the GPU and the dtypes it has a peak for.
   FlopsPerSecond peak(std::string_view dtype) const;

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "cost_models/lend.hpp"
 #include "scenarios/layout.hpp"
 #include "scenarios/measured_profile.hpp"
 #include "scenarios/model.hpp"
@@ -130,18 +131,18 @@ bool runs(const Implementation& i, std::initializer_list<const char*> schedules)
   });
 }
 
-}  // namespace
+/// A profile as it stands in its file, and the GPU it is of.
+struct FoundProfile {
+  Profile profile;
+  std::string gpu;
+  Table file;
+};
 
-Profile load_profile(std::string_view name, std::string_view gpu, const std::filesystem::path& mentioned_in) {
+FoundProfile read_profile(std::string_view name, const std::filesystem::path& mentioned_in) {
   const Table table = Table::parse_file(resolve(name, "profiles", mentioned_in));
   table.choice("kind", {"profile"});
   table.string("description");
   const std::string made_for = table.string("gpu");
-  if (made_for != "any" && made_for != gpu) {
-    throw table.error_at(
-        "gpu", fmt::format("this profile is of a {} (the scenario's GPU is {}), use a profile of that GPU or \"peak\"",
-                           made_for, gpu));
-  }
   Profile profile;
   profile.name = table.file().stem().string();
   profile.attention_forward_efficiency = fraction(table, "attention_forward_efficiency");
@@ -155,6 +156,50 @@ Profile load_profile(std::string_view name, std::string_view gpu, const std::fil
   if (const auto kernels = table.optional_table("kernels")) profile.kernels = read_measured_kernels(*kernels);
   if (profile.kernels) table.string("conditions");
   table.finish();
+  return {std::move(profile), made_for, table};
+}
+
+/// What both have a peak for; the matrix units of a GPU are compared by it.
+GpuPeaks peaks_in(const Gpu& gpu, const Gpu& other) {
+  for (const char* dtype : {"bf16", "fp16", "tf32", "fp32"}) {
+    if (gpu.peaks.contains(dtype) && other.peaks.contains(dtype))
+      return {gpu.peak(dtype), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
+  }
+  return {gpu.peaks.begin()->second, gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
+}
+
+bool fits(const FoundProfile& found, std::string_view gpu) {
+  return found.gpu == "any" || found.gpu == gpu;
+}
+
+InputError of_another(const FoundProfile& found, std::string_view gpu) {
+  return found.file.error_at(
+      "gpu",
+      fmt::format("this profile is of a {0} (the scenario's GPU is {1}), use a profile of that GPU or \"peak\", or "
+                  "write like = \"{0}\" into the file of {1}",
+                  found.gpu, gpu));
+}
+
+}  // namespace
+
+Profile load_profile(std::string_view name, std::string_view gpu, const std::filesystem::path& mentioned_in) {
+  FoundProfile found = read_profile(name, mentioned_in);
+  if (!fits(found, gpu)) throw of_another(found, gpu);
+  return std::move(found.profile);
+}
+
+Profile profile_for(const Gpu& gpu, std::string_view name, const std::filesystem::path& mentioned_in, bool of_any_gpu) {
+  FoundProfile found = read_profile(name, mentioned_in);
+  if (fits(found, gpu.name)) return std::move(found.profile);
+  if (!of_any_gpu && found.gpu != gpu.like) throw of_another(found, gpu.name);
+  const Gpu lender = load_gpu(found.gpu);
+  Profile profile = lend(std::move(found.profile), peaks_in(lender, gpu), peaks_in(gpu, lender));
+  if (profile.kernels) {
+    // Messages on links that only the lender has.
+    std::erase_if(profile.kernels->links, [&](const LinkTable& table) {
+      return std::find(gpu.links.begin(), gpu.links.end(), table.link) == gpu.links.end();
+    });
+  }
   return profile;
 }
 

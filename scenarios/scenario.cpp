@@ -297,7 +297,7 @@ void read_cluster_table(const Table& table, Scenario& s) {
     throw table.error_at(
         "gpu", fmt::format("{} has no fp8 peak in its file, use another GPU or leave matrix_dtype out", s.gpu.name));
   const auto load_profile_of_gpu = [&](const std::string& name, const std::filesystem::path& mentioned_in) {
-    return load_profile(name, s.gpu.name, mentioned_in);
+    return profile_for(s.gpu, name, mentioned_in);
   };
   s.profile = table.load("profile", "profiles", load_profile_of_gpu, s.gpu.name);
   ClusterDescription description = read_cluster(table, s.ranks(), s.gpu, s.profile.link_efficiency.value);

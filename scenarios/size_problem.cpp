@@ -95,14 +95,34 @@ FlopsPerSecond peak_of_types(const SizeProblem& problem, const Gpu& gpu) {
   return mean_peak(useful_flops(problem), peak, layer_flops(undivided(problem)), gpu.peak("fp8"));
 }
 
-GpuOption gpu_option(const std::string& name, const std::string& dtype, const std::string& profile) {
+namespace {
+
+bool measured_whole(const Profile& profile) {
+  return profile.kernels && profile.kernels->gemm;
+}
+
+Profile choose_profile(const Gpu& gpu, const ProfileChoice& choice) {
+  const std::vector<std::string> known = known_names("profiles");
+  const auto has = [&](const std::string& name) { return std::find(known.begin(), known.end(), name) != known.end(); };
+  if (!choice.name.empty()) {
+    return profile_for(gpu, choice.if_none && has(gpu.name) ? gpu.name : choice.name, {}, true);
+  }
+  std::optional<Profile> own;
+  if (has(gpu.name)) own = profile_for(gpu, gpu.name);
+  if ((own && measured_whole(*own)) || !has(gpu.like)) return own ? std::move(*own) : load_profile("peak", gpu.name);
+  // Rates that were published of attention alone would compete with whole measurements at the datasheet's peaks.
+  Profile like = profile_for(gpu, gpu.like);
+  return own && !measured_whole(like) ? std::move(*own) : std::move(like);
+}
+
+}  // namespace
+
+GpuOption gpu_option(const std::string& name, const std::string& dtype, const ProfileChoice& profile) {
   GpuOption option;
   option.name = name;
   option.gpu = load_gpu(name);
   option.gpu.peak(dtype);
-  const std::vector<std::string> profiles = known_names("profiles");
-  const bool has_own = std::find(profiles.begin(), profiles.end(), option.gpu.name) != profiles.end();
-  option.profile = load_profile(has_own ? option.gpu.name : profile, option.gpu.name);
+  option.profile = choose_profile(option.gpu, profile);
   option.link = load_link(option.gpu.links.front());
   if (option.link.links_per_gpu != 1) {
     throw std::runtime_error(fmt::format(
@@ -110,6 +130,14 @@ GpuOption gpu_option(const std::string& name, const std::string& dtype, const st
         name, option.gpu.name));
   }
   return option;
+}
+
+std::string basis_of(const GpuOption& option) {
+  const Profile& profile = option.profile;
+  if (profile.is_lent) return "as " + profile.name;
+  if (measured_whole(profile)) return "measured";
+  if (profile.kernels) return "published";
+  return profile.name == "peak" ? "peak" : "assumed";
 }
 
 }  // namespace orrery

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cost_models/profile.hpp"
+#include "scenarios/box.hpp"
 #include "scenarios/hardware.hpp"
 #include "scenarios/implementation.hpp"
 #include "scenarios/memory.hpp"
@@ -20,6 +21,7 @@ struct GpuOption {
   Gpu gpu;
   Profile profile;
   LinkType link;
+  std::optional<NodeShape> node;         // as a box says; otherwise a switch
   std::string name;                      // as it was asked for
   std::optional<double> price_per_hour;  // of one GPU
 
@@ -31,9 +33,18 @@ struct GpuOption {
   Rates fastest{};
 };
 
-/// By name or path. A GPU without a profile of its own gets `profile`. Throws std::runtime_error if it has no peak for
-/// `dtype`, or is wired to its neighbours instead of a switch.
-GpuOption gpu_option(const std::string& name, const std::string& dtype, const std::string& profile);
+/// Which profile a GPU gets.
+struct ProfileChoice {
+  std::string name;      // empty: its own if all kinds of kernels were measured, or else that of the GPU it is like
+  bool if_none = false;  // only if it has none of its own
+};
+
+/// By name or path. Throws std::runtime_error if it has no peak for `dtype`, or is wired to its neighbours instead of a
+/// switch.
+GpuOption gpu_option(const std::string& name, const std::string& dtype, const ProfileChoice& profile);
+
+/// What its times rest on, in a word: "measured", "as h100_sxm", "published", "peak".
+std::string basis_of(const GpuOption& option);
 
 struct SizeProblem {
   ModelShape model;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <variant>
 #include <vector>
 
 #include "scenarios/step_scenario.hpp"
@@ -57,15 +58,18 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, co
   const LinkSpec link{option.link.bandwidth * efficiency, option.link.latency};
   s.node_size = std::min(ranks, c.node_size);
   s.links.push_back({"link", option.link});
+  const bool tree = option.node && option.node->is_tree();
   if (ranks <= c.node_size) {
-    s.topology = "nvswitch";
-    s.cluster = nvswitch(gpu, {ranks, link});
+    s.topology = tree ? "pcie_tree" : "nvswitch";
+    s.cluster = tree ? pcie_tree(gpu, tree_of(*option.node, ranks, link)) : nvswitch(gpu, {ranks, link});
   } else {
     const Rank nodes = ranks / c.node_size;
     s.topology = "fat_tree";
     s.links.push_back({"network", problem.network});
+    std::variant<NvSwitch, PcieTree> node = NvSwitch{c.node_size, link};
+    if (tree) node = tree_of(*option.node, c.node_size, link);
     s.cluster = fat_tree(gpu, {nodes,
-                               NvSwitch{c.node_size, link},
+                               node,
                                {problem.network.bandwidth * efficiency, problem.network.latency},
                                nodes,
                                1,

@@ -144,7 +144,7 @@ GpusClaim read_gpus_claim(const Table& table) {
   claim.period = table.count("period", 1, most_tokens);
   claim.tokens_per_s = positive(table, "tokens_per_s");
   const std::string gpu = table.file_name("gpu", "hardware");
-  p.gpus.push_back(gpu_option(gpu, p.dtype, table.file_name("profile", "profiles")));
+  p.gpus.push_back(gpu_option(gpu, p.dtype, {table.file_name("profile", "profiles"), true}));
   p.network = load_link(table.file_name("network", "hardware"), table.file());
   p.node_sizes = {static_cast<int>(table.count("node_size", 1, 1024))};
   p.max_gpus = static_cast<int>(table.count("max_gpus", 1, 65536));

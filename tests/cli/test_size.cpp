@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "tests/catch.hpp"
@@ -162,4 +163,49 @@ TEST_CASE("size: an option that names something twice, or a number that cannot b
   for (const char* target : {"mfu=inf", "mfu=1.2", "tokens/s=1e300", "tokens/s=0"})
     CHECK_THAT(size_error(prefill + "--target " + target), ContainsSubstring("not a positive number of at most"));
   CHECK_THAT(size_error(prefill + "--target step=0s"), ContainsSubstring("no time that a step can take"));
+}
+
+TEST_CASE("size: a GPU that was not measured does what the one that it is like does, and the page says so") {
+  const std::string one = "size --model llama3_8b --context 8K --pass prefill --max-gpus 1 ";
+  const nlohmann::json both = size_json(one + "--gpu h100_sxm,gh200");
+  REQUIRE(both["best"].size() == 2);
+  std::map<std::string, nlohmann::json> by_gpu;
+  for (const auto& plan : both["best"]) by_gpu[plan["gpu"]] = plan;
+  CHECK(by_gpu["h100_sxm"]["profile"] == "measured");
+  CHECK(by_gpu["gh200"]["profile"] == "as h100_sxm");
+  // The same chip: the same share of its peak, but for what waits for memory.
+  CHECK_THAT(by_gpu["gh200"]["mfu"].get<double>(), WithinRel(by_gpu["h100_sxm"]["mfu"].get<double>(), 0.02));
+  CHECK(both["warnings"].empty());
+  const nlohmann::json peak = size_json(one + "--gpu h100_sxm,gh200 --profile gh200=peak");
+  CHECK(peak["best"][0]["profile"] == "peak");
+  REQUIRE(peak["warnings"].size() == 1);
+  CHECK_THAT(peak["warnings"][0].get<std::string>(),
+             ContainsSubstring("gh200 peak (matrix products at 100 % of the peak); --profile gh200=h100_sxm"));
+  CHECK_THAT(size_error(one + "--gpu gh200 --profile h100_sxm=peak"), ContainsSubstring("--profile names h100_sxm"));
+  CHECK_THAT(size_error(one + "--gpu gh200 --profile gh200="), ContainsSubstring("--profile gives gh200 no name"));
+  CHECK_THAT(size_error(one + "--gpu gh200 --profile h100"), ContainsSubstring("there is no \"h100\" in profiles"));
+}
+
+TEST_CASE("size: nodes are the boxes that nvidia-smi and NCCL describe") {
+  const std::string boxes = std::string(ORRERY_SOURCE_DIR) + "/tests/scenarios/data/boxes/";
+  const std::string train = "size --model llama3_8b --context 8K --pass prefill ";
+  const std::string tree = train + "--gpu l20 --box " + boxes + "l40s_4_topo.txt ";
+  CHECK_THAT(run_program(tree).output, ContainsSubstring("up to 4 GPUs") &&
+                                           ContainsSubstring("on a PCIe tree, 1 under a switch, 2 sockets, pcie4_x16"));
+  // One link between the sockets for two GPUs on either side, where a switch has one for each.
+  const nlohmann::json on_tree = size_json(tree + "--keep 100"),
+                       on_switch = size_json(train + "--gpu l20 --max-gpus 4 --node-size 4 --keep 100");
+  const auto slowest = [](const nlohmann::json& json) { return json["best"].back()["step_time_s"].get<double>(); };
+  CHECK(on_tree["best"][0]["step_time_s"].get<double>() >= on_switch["best"][0]["step_time_s"].get<double>());
+  CHECK(slowest(on_tree) > slowest(on_switch));
+  const nlohmann::json two = size_json(train + "--gpu h100_sxm --max-gpus 16 --box " + boxes + "h100_8_nccl.xml");
+  CHECK(two["best"][0]["gpus"] == 16);
+  CHECK(two["best"][0]["node_size"] == 8);
+  CHECK(two["best"][0]["link"] == "nvlink4");
+  CHECK_THAT(size_error(tree + "--node-size 4"), ContainsSubstring("give one of the two"));
+  CHECK_THAT(size_error(train + "--gpu l20,h100_sxm --box " + boxes + "l40s_4_topo.txt"),
+             ContainsSubstring("GPUs of one kind"));
+  CHECK_THAT(size_error(train + "--gpu a100_80_sxm --box " + boxes + "h100_8_nccl.xml"),
+             ContainsSubstring("name the right --gpu"));
+  CHECK_THAT(size_error(train + "--gpu l20 --box nowhere.txt"), ContainsSubstring("there is no such file"));
 }

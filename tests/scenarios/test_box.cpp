@@ -110,6 +110,35 @@ TEST_CASE("NVLinks that are not those of the GPU or that join GPUs directly are 
   CHECK_THAT(refusal_of(direct), ContainsSubstring("joined to each other by NVLinks"));
 }
 
+TEST_CASE("a scenario may name the file of a box as its cluster, with as many ranks as the box has GPUs") {
+  const std::string cluster =
+      "[cluster]\ngpu = \"l20\"\nprofile = \"peak\"\nbox = \"" + (boxes / "l40s_4_topo.txt").string() + "\"\n";
+  const Scenario named = scenario_with(cluster, 4);
+  const Scenario written = scenario_with(cluster_text(read_box(boxes / "l40s_4_topo.txt"), load_gpu("l20")), 4);
+  CHECK(named.topology == "pcie_tree");
+  for (Rank rank = 1; rank < 4; ++rank)
+    CHECK(named.cluster.route(0, rank).links.size() == written.cluster.route(0, rank).links.size());
+  CHECK_THAT(message_of([&] { scenario_with(cluster, 8); }),
+             ContainsSubstring("the box has 4 GPUs (parallelism.ranks = 8)"));
+  CHECK_THAT(message_of([&] { scenario_with(replaced(cluster, "l40s_4_topo.txt", "none.txt"), 4); }),
+             ContainsSubstring("s.toml:") && ContainsSubstring("there is no such file"));
+}
+
+TEST_CASE("part of a PCIe tree shares switches as far as it fills them, and sockets only if it must") {
+  const LinkSpec link{BytesPerSecond::from_si(1e9), Seconds::from_si(1e-6)};
+  const NodeShape eight{.link = "pcie4_x16", .gpus = 8, .gpus_per_switch = 2, .sockets = 2};
+  struct Row {
+    Rank ranks, per_switch, sockets;
+  };
+  for (const Row& row : {Row{8, 2, 2}, Row{6, 1, 2}, Row{4, 2, 1}, Row{3, 1, 1}, Row{2, 2, 1}, Row{1, 1, 1}}) {
+    INFO(row.ranks);
+    const PcieTree tree = tree_of(eight, row.ranks, link);
+    CHECK(tree.gpus_per_switch == row.per_switch);
+    CHECK(tree.sockets == row.sockets);
+    CHECK(pcie_tree({108, BytesPerSecond::from_si(1e12)}, tree).ranks() == row.ranks);
+  }
+}
+
 TEST_CASE("a damaged or uneven box is one sentence") {
   const std::string good = matrix(4, [](int, int) { return std::string("NV18"); });
   const std::string xml = read_text_file(boxes / "h100_8_nccl.xml", "XML");

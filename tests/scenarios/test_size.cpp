@@ -257,7 +257,7 @@ TEST_CASE("bounds hold for models, GPUs, networks, layouts and schedules drawn a
     if (random() % 4 == 0) p.primitives = {{.kind = Primitive::Kind::window, .left = 1024}};
     p.causal = p.primitives.front().kind != Primitive::Kind::full || random() % 4 != 0;
     p.gpus = {gpu_option(one_of(std::vector<std::string>{"h100_sxm", "a100_80_sxm", "h200_sxm", "b200_sxm"}), p.dtype,
-                         "peak")};
+                         {"peak", true})};
     GpuOption& option = p.gpus.front();
     if (random() % 2 == 0) option.profile = load_profile("peak", option.gpu.name);
     p.fp8_matrices = option.gpu.peaks.contains("fp8") && random() % 4 == 0;
