@@ -28,18 +28,24 @@ struct ConfigClass {
   bool tied_embeddings;
   std::int64_t kv_heads;  // 0: as many as query heads, which is also what null means
   std::int64_t head_dim;  // 0: hidden_size / num_attention_heads
+  /// Of sliding windows: whether the class knows them, and their size if the field is missing (0: none).
+  enum class Windows { unknown, known, switched } windows = Windows::unknown;  // switched: by use_sliding_window
+  std::int64_t window = 0;
+  std::int64_t pattern = 0;  // of so many layers the last is full; 0: windows in all layers, or by other fields
 };
 constexpr ConfigClass config_classes[] = {
     {"llama", "LlamaConfig", "silu", false, 0, 0},
-    {"mistral", "MistralConfig", "silu", false, 8, 0},
-    {"qwen2", "Qwen2Config", "silu", false, 32, 0},
-    {"qwen3", "Qwen3Config", "silu", false, 32, 128},
-    {"phi3", "Phi3Config", "silu", false, 0, 0},
+    {"mistral", "MistralConfig", "silu", false, 8, 0, ConfigClass::Windows::known, 4096},
+    {"qwen2", "Qwen2Config", "silu", false, 32, 0, ConfigClass::Windows::switched, 4096},
+    {"qwen3", "Qwen3Config", "silu", false, 32, 128, ConfigClass::Windows::switched, 4096},
+    {"phi3", "Phi3Config", "silu", false, 0, 0, ConfigClass::Windows::known},
     {"gemma", "GemmaConfig", "gelu_pytorch_tanh", true, 16, 256},
-    {"gemma2", "Gemma2Config", "gelu_pytorch_tanh", true, 4, 256},
-    {"gemma3_text", "Gemma3TextConfig", "gelu_pytorch_tanh", true, 4, 256},
+    {"gemma2", "Gemma2Config", "gelu_pytorch_tanh", true, 4, 256, ConfigClass::Windows::known, 4096, 2},
+    {"gemma3_text", "Gemma3TextConfig", "gelu_pytorch_tanh", true, 4, 256, ConfigClass::Windows::known, 4096, 6},
     {"gpt2", "GPT2Config", "gelu_new", true, 0, 0},
 };
+/// Of the Qwens: the layers before it are full.
+constexpr std::int64_t first_windowed_layer = 28;
 
 json parse(const std::string& text, const std::filesystem::path& file) {
   std::vector<std::set<std::string>> seen;  // the keys so far of each object around
@@ -91,6 +97,28 @@ std::vector<ModelShape::Assumed> fill_in_defaults(json& root) {
   fill_in({"tie_word_embeddings"}, known->tied_embeddings);
   if (known->kv_heads > 0) fill_in({"num_key_value_heads"}, known->kv_heads);
   if (known->head_dim > 0) fill_in({"head_dim"}, known->head_dim);
+  const auto value_of = [&](const char* name) {
+    return fields.contains(name) ? fields[name] : root.value(name, json());
+  };
+  using Windows = ConfigClass::Windows;
+  if (known->windows == Windows::unknown) {
+    for (const char* name : {"sliding_window", "layer_types"}) {
+      if (value_of(name).is_null()) continue;
+      fields[name] = nullptr;
+      root[name] = nullptr;
+      assumed.push_back(
+          {name, "not used",
+           fmt::format("{} in Hugging Face's transformers has full attention in all layers", known->name)});
+    }
+    return assumed;
+  }
+  const bool switched = known->windows == Windows::switched;
+  if (switched && !value_of("sliding_window").is_null()) fill_in({"use_sliding_window"}, false);
+  const bool used = !switched || value_of("use_sliding_window") == true;
+  if (used && known->window > 0) fill_in({"sliding_window"}, known->window);
+  if (!used || value_of("sliding_window").is_null() || !value_of("layer_types").is_null()) return assumed;
+  if (switched) fill_in({"max_window_layers"}, first_windowed_layer);
+  if (known->pattern > 0) fill_in({"sliding_window_pattern", "_sliding_window_pattern"}, known->pattern);
   return assumed;
 }
 
@@ -264,6 +292,66 @@ bool is_gated(const Config& config, const std::string& activation, const std::st
                   activation.substr(0, 40)));
 }
 
+/// Which layers have a sliding window. Transformers states it layer by layer (layer_types), as a pattern of so many
+/// layers of which the last is full (sliding_window_pattern; EXAONE: letters, L local and G global), or as the number
+/// of full layers before the windows (max_window_layers); without any of these all have one.
+std::vector<bool> windowed_layers(const Config& config, int layers) {
+  std::vector<bool> windowed(static_cast<std::size_t>(layers), true);
+  if (const json* types = config.find({"layer_types"})) {
+    if (!types->is_array() || types->size() != windowed.size()) {
+      throw config.error(
+          fmt::format("layer_types does not name the kind of each of {} layers, correct it or leave it out", layers));
+    }
+    for (std::size_t i = 0; i < windowed.size(); ++i) windowed[i] = (*types)[i] == "sliding_attention";
+    if (std::find(types->begin(), types->end(), json("chunked_attention")) != types->end())
+      throw config.error(
+          "layer_types has chunked_attention (a token sees those of its chunk; only full and sliding attention are "
+          "handled), state the model as TOML and the pattern in the scenario");
+    return windowed;
+  }
+  if (const json* pattern = config.find({"sliding_window_pattern", "_sliding_window_pattern"})) {
+    std::string kinds;
+    if (pattern->is_string()) kinds = pattern->get<std::string>();
+    if (pattern->is_number_integer() && pattern->get<std::int64_t>() >= 1 && pattern->get<std::int64_t>() <= layers)
+      kinds = std::string(pattern->get<std::size_t>() - 1, 'L') + 'G';
+    else if (pattern->is_number_integer() && pattern->get<std::int64_t>() > layers)
+      kinds = "L";
+    if (kinds.empty() || kinds.find_first_not_of("LG") != std::string::npos)
+      throw config.error("sliding_window_pattern is neither a number of layers nor letters L and G, correct it");
+    for (std::size_t i = 0; i < windowed.size(); ++i) windowed[i] = kinds[i % kinds.size()] == 'L';
+    return windowed;
+  }
+  if (const json* first = config.find({"max_window_layers"}); first != nullptr && first->is_number_integer()) {
+    for (std::size_t i = 0; i < windowed.size(); ++i)
+      windowed[i] = static_cast<std::int64_t>(i) >= first->get<std::int64_t>();
+  }
+  return windowed;
+}
+
+/// A sliding window of w tokens: the token itself and w - 1 before it. Empty: full attention in all layers.
+std::vector<Primitive> attention_of(const Config& config, int layers) {
+  const json* used = config.find({"use_sliding_window"});
+  if (used != nullptr && *used == false) return {};
+  const std::int64_t window = config.count_or({"sliding_window"}, 0, model_limits::width);
+  if (window == 0) {
+    const json* types = config.find({"layer_types"});
+    const auto is_not_full = [](const json& type) {
+      return type == "sliding_attention" || type == "chunked_attention";
+    };
+    if (types != nullptr && types->is_array() && std::any_of(types->begin(), types->end(), is_not_full))
+      throw config.error(
+          "layer_types has layers that are not full (and there is no sliding_window), add sliding_window");
+    return {};
+  }
+  const std::vector<bool> windowed = windowed_layers(config, layers);
+  Primitive local{.kind = Primitive::Kind::window, .left = window - 1}, full;
+  for (int i = 0; i < layers; ++i) (windowed[static_cast<std::size_t>(i)] ? local : full).layers.push_back(i + 1);
+  if (local.layers.empty()) return {};
+  if (!full.layers.empty()) return {local, full};
+  local.layers.clear();  // all of them
+  return {local};
+}
+
 }  // namespace
 
 ModelShape load_hugging_face_config(const std::filesystem::path& file) {
@@ -316,6 +404,7 @@ ModelShape load_hugging_face_config(const std::filesystem::path& file) {
                     "serves as many query heads), correct one of them",
                     model.heads, model.kv_heads));
   }
+  model.attention = attention_of(config, static_cast<int>(model.layers));
   return model;
 }
 

@@ -60,6 +60,12 @@ LocalMask Mask::local(const TokenSet& queries, const TokenSet& keys) const {
   });
 }
 
+Index Mask::keys_of_last(const TokenSet& keys) const {
+  if (keys.empty()) return 0;
+  const Index stride = keys.ranges().front().stride;  // that of all of them
+  return pairs(TokenSet({{tokens_ - 1, 1, stride}}), keys);
+}
+
 TokenSet Mask::keys_needed(const TokenSet& queries, const TokenSet& keys) const {
   return keys.rows(local(queries, keys).columns());
 }

@@ -33,6 +33,9 @@ class Mask {
   /// The keys that at least one of the queries scores, in the order of `keys`.
   TokenSet keys_needed(const TokenSet& queries, const TokenSet& keys) const;
 
+  /// How many of these keys the sequence's last token scores, as a decode step reads them.
+  Index keys_of_last(const TokenSet& keys) const;
+
   Index tokens() const { return tokens_; }
   bool causal() const { return causal_; }
   bool has_sinks() const { return sink_ > 0; }

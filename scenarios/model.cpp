@@ -57,6 +57,16 @@ double ModelShape::parameters() const {
   return static_cast<double>(layers) * (attention_parameters() + ffn_parameters()) + embedding_parameters() + norms;
 }
 
+std::vector<ModelShape::Assumed> ModelShape::assumptions(bool uses_own_pattern) const {
+  std::vector<Assumed> all = assumed;
+  if (!attention.empty()) {
+    all.push_back({"sliding_window", Pattern(attention, static_cast<int>(layers)).describe(),
+                   uses_own_pattern ? "the pattern of its config.json, since no other is stated"
+                                    : "not used: another pattern is stated than that of its config.json"});
+  }
+  return all;
+}
+
 ModelShape load_model(std::string_view name, const std::filesystem::path& mentioned_in) {
   const std::filesystem::path path = resolve(name, "models", mentioned_in);
   return path.extension() == ".json" ? load_hugging_face_config(path) : load_toml(path);

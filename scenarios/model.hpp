@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "scenarios/pattern.hpp"
+
 namespace orrery {
 
 /// A dense decoder with multi-head or grouped-query attention.
@@ -25,12 +27,16 @@ struct ModelShape {
   std::int64_t vocabulary = 0;
   bool tied_embeddings = false;        // the output projection is the input embedding
   std::int64_t learned_positions = 0;  // rows of a learned position embedding; 0 with rotary ones
+  /// The pattern of its layers, if the file has one (sliding windows): what a scenario without a pattern gets.
+  std::vector<Primitive> attention{};
   std::optional<double> published_parameters;
   /// What the file leaves out and the class of such models has a documented value for.
   struct Assumed {
     std::string name, value, source;
   };
   std::vector<Assumed> assumed{};
+  /// These, and its pattern: whether it is the one that is used.
+  std::vector<Assumed> assumptions(bool uses_own_pattern) const;
 
   double attention_parameters() const;  // of one layer: the projections of q, k, v and the output
   double ffn_parameters() const;        // of one layer

@@ -110,6 +110,29 @@ Mask Pattern::mask(int pattern_class, Index tokens, bool causal, const std::vect
   return Mask(tokens, causal, std::move(lags), sink, documents);
 }
 
+bool Pattern::is_full(int pattern_class) const {
+  const std::vector<std::size_t>& active = active_[static_cast<std::size_t>(pattern_class)];
+  return std::any_of(active.begin(), active.end(),
+                     [&](std::size_t i) { return primitives_[i].kind == Primitive::Kind::full; });
+}
+
+Pattern::Cached Pattern::cached(int pattern_class, Index tokens) const {
+  Cached cached;
+  for (const std::size_t i : active_[static_cast<std::size_t>(pattern_class)]) {
+    const Primitive& p = primitives_[i];
+    if (p.kind == Primitive::Kind::sink) {
+      cached.first = std::max(cached.first, std::min(p.first, tokens));
+      continue;
+    }
+    Index last = tokens;
+    if (p.kind == Primitive::Kind::window) last = std::min(p.left, tokens - 1) + 1;
+    if (p.kind == Primitive::Kind::stride && p.count > 0 && p.period < tokens && p.count < tokens / p.period)
+      last = p.count * p.period + 1;
+    cached.last = std::max(cached.last, last);
+  }
+  return cached;
+}
+
 std::string Pattern::describe(int pattern_class) const {
   std::string text;
   for (const std::size_t i : active_[static_cast<std::size_t>(pattern_class)]) {

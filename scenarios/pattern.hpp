@@ -45,6 +45,16 @@ class Pattern {
 
   Mask mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const;
 
+  /// A token sees all keys (of the past, if causal).
+  bool is_full(int pattern_class) const;
+
+  /// Of a causal sequence: of how many of the last tokens, and of the first ones, the last token and later ones read
+  /// keys.
+  struct Cached {
+    Index last = 0, first = 0;
+  };
+  Cached cached(int pattern_class, Index tokens) const;
+
   /// "window(left 1024) + stride(16384, count 1)"
   std::string describe(int pattern_class) const;
   int layers_of(int pattern_class) const;

@@ -49,7 +49,7 @@ class ConstantList {
   explicit ConstantList(const Scenario& s) {
     add("gpu." + s.dtype + "_peak", format(s.gpu.peak(s.dtype)), "datasheet", s.gpu.source);
     add("gpu.hbm_bandwidth", format(s.gpu.hbm_bandwidth), "datasheet", s.gpu.source);
-    for (const ModelShape::Assumed& field : s.model.assumed) {
+    for (const ModelShape::Assumed& field : s.model.assumptions(s.pattern_of_model)) {
       add(s.model.name + "." + field.name, field.value, std::string(name_of(Provenance::assumed)), field.source);
     }
     for (const ClusterLink& link : s.links) {

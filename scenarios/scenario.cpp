@@ -138,8 +138,13 @@ void read_attention(const Table& table, Scenario& s) {
                                                     s.tokens - left, s.tokens));
     }
   }
-  for (const Table& primitive : table.tables("pattern"))
-    s.primitives.push_back(read_primitive(primitive, s.causal, s.layers));
+  s.pattern_of_model = s.causal && !table.has("pattern") && !s.model.attention.empty();
+  if (s.pattern_of_model) {
+    s.primitives = s.model.attention;
+  } else {
+    for (const Table& primitive : table.tables("pattern"))
+      s.primitives.push_back(read_primitive(primitive, s.causal, s.layers));
+  }
   try {
     const Pattern pattern = s.pattern();
     const TokenSet all({{0, s.tokens, 1}});
@@ -151,7 +156,7 @@ void read_attention(const Table& table, Scenario& s) {
                       pattern.describe(c)));
     }
   } catch (const std::invalid_argument& error) {
-    throw table.error_at("pattern", error.what());
+    throw table.error_at(s.pattern_of_model ? "causal" : "pattern", error.what());
   }
 }
 

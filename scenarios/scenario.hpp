@@ -44,7 +44,8 @@ struct Scenario {
 
   bool causal = true;
   std::vector<Primitive> primitives;
-  std::vector<Index> documents;  // lengths; empty: one document
+  bool pattern_of_model = false;  // the scenario states none
+  std::vector<Index> documents;   // lengths; empty: one document
 
   const ScheduleKind* schedule = nullptr;
   std::string layout;

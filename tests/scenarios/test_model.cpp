@@ -171,12 +171,86 @@ TEST_CASE("what a config leaves out and the class of its model type documents is
   CHECK(load("gemma2").head_dim == 256);
   // What the file says is not touched.
   const ModelShape stated = load("gemma2",
-                                 ", \"head_dim\": 64, \"num_key_value_heads\": 16, \"hidden_activation\": "
+                                 ", \"head_dim\": 64, \"num_key_value_heads\": 16, \"sliding_window\": null, "
+                                 "\"hidden_activation\": "
                                  "\"silu\", \"tie_word_embeddings\": false");
   CHECK(stated.head_dim == 64);
   CHECK(stated.kv_heads == 16);
   CHECK_FALSE(stated.tied_embeddings);
   CHECK(stated.assumed.empty());
+}
+
+TEST_CASE("sliding windows of a config.json are the pattern of its layers, as its class has them") {
+  const std::string sizes =
+      "\"hidden_size\": 1024, \"intermediate_size\": 4096, \"num_attention_heads\": 32, \"num_hidden_layers\": 6, "
+      "\"num_key_value_heads\": 8, \"head_dim\": 32, \"hidden_act\": \"silu\", \"tie_word_embeddings\": false, "
+      "\"vocab_size\": 1000, ";
+  const auto load = [&](const std::string& type, const std::string& fields) {
+    const ScratchFolder folder;
+    const std::string text = fmt::format("{{\"model_type\": \"{}\", {}{}}}", type, sizes, fields);
+    return load_model(folder.write("m.json", text).string());
+  };
+  // The layers with a window of 100 tokens, the token itself and 99 before it; the others are full.
+  const auto windowed = [&](const std::string& type, const std::string& fields) {
+    const ModelShape model = load(type, fields);
+    std::string layers;
+    if (model.attention.empty()) return std::string("ffffff");
+    const Pattern pattern(model.attention, 6);
+    for (int layer = 0; layer < 6; ++layer) {
+      const int c = pattern.class_of_layer(layer);
+      const Mask mask = pattern.mask(c, 1000, true, {});
+      CHECK(mask.keys_of_last(TokenSet({{0, 1000, 1}})) == (pattern.is_full(c) ? 1000 : 100));
+      layers += pattern.is_full(c) ? 'f' : 'w';
+    }
+    return layers;
+  };
+  const std::string w = "\"sliding_window\": 100";
+  CHECK(windowed("mistral", w) == "wwwwww");
+  CHECK(windowed("mistral", "\"sliding_window\": null") == "ffffff");
+  CHECK(windowed("mystery", w) == "wwwwww");
+  CHECK(windowed("phi3", "\"x\": 1") == "ffffff");
+  CHECK(windowed("gemma2", w) == "wfwfwf");
+  CHECK(windowed("gemma3_text", w) == "wwwwwf");
+  CHECK(windowed("gemma3_text", w + ", \"sliding_window_pattern\": 3") == "wwfwwf");
+  CHECK(windowed("mystery", w + ", \"sliding_window_pattern\": \"LGL\"") == "wfwwfw");
+  CHECK(windowed("qwen2", w) == "ffffff");
+  CHECK(windowed("qwen2", w + ", \"use_sliding_window\": false, \"max_window_layers\": 2") == "ffffff");
+  CHECK(windowed("qwen2", w + ", \"use_sliding_window\": true, \"max_window_layers\": 2") == "ffwwww");
+  CHECK(windowed("qwen2", w + ", \"use_sliding_window\": true, \"max_window_layers\": 6") == "ffffff");
+  const std::string types =
+      ", \"layer_types\": [\"full_attention\", \"sliding_attention\", \"sliding_attention\", \"full_attention\", "
+      "\"full_attention\", \"sliding_attention\"]";
+  CHECK(windowed("qwen3", w + ", \"use_sliding_window\": true" + types) == "fwwffw");
+  CHECK(windowed("gemma2", w + types) == "fwwffw");
+  // Llama has none, whatever its file says, and that is said.
+  const ModelShape llama = load("llama", w);
+  CHECK(llama.attention.empty());
+  REQUIRE(llama.assumed.size() == 1);
+  CHECK(llama.assumed[0].name == "sliding_window");
+  CHECK(llama.assumed[0].value == "not used");
+  // So is whether a window is used, and one that is missing.
+  CHECK(load("mistral", "\"x\": 1").attention[0].left == 4096 - 1);
+  CHECK(load("mistral", "\"x\": 1").assumed[0].value == "4096");
+  for (const bool own : {true, false}) {
+    const auto all = load("mistral", w).assumptions(own);
+    REQUIRE(all.size() == 1);
+    CHECK(all[0].value == "window(left 99)");
+    CHECK((all[0].source.find("not used") == std::string::npos) == own);
+  }
+  const auto complaint = [&](const std::string& fields) {
+    try {
+      load("qwen3", "\"use_sliding_window\": true, " + fields);
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  CHECK_THAT(complaint(w + ", \"layer_types\": [\"sliding_attention\"]"), ContainsSubstring("each of 6 layers"));
+  CHECK_THAT(complaint("\"sliding_window\": null" + types), ContainsSubstring("add sliding_window"));
+  CHECK_THAT(complaint(w + ", \"sliding_window_pattern\": \"XY\""), ContainsSubstring("letters L and G"));
+  CHECK_THAT(complaint(w + ", \"layer_types\": [\"chunked_attention\", \"full_attention\", \"full_attention\", "
+                           "\"full_attention\", \"full_attention\", \"full_attention\"]"),
+             ContainsSubstring("chunked_attention"));
 }
 
 TEST_CASE("a config.json is named like its folder, however its path is written") {
@@ -262,7 +336,8 @@ TEST_CASE("models with layers of several kinds are refused, not taken for as man
     const std::string name = field.substr(1, field.find('"', 1) - 1);
     CHECK_THAT(with(field), ContainsSubstring("not all alike (it has " + name + ";"));
   }
-  CHECK(with("\"layer_types\": [\"full_attention\", \"sliding_attention\"]") == "no error");
+  CHECK(with("\"sliding_window\": 8, \"layer_types\": [\"full_attention\", \"sliding_attention\", \"full_attention\", "
+             "\"sliding_attention\"]") == "no error");
   CHECK(with("\"cross_attention_layers\": []") == "no error");
 }
 
