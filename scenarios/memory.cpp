@@ -146,7 +146,7 @@ StageMemory::StageMemory(const MemoryInput& in, int stage) {
     kept_layer_ = tokens * kept_per_layer(in, in.recompute);
     if (in.gradients_of_layer) visiting_gradients_ = own_rows * key_bytes * in.visiting.gradients;
   } else {
-    always_[MemoryPart::kv_cache] = layers * own_rows * key_bytes;
+    always_[MemoryPart::kv_cache] = layers * own_rows * key_bytes * in.cached_share;
   }
   in_work_ = bytes_in_work(in);
   visiting_keys_ = own_rows * key_bytes * in.visiting.keys;

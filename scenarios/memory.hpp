@@ -43,6 +43,9 @@ struct MemoryInput {
   Degrees degrees;
   Recompute recompute = Recompute::none;
   VisitingBlocks visiting;
+  /// Of a rank's tokens, those whose keys and values the cache keeps: that later tokens still read. The mean over
+  /// layers.
+  double cached_share = 1;
   bool fused_attention = true;  // never writes the scores
   bool dropout = false;         // keeps the masks
   bool blockwise_ffn = false;   // the MLP runs in chunks of tokens (Blockwise Parallel Transformer, arXiv 2305.19370)

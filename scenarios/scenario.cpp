@@ -192,15 +192,6 @@ void check_implementation(const Table& table, const Scenario& s) {
   }
 }
 
-/// A tensor rank has its share of the heads; a replica its share of the batch, one microbatch at a time.
-Geometry geometry_of(const Layout& layout, const Scenario& s) {
-  const int tensor = s.degrees.tensor;
-  return make_geometry(layout, s.tokens, s.residue_period, s.groups, s.members,
-                       static_cast<int>(s.model.heads) / tensor,
-                       std::max(1, static_cast<int>(s.model.kv_heads) / tensor), static_cast<int>(s.model.head_dim),
-                       s.batch / (s.degrees.data * s.microbatches));
-}
-
 int degree(const Table& table, std::string_view key, Rank ranks) {
   const Index value = table.count(key, 1, ranks);
   if (ranks % value != 0) {
@@ -277,7 +268,7 @@ void read_parallelism(const Table& table, Scenario& s) {
   s.groups = ranks / s.members;
   if (s.schedule->needs_inner_ring) s.inner_ring = degree(table, "inner_ring", s.groups);
   try {
-    geometry_of(layout, s);
+    geometry_of(s);
   } catch (const std::invalid_argument& error) {
     throw table.error_at("ranks", error.what());
   }
@@ -404,11 +395,20 @@ const Layout& layout_of(const Scenario& s) {
 
 AttentionProgram build_program(const Scenario& s) {
   return AttentionProgram(attention_input(s));
+/// A tensor rank has its share of the heads; a replica its share of the batch, one microbatch at a time.
+Geometry geometry_of(const Scenario& s) {
+  const int tensor = s.degrees.tensor;
+  return make_geometry(layout_of(s), s.tokens, s.residue_period, s.groups, s.members,
+                       static_cast<int>(s.model.heads) / tensor,
+                       std::max(1, static_cast<int>(s.model.kv_heads) / tensor), static_cast<int>(s.model.head_dim),
+                       s.batch / (s.degrees.data * s.microbatches));
+}
+
 }
 
 AttentionProgramInput attention_input(const Scenario& s) {
   AttentionProgramInput input;
-  input.geometry = geometry_of(layout_of(s), s);
+  input.geometry = geometry_of(s);
   input.implementation = s.implementation;
   input.profile = s.profile;
   input.peaks = peaks_of(s);

@@ -85,6 +85,8 @@ AttentionProgramInput attention_input(const Scenario& scenario);
 
 const Layout& layout_of(const Scenario& scenario);
 
+/// Who holds which tokens and heads of one sequence on one tensor rank.
+Geometry geometry_of(const Scenario& scenario);
 GpuPeaks peaks_of(const Scenario& scenario);
 
 double bytes_per_element(std::string_view dtype);

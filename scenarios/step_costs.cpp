@@ -47,6 +47,15 @@ struct KernelPieces {
   }
 };
 
+/// Of Q, and of K or V, on a tensor rank; KV heads are replicated if there are fewer than ranks.
+double query_width(const MemoryInput& in) {
+  return static_cast<double>(in.model->heads * in.model->head_dim) / in.degrees.tensor;
+}
+double key_width(const MemoryInput& in) {
+  const auto kv_heads = static_cast<double>(in.model->kv_heads);
+  return kv_heads * static_cast<double>(in.model->head_dim) / std::min<double>(in.degrees.tensor, kv_heads);
+}
+
 double rows_of(const MemoryInput& in) {
   return in.sequences * (in.pass == StepPass::decode ? 1 : in.tokens) /
          (in.pass == StepPass::decode ? 1 : in.degrees.context);
@@ -63,8 +72,7 @@ StepCosts step_costs(const StepCostInput& input, const Profile& profile) {
   const double rows = rows_of(in), t = d.tensor;
   const KernelPieces p{input, profile, rows};
   const auto h = static_cast<double>(m.hidden), vocabulary = static_cast<double>(m.vocabulary) / t;
-  const double queries = static_cast<double>(m.heads * m.head_dim) / t;
-  const double keys = static_cast<double>(m.kv_heads * m.head_dim) / std::min(t, static_cast<double>(m.kv_heads));
+  const double queries = query_width(in), keys = key_width(in);
   const double ffn = static_cast<double>(m.ffn_hidden) / t, gates = m.gated_ffn ? 2 : 1;
   const double between = rows / (d.sequence_parallel ? t : 1) * h;
   StepCosts c;
@@ -99,12 +107,18 @@ StepCosts step_costs(const StepCostInput& input, const Profile& profile) {
     p.stream_bytes(c.optimizer, owned * (in.state.gradient + 2 * (in.state.optimizer + in.state.parameter)), "other");
   }
   if (in.pass == StepPass::decode) {
-    const double cached = in.sequences * in.tokens / d.context;
-    p.stream_bytes(c.decode_attention, cached * 2 * keys * in.element_bytes, "other");
-    c.decode_attention.flops = Flops::from_si(4 * cached * queries);
     c.partial_output = Bytes::from_si(in.sequences * (queries + static_cast<double>(m.heads) / t) * 4);
   }
   return c;
+}
+
+DenseCost decode_attention_cost(const StepCostInput& input, const Profile& profile, double keys_read) {
+  const MemoryInput& in = input.shape;
+  const double read = in.sequences * keys_read;
+  DenseCost cost;
+  KernelPieces{input, profile, rows_of(in)}.stream_bytes(cost, read * 2 * key_width(in) * in.element_bytes, "other");
+  cost.flops = Flops::from_si(4 * read * query_width(in));
+  return cost;
 }
 
 namespace {

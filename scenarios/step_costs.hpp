@@ -20,13 +20,12 @@ struct DenseCost {
 
 struct StepCosts {
   // Forward, of one microbatch and layer.
-  DenseCost qkv;               // norm, Q, K and V, rotary
-  DenseCost output;            // projection after attention, residual
-  DenseCost mlp;               // norm, MLP, residual
-  DenseCost decode_attention;  // reads the KV cache once; decode only
-  DenseCost embedding;         // of one microbatch
-  DenseCost head;              // norm, logits, loss
-  DenseCost optimizer;         // once a step
+  DenseCost qkv;        // norm, Q, K and V, rotary
+  DenseCost output;     // projection after attention, residual
+  DenseCost mlp;        // norm, MLP, residual
+  DenseCost embedding;  // of one microbatch
+  DenseCost head;       // norm, logits, loss
+  DenseCost optimizer;  // once a step
   // Backward of matrices is twice forward (gradients of inputs, then of weights), of what streams too.
 
   Bytes sequence;          // activations between layers of a rank's tokens, before tensor parallelism splits them
@@ -46,6 +45,9 @@ struct StepCostInput {
 };
 
 StepCosts step_costs(const StepCostInput& input, const Profile& profile);
+
+/// Decode, of one layer: the new tokens of all sequences read so many cached keys and values each on this rank, once.
+DenseCost decode_attention_cost(const StepCostInput& input, const Profile& profile, double keys_read);
 
 /// FLOPs per step of all ranks outside attention that are useful: 2 (prefill, decode) or 6 per weight and token.
 Flops dense_flops(const MemoryInput& input);

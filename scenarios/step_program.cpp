@@ -36,8 +36,6 @@ std::vector<RingPart> unfolded(std::vector<RingPart> parts, int folds) {
 StepProgram::StepProgram(StepProgramInput input)
     : input_(std::move(input)),
       degrees_(input_.shape.degrees),
-      costs_(step_costs({input_.shape, input_.attention.peaks, input_.attention.clock_cap, input_.fp8_rate},
-                        input_.attention.profile)),
       attention_(input_.attention),
       grid_(folded(input_), input_.placement),
       tensor_(ring_parts(grid_, {Axis::tensor}, input_.node_size)),
@@ -52,6 +50,8 @@ StepProgram::StepProgram(StepProgramInput input)
                     input_.shape.layers, degrees_.pipeline, degrees_.virtual_stages, input_.shape.layers));
   }
   layers_per_chunk_ = input_.shape.layers / chunks;
+  count_keys_read();
+  set_costs();
   signals_.assign(attention_.signals().begin(), attention_.signals().end());
   signals_.insert(signals_.end(), step_signal_names.begin(), step_signal_names.end());
   make_slots();

@@ -126,12 +126,18 @@ class StepProgram final : public KernelProgram {
   void write(Rank rank, const Slot& slot, const VisitPlan& visit, int block_in_visit, Counts& counts, OpBuffer& buffer,
              KernelWork* work = nullptr) const;
   KernelWork kernel_work(Rank rank, const SlotPlan& plan) const;
+  void count_keys_read();
+  void set_costs();
   bool decode() const { return input_.shape.pass == StepPass::decode; }
   bool training() const { return input_.shape.pass == StepPass::training; }
 
   StepProgramInput input_;
   Degrees degrees_;
   StepCosts costs_;
+  // Decode only, by pattern class and context rank: cached keys that a sequence's last token reads, and what that
+  // costs.
+  std::vector<std::vector<double>> keys_read_;
+  std::vector<std::vector<DenseCost>> decode_attention_;
   AttentionProgram attention_;
   RankGrid grid_;
   std::vector<RingPart> tensor_, replicas_, context_;

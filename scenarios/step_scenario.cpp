@@ -40,6 +40,30 @@ VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int mem
   return {slots.keys * size + exchanged, slots.gradients * size + exchanged};
 }
 
+namespace {
+
+/// Of the rank whose cache keeps most.
+double share_cached(const Scenario& s) {
+  if (!s.causal || s.full_pattern()) return 1;
+  const Pattern pattern = s.pattern();
+  double most = 0;
+  for (const TokenSet& tokens : geometry_of(s).rank_tokens) {
+    double cached = 0;
+    for (int c = 0; c < pattern.classes(); ++c) {
+      const Pattern::Cached keeps = pattern.cached(c, s.tokens);
+      const Index begin = s.tokens - keeps.last;
+      Index kept = 0;
+      for (const TokenRange& range : tokens.ranges())
+        kept += range.clipped(begin, s.tokens).count + range.clipped(0, std::min(begin, keeps.first)).count;
+      cached += static_cast<double>(kept) * pattern.layers_of(c);
+    }
+    most = std::max(most, cached / (static_cast<double>(tokens.size()) * s.layers));
+  }
+  return most;
+}
+
+}  // namespace
+
 MemoryInput memory_input(const Scenario& s) {
   MemoryInput in;
   in.model = &s.model;
@@ -52,7 +76,10 @@ MemoryInput memory_input(const Scenario& s) {
   in.state = adam_state(in.element_bytes);
   in.degrees = s.degrees;
   in.recompute = s.recompute;
-  in.visiting = visiting_blocks(*s.schedule, s.groups, s.members, fetched_share(s.primitives, in.tokens, s.groups));
+  // A decode step moves no keys.
+  if (!s.decode)
+    in.visiting = visiting_blocks(*s.schedule, s.groups, s.members, fetched_share(s.primitives, in.tokens, s.groups));
+  if (!s.backward) in.cached_share = share_cached(s);
   in.fused_loss = s.fused_loss;
   in.blockwise_ffn = s.blockwise_ffn;
   return in;

@@ -203,7 +203,10 @@ class StepProgram::VisitWriter {
 
   void decode_attention() {
     const StepChannel partial{&program_.context_, Stream::collective, context_local, context_node};
-    w_.compute(costs_.decode_attention, static_cast<std::uint8_t>(Category::attention));
+    const auto pattern =
+        static_cast<std::size_t>(program_.input_.attention.class_of_layer[static_cast<std::size_t>(visit_.layer)]);
+    const auto context = static_cast<std::size_t>(program_.grid_.at(rank_, Axis::context));
+    w_.compute(program_.decode_attention_[pattern][context], static_cast<std::uint8_t>(Category::attention));
     w_.collective(partial, costs_.partial_output, 2, context_collective, {{advanced, w_.count(advanced)}},
                   context_done);
     w_.wait(context_done);

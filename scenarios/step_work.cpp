@@ -3,8 +3,29 @@
 
 namespace orrery {
 
+void StepProgram::count_keys_read() {
+  if (!decode()) return;
+  for (const Mask& mask : input_.attention.masks) {
+    std::vector<double>& of_ranks = keys_read_.emplace_back();
+    for (const TokenSet& cached : input_.attention.geometry.rank_tokens)
+      of_ranks.push_back(static_cast<double>(mask.keys_of_last(cached)));
+  }
+}
+
+void StepProgram::set_costs() {
+  const AttentionProgramInput& attention = input_.attention;
+  const StepCostInput input{input_.shape, attention.peaks, attention.clock_cap, input_.fp8_rate};
+  costs_ = step_costs(input, attention.profile);
+  decode_attention_.clear();
+  for (const std::vector<double>& of_ranks : keys_read_) {
+    std::vector<DenseCost>& costs = decode_attention_.emplace_back();
+    for (const double keys : of_ranks) costs.push_back(decode_attention_cost(input, attention.profile, keys));
+  }
+}
+
 void StepProgram::cap_clock(ClockCap cap) {
-  costs_ = step_costs({input_.shape, input_.attention.peaks, cap, input_.fp8_rate}, input_.attention.profile);
+  input_.attention.clock_cap = cap;
+  set_costs();
   attention_.cap_clock(cap);
 }
 
@@ -57,8 +78,11 @@ AttentionProgram::FlopTotals StepProgram::flops_of(Rank rank) const {
   AttentionProgram::FlopTotals total{dense, dense};
   if (again) total.executed += dense * (1.0 / 3.0);
   if (decode()) {
-    const Flops attention = costs_.decode_attention.flops *
-                            (static_cast<double>(input_.shape.layers) / degrees_.pipeline * input_.shape.microbatches);
+    const auto context = static_cast<std::size_t>(grid_.at(rank, Axis::context));
+    Flops attention;
+    for (const int pattern : input_.attention.class_of_layer)
+      attention += decode_attention_[static_cast<std::size_t>(pattern)][context].flops;
+    attention = attention * (static_cast<double>(input_.shape.microbatches) / degrees_.pipeline);
     total.useful += attention;
     total.executed += attention;
     return total;

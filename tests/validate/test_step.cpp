@@ -15,7 +15,7 @@ namespace {
 
 /// Peaks and nothing else, on one switch whose links are as fast as given.
 Scenario step(double bandwidth = 1e18, double latency = 0) {
-  Scenario s = load_scenario(std::string(ORRERY_SOURCE_DIR) + "/scenarios/steps/llama3_8b_8k_fsdp_64.toml");
+  Scenario s = load_scenario(std::filesystem::path(ORRERY_SOURCE_DIR) / "scenarios/steps/llama3_8b_8k_fsdp_64.toml");
   s.profile = load_profile("peak", s.gpu.name);
   s.degrees = {};
   s.layers = 8;
@@ -168,6 +168,102 @@ TEST_CASE("a decode step reads weights and KV cache once") {
     const double cache = 2.0 * static_cast<double>(m.kv_heads * m.head_dim) * 4096 * s.layers;
     const double bytes = 2 * (weights + cache) / tensor;
     CHECK_THAT(to_seconds(run(s).end).si(), WithinRel(bytes / 1e12, 0.01));
+  }
+}
+
+TEST_CASE("a decode step reads the keys that the last token scores, where they lie, and keeps what later ones read") {
+  using Kind = Primitive::Kind;
+  const double tokens = 4096;
+  struct Case {
+    std::vector<Primitive> primitives;
+    double read, kept;  // of a sequence
+  };
+  const std::vector<Case> cases = {
+      {{{}}, tokens, tokens},
+      {{{.kind = Kind::window, .left = 1000}}, 1001, 1001},
+      {{{.kind = Kind::window, .left = 100000}}, tokens, tokens},
+      {{{.kind = Kind::window, .left = 99}, {.kind = Kind::stride, .period = 512, .count = 3}}, 100 + 3, 3 * 512 + 1},
+      {{{.kind = Kind::window, .left = 99}, {.kind = Kind::stride, .period = 512, .count = 0}}, 100 + 7, tokens},
+      {{{.kind = Kind::window, .left = 99}, {.kind = Kind::sink, .first = 4}}, 100 + 4, 100 + 4},
+      // Half of the layers.
+      {{{.kind = Kind::window, .left = 999, .layers = {1, 3, 5, 7}}, {.layers = {2, 4, 6, 8}}},
+       (1000 + tokens) / 2,
+       (1000 + tokens) / 2},
+  };
+  for (const Case& c : cases) {
+    for (const char* layout : {"contiguous", "striped"}) {
+      for (const int ranks : {1, 4}) {
+        Scenario s = step();
+        s.backward = false;
+        s.decode = true;
+        s.layout = layout;
+        s.primitives = c.primitives;
+        s.gpu.hbm_bandwidth = BytesPerSecond::from_si(1e12);
+        spread(s, {.context = ranks, .sequence_parallel = false});
+        const Pattern pattern = s.pattern();
+        INFO(pattern.describe() << ", " << layout << " on " << ranks);
+        // The rank of the last tokens has all of a window that fits it; striped, all have as many.
+        const double own = tokens / ranks;
+        double busiest = 0;
+        for (int k = 0; k < pattern.classes(); ++k) {
+          const Mask mask = pattern.mask(k, s.tokens, true, {});
+          double most = 0;
+          for (int rank = 0; rank < ranks; ++rank) {
+            double read = 0;
+            for (Index key = 0; key < s.tokens; ++key) {
+              const bool mine = s.layout == "striped" ? key % ranks == rank : key / static_cast<Index>(own) == rank;
+              read += mine && mask.allows(s.tokens - 1, key) ? 1 : 0;
+            }
+            most = std::max(most, read);
+          }
+          busiest += most * pattern.layers_of(k);
+        }
+        const ModelShape& m = s.model;
+        const double row = 2.0 * static_cast<double>(m.kv_heads * m.head_dim) * 2;
+        const double weights = s.layers * (m.attention_parameters() + m.ffn_parameters()) + table(m);
+        const StepProgram program = build_step(s);
+        const SimulationResult result = simulate(program, s.cluster);
+        CHECK_THAT(to_seconds(result.end).si(), WithinRel((2 * weights + row * busiest) / 1e12, 0.01));
+        const double attention = 4 * static_cast<double>(m.heads * m.head_dim) * c.read * s.layers;
+        CHECK_THAT(summarize(s, program, {result, std::nullopt}, 0).useful.si(),
+                   WithinRel(2 * weights + attention, 1e-9));
+        const double cache = memory_of(memory_input(s))[MemoryPart::kv_cache];
+        if (ranks == 1) CHECK_THAT(cache, WithinRel(row * c.kept * s.layers, 1e-9));
+        CHECK(cache <= row * own * s.layers);
+        CHECK(cache >= row * c.kept / ranks * s.layers);
+      }
+    }
+  }
+}
+
+TEST_CASE("every schedule runs whole steps: the same work, forward and backward, in all engines") {
+  for (const ScheduleKind& schedule : schedules()) {
+    for (const bool backward : {false, true}) {
+      Scenario s = step(100e9, 1e-6);
+      s.backward = backward;
+      s.layers = 2;
+      s.schedule = &schedule;
+      s.layout = "zigzag";
+      spread(s, {.tensor = 2, .context = 8});
+      using HeadExchange = ScheduleKind::HeadExchange;
+      s.members = schedule.head_exchange == HeadExchange::none        ? 1
+                  : schedule.head_exchange == HeadExchange::all_ranks ? 8
+                                                                      : 2;
+      // With 4 KV heads on a tensor rank all_ranks replicates them.
+      s.groups = 8 / s.members;
+      s.inner_ring = schedule.needs_inner_ring ? 4 : 1;
+      const SimulationResult event = run(s, Engine::event), cheap = run(s);
+      INFO(schedule.name << (backward ? " training" : " prefill"));
+      CHECK(event.end == cheap.end);
+      const ModelShape& m = s.model;
+      const double tokens = 4096, times = backward ? 6 : 2;
+      const double weights = s.layers * (m.attention_parameters() + m.ffn_parameters());
+      const double head = backward ? 6 * table(m) * tokens : 2 * table(m);
+      const double attention =
+          (backward ? 3.5 : 1) * 4 * tokens * (tokens + 1) / 2 * static_cast<double>(m.heads * m.head_dim) * s.layers;
+      const Report report = summarize(s, build_step(s), {cheap, std::nullopt}, 0);
+      CHECK_THAT(report.useful.si(), WithinRel(times * weights * tokens + head + attention, 1e-9));
+    }
   }
 }
 
