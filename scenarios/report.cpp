@@ -92,6 +92,8 @@ std::vector<std::string> left_out_of(const Scenario& s) {
   } else {
     list.emplace_back("everything but attention: projections, MLP, embeddings, optimizer");
   }
+  if (s.six_block_accounts)
+    list.emplace_back("in memory: gradients of the layer in work, and buffers beyond the six blocks of Ring Attention");
   // Measured kernels have their softmax in the cycles of a tile, and their clock.
   list.emplace_back(s.profile.kernels
                         ? "gates of pi-attention"

@@ -248,6 +248,8 @@ Rank read_degrees(const Table& table, Rank ranks, Scenario& s) {
     s.recompute = static_cast<Recompute>(std::find(names.begin(), names.end(), name) - names.begin());
     if (table.has("fused_loss")) s.fused_loss = table.boolean("fused_loss");
     if (table.has("blockwise_ffn")) s.blockwise_ffn = table.boolean("blockwise_ffn");
+    if (table.has("memory_accounts"))
+      s.six_block_accounts = table.choice("memory_accounts", {"buffers", "six_blocks"}) == "six_blocks";
   }
   return ranks / static_cast<Rank>(product);
 }
@@ -393,8 +395,6 @@ const Layout& layout_of(const Scenario& s) {
   return *std::find_if(layouts().begin(), layouts().end(), [&](const Layout& l) { return l.name == s.layout; });
 }
 
-AttentionProgram build_program(const Scenario& s) {
-  return AttentionProgram(attention_input(s));
 /// A tensor rank has its share of the heads; a replica its share of the batch, one microbatch at a time.
 Geometry geometry_of(const Scenario& s) {
   const int tensor = s.degrees.tensor;
@@ -404,6 +404,8 @@ Geometry geometry_of(const Scenario& s) {
                        s.batch / (s.degrees.data * s.microbatches));
 }
 
+AttentionProgram build_program(const Scenario& s) {
+  return AttentionProgram(attention_input(s));
 }
 
 AttentionProgramInput attention_input(const Scenario& s) {

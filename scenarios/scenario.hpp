@@ -56,7 +56,8 @@ struct Scenario {
   Recompute recompute = Recompute::none;
   int microbatches = 1;
   bool fused_loss = false, blockwise_ffn = false;
-  bool fp8_matrices = false;  // of the layers
+  bool six_block_accounts = false;  // of memory: Ring Attention's
+  bool fp8_matrices = false;        // of the layers
 
   Gpu gpu;
   Profile profile;
@@ -84,9 +85,9 @@ AttentionProgram build_program(const Scenario& scenario);
 AttentionProgramInput attention_input(const Scenario& scenario);
 
 const Layout& layout_of(const Scenario& scenario);
-
 /// Who holds which tokens and heads of one sequence on one tensor rank.
 Geometry geometry_of(const Scenario& scenario);
+
 GpuPeaks peaks_of(const Scenario& scenario);
 
 double bytes_per_element(std::string_view dtype);

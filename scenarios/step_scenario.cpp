@@ -79,6 +79,12 @@ MemoryInput memory_input(const Scenario& s) {
   // A decode step moves no keys.
   if (!s.decode)
     in.visiting = visiting_blocks(*s.schedule, s.groups, s.members, fetched_share(s.primitives, in.tokens, s.groups));
+  // Q, O, K and V in work, one more K and V on their way, and nothing else (Ring Attention, arXiv 2310.01889, section
+  // 3).
+  if (s.six_block_accounts) {
+    in.gradients_of_layer = false;
+    in.visiting = {1, 1};
+  }
   if (!s.backward) in.cached_share = share_cached(s);
   in.fused_loss = s.fused_loss;
   in.blockwise_ffn = s.blockwise_ffn;
