@@ -78,20 +78,23 @@ std::vector<std::string> warnings_of(const SizeProblem& problem, const SizeResul
 
 void run(const SizeArguments& a) {
   const SizeProblem problem = problem_of(a);
-  const SizeResult result = search(problem, options_of(a, problem));
+  const SizeOptions options = options_of(a, problem);
+  const SizeResult result = search(problem, options);
   if (!result.fastest) {
     throw std::runtime_error(
         fmt::format("no cluster up to {} GPUs holds it (at least {} per GPU are needed), allow more GPUs or other ones",
                     problem.max_gpus, format(result.least_memory)));
   }
   if (result.best.empty()) throw std::runtime_error(unmet(a, problem, result));
+  const Pattern pattern(problem.primitives, static_cast<int>(problem.model.layers));
   const SizeReport report{problem,
                           result,
-                          what_ifs(problem, result.best.front()),
+                          what_ifs(problem, result.best.front(), options.threads),
                           a.pass,
-                          a.attention,
+                          a.attention.empty() ? pattern.describe() : a.attention,
                           a.target,
-                          warnings_of(problem, result)};
+                          warnings_of(problem, result),
+                          problem.model.assumptions(a.attention.empty())};
   if (a.format == "json") {
     print_size_json(report);
   } else {
@@ -129,8 +132,8 @@ void add_size(CLI::App& app) {
   command->add_option("--objective", a->objective, "time, cost, energy or gpus")
       ->transform(CLI::CheckedTransformer(objectives))
       ->default_str("time");
-  command->add_option("--attention", a->attention, "full, window:left=4096 or pi:k=1024,period=16384[,count=1]")
-      ->capture_default_str();
+  command->add_option("--attention", a->attention,
+                      "full, window:left=4096 or pi:k=1024,period=16384[,count=1]; by default the model's own");
   command->add_option("--price", a->prices, "Per GPU and hour, e.g. h100_sxm=2.5,h200_sxm=3.5");
   command->add_option("--implementation", a->implementation, "A name of `orrery list implementations`")
       ->capture_default_str();

@@ -213,7 +213,9 @@ SizeProblem problem_of(const SizeArguments& a) {
   p.pass = a.pass == "train" ? StepPass::training : a.pass == "prefill" ? StepPass::prefill : StepPass::decode;
   p.fp8_matrices = a.dtype == "fp8";
   p.dtype = p.fp8_matrices ? "bf16" : a.dtype;
-  p.primitives = pattern_of(a.attention);
+  p.primitives = !a.attention.empty()         ? pattern_of(a.attention)
+                 : !p.model.attention.empty() ? p.model.attention
+                                              : pattern_of("full");
   p.network = load_link(a.network);
   p.node_sizes = node_sizes_of(a.node_sizes.empty() ? "4,8" : a.node_sizes);
   p.layouts = layouts_of(a.layouts);

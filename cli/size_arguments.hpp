@@ -11,7 +11,7 @@ namespace orrery {
 
 struct SizeArguments {
   std::string model, context, pass, gpus = "h100_sxm,h200_sxm,b200_sxm", target;
-  std::string attention = "full", prices, network = "infiniband_ndr", implementation = "ideal", profiles, box;
+  std::string attention, prices, network = "infiniband_ndr", implementation = "ideal", profiles, box;
   std::string dtype = "bf16", format = "text", node_sizes, layouts = "zigzag,contiguous";
   Objective objective = Objective::time;
   int max_gpus = 0, keep = 5;  // 0: 1024, or what the box has

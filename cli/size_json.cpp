@@ -33,6 +33,7 @@ nlohmann::ordered_json to_json(const SizeProblem& problem, const Sized& s) {
           {"schedule", s.candidate.schedule->name},
           {"groups", s.candidate.groups},
           {"members", s.candidate.members},
+          {"inner_ring", s.candidate.inner_ring},
           {"layout", s.candidate.layout},
           {"zero", d.zero},
           {"recompute", recompute_names()[static_cast<std::size_t>(s.candidate.recompute)]},
@@ -48,6 +49,9 @@ void print_size_json(const SizeReport& report) {
   const SizeResult& r = report.result;
   nlohmann::ordered_json json;
   json["warnings"] = report.warnings;
+  json["assumed"] = nlohmann::ordered_json::array();
+  for (const ModelShape::Assumed& field : report.assumed)
+    json["assumed"].push_back({{"name", field.name}, {"value", field.value}, {"source", field.source}});
   json["candidates"] = r.candidates;
   json["too_large"] = r.too_large;
   json["bounded_away"] = r.bounded_away;

@@ -10,9 +10,10 @@ namespace orrery {
 struct SizeReport {
   const SizeProblem& problem;
   const SizeResult& result;
-  std::vector<WhatIf> what_ifs;         // of the best
-  std::string pass, attention, target;  // as asked for
-  std::vector<std::string> warnings;    // what a reader would take for granted and is not so
+  std::vector<WhatIf> what_ifs;              // of the best
+  std::string pass, attention, target;       // as asked for
+  std::vector<std::string> warnings;         // what a reader would take for granted and is not so
+  std::vector<ModelShape::Assumed> assumed;  // of the model
 };
 
 void print_size_text(const SizeReport& report);

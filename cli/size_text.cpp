@@ -13,8 +13,10 @@ std::string describe(const SizeProblem& problem, const Candidate& c) {
       fmt::format("{} x {}: data {}, tensor {}, pipeline {}, context {}", d.ranks(),
                   problem.gpus[static_cast<std::size_t>(c.gpu)].gpu.name, d.data, d.tensor, d.pipeline, d.context);
   if (d.context > 1) {
-    text += fmt::format(" ({}{}, {})", c.schedule->name,
-                        c.members > 1 && c.groups > 1 ? fmt::format(" {} x {}", c.groups, c.members) : "", c.layout);
+    const std::string parts = c.inner_ring > 1 ? fmt::format(" {} x {}", c.groups / c.inner_ring, c.inner_ring)
+                              : c.members > 1 && c.groups > 1 ? fmt::format(" {} x {}", c.groups, c.members)
+                                                              : "";
+    text += fmt::format(" ({}{}, {})", c.schedule->name, parts, c.layout);
   }
   if (d.ranks() > c.node_size) text += fmt::format(", nodes of {}", c.node_size);
   if (d.pipeline > 1 || c.microbatches > 1) text += fmt::format(", {} microbatches", c.microbatches);
@@ -66,6 +68,9 @@ void print_size_text(const SizeReport& report) {
              report.pass, problem.batch, report.attention, problem.max_gpus);
   fmt::print("assumed    nodes of {} {}; {} at full bisection, implementation {}, fused loss\n",
              fmt::join(problem.node_sizes, " or "), wiring(problem), problem.network.name, problem.implementation.name);
+  fmt::print("           tensor and context degrees that are powers of two, others that divide layers and batch\n");
+  for (const ModelShape::Assumed& field : report.assumed)
+    fmt::print("           {}.{} = {}: {}\n", problem.model.name, field.name, field.value, field.source);
   std::vector<std::string> profiles;
   for (const GpuOption& g : problem.gpus) profiles.push_back(fmt::format("{} {}", g.gpu.name, basis_of(g)));
   fmt::print("profiles   {}\n", fmt::join(profiles, ", "));

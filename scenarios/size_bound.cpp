@@ -10,10 +10,9 @@ bool leaves_node(const Candidate& c, int ranks) {
   return ranks > c.node_size;
 }
 
-/// Pairs that the busiest rank of a ring attends, over the mean: the last tokens see all the others.
+/// Pairs that the busiest rank of a ring attends of full attention, over the mean: the last tokens see all the others.
 double imbalance(const SizeProblem& problem, const Candidate& c) {
-  const bool full = problem.primitives.size() == 1 && problem.primitives.front().kind == Primitive::Kind::full;
-  if (!full || !problem.causal || c.layout != "contiguous" || problem.pass == StepPass::decode) return 1;
+  if (!problem.causal || c.layout != "contiguous") return 1;
   const auto n = static_cast<double>(problem.tokens);
   const double own = n / c.groups;
   return own * (2 * n - own + 1) / (n * (n + 1)) * c.groups;
@@ -81,21 +80,47 @@ class LeastTime {
     return {4 * turn, 2 * turn};
   }
 
-  /// Reading the cached keys of a decode step.
+  /// Of a layer's cached keys, those that the rank with the last tokens reads in a decode step, or all on the average.
+  double keys_read(const SizeProblem::LayerKind& kind) const {
+    const double mean = static_cast<double>(kind.keys_of_last.size()) / d_.context;
+    if (c_.layout != "contiguous") return mean;
+    const Index begin = problem_.tokens - problem_.tokens / d_.context;
+    Index last = 0;
+    for (const TokenRange& range : kind.keys_of_last.ranges()) last += range.clipped(begin, problem_.tokens).count;
+    return std::max(mean, static_cast<double>(last));
+  }
+
   double of_cache() const {
+    double keys = 0;
+    for (const SizeProblem::LayerKind& kind : problem_.layer_kinds) keys += kind.share * keys_read(kind);
     const double kv_heads =
         static_cast<double>(m_.kv_heads) / std::min<double>(d_.tensor, static_cast<double>(m_.kv_heads));
-    return in_.sequences * in_.tokens / d_.context * 2 * kv_heads * static_cast<double>(m_.head_dim) *
-           in_.element_bytes / option_.gpu.hbm_bandwidth.si();
+    return in_.sequences * keys * 2 * kv_heads * static_cast<double>(m_.head_dim) * in_.element_bytes /
+           option_.gpu.hbm_bandwidth.si();
   }
 
   AttentionTime of_attention() const {
-    const double uneven = imbalance(problem_, c_);
-    const double attended = 4 * in_.sequences * problem_.pairs * static_cast<double>(m_.heads * m_.head_dim) /
-                            d_.tensor / d_.context * uneven;
+    AttentionTime mean;
+    const auto add = [](LayerTime& sum, const LayerTime& time, double share) {
+      sum.forward += share * time.forward;
+      sum.backward += share * time.backward;
+    };
+    for (const SizeProblem::LayerKind& kind : problem_.layer_kinds) {
+      const AttentionTime time = of_attention(kind);
+      add(mean.busy, time.busy, kind.share);
+      add(mean.wires, time.wires, kind.share);
+    }
+    return mean;
+  }
+
+  AttentionTime of_attention(const SizeProblem::LayerKind& kind) const {
+    const double uneven = kind.full ? imbalance(problem_, c_) : 1;
+    const double attended =
+        4 * in_.sequences * kind.pairs * static_cast<double>(m_.heads * m_.head_dim) / d_.tensor / d_.context * uneven;
     const double forward = attended / option_.fastest.attention_forward.si();
     const double backward = 2.5 * attended / option_.fastest.attention_backward.si();
-    AttentionTime time = of_blocks();
+    // A ring skips what a sparse pattern has no use for.
+    AttentionTime time = kind.full ? of_blocks() : AttentionTime{};
     // Ranks with less to attend than the busiest have sent their blocks before it asks for them.
     if (uneven != 1) time.busy = {};
     const Implementation& implementation = problem_.implementation;
@@ -121,6 +146,14 @@ class LeastTime {
     const double block = 2 * rows_ * c_.members * static_cast<double>(kv_heads * m_.head_dim) * in_.element_bytes;
     const double hop = block / rate(between);
     const double latency = link(between).latency.si();
+    // One of a double ring's hops leaves the ring inside the node, for as many that stay.
+    if (c_.inner_ring > 1) {
+      const int rings = c_.groups / c_.inner_ring, near = rings * (c_.inner_ring - 1), far = rings - 1;
+      const double near_hop = block / rate(false), near_latency = link(false).latency.si();
+      return {{std::max(near * (near_hop + near_latency), far * (hop + latency)),
+               std::max(near * (near_hop + near_latency), far * (hop + latency))},
+              {std::max(near * near_hop, far * hop), std::max(near * 2 * near_hop, far * 2 * hop)}};
+    }
     if (hold == Hold::block) {
       const int in_node = between ? std::max(1, c_.node_size / (d_.tensor * c_.members)) : 1;
       const int waited = c_.groups - in_node, sent = c_.groups - 1;

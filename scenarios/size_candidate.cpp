@@ -1,6 +1,7 @@
 #include "scenarios/size_candidate.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -8,6 +9,29 @@
 #include "scenarios/step_scenario.hpp"
 
 namespace orrery {
+
+namespace {
+
+/// Of the last tokens of a sequence, those on the rank that has most of them.
+double most_of_last(double last, double tokens, const Candidate& c) {
+  const double own = tokens / c.degrees.context;
+  if (c.layout == "striped") return std::min(own, std::ceil(last / c.groups));
+  if (c.layout == "contiguous" || c.groups == 1) return std::min(own, last);
+  // Zigzag: ring member r has the blocks r and 2 P - 1 - r of 2 P.
+  const double block = tokens / (2.0 * c.groups);
+  const double of_group = std::min(block, last) + std::clamp(last - block * static_cast<double>(c.groups), 0.0, block);
+  return std::min(own, of_group);
+}
+
+double cached_share(const SizeProblem& problem, const Candidate& c) {
+  const auto tokens = static_cast<double>(problem.tokens);
+  double cached = 0;
+  for (const SizeProblem::LayerKind& kind : problem.layer_kinds)
+    cached += kind.share * most_of_last(static_cast<double>(kind.cached), tokens, c);
+  return cached / (tokens / c.degrees.context);
+}
+
+}  // namespace
 
 MemoryInput memory_input(const SizeProblem& problem, const Candidate& c) {
   MemoryInput in;
@@ -21,13 +45,24 @@ MemoryInput memory_input(const SizeProblem& problem, const Candidate& c) {
   in.state = adam_state(in.element_bytes);
   in.degrees = c.degrees;
   in.recompute = c.recompute;
-  in.visiting =
-      visiting_blocks(*c.schedule, c.groups, c.members, fetched_share(problem.primitives, in.tokens, c.groups));
+  // A decode step moves no keys.
+  if (in.pass != StepPass::decode)
+    in.visiting =
+        visiting_blocks(*c.schedule, c.groups, c.members, fetched_share(problem.primitives, in.tokens, c.groups));
+  if (in.pass != StepPass::training && problem.causal) in.cached_share = cached_share(problem, c);
   in.fused_loss = true;
   return in;
 }
 
 namespace {
+
+std::vector<int> divisors(Index number, Index most) {
+  std::vector<int> all;
+  for (Index d = 1; d <= std::min(number, most); ++d) {
+    if (number % d == 0) all.push_back(static_cast<int>(d));
+  }
+  return all;
+}
 
 /// Nodes that a head exchange spans at most: every member sends to every other, most of it through the NICs.
 constexpr int exchange_nodes = 2;
@@ -36,7 +71,7 @@ constexpr Index least_tokens = 1024;  // of a sequence on a rank; with fewer, ke
 /// How a sequence is spread over `context` ranks.
 struct Spread {
   const ScheduleKind* schedule;
-  int groups, members;
+  int groups, members, inner_ring;
   std::string_view layout;
 };
 
@@ -49,8 +84,9 @@ class Candidates {
   explicit Candidates(const SizeProblem& problem)
       : problem_(problem),
         training_(problem.pass == StepPass::training),
-        full_(std::all_of(problem.primitives.begin(), problem.primitives.end(),
-                          [](const Primitive& p) { return p.kind == Primitive::Kind::full; })) {}
+        decode_(problem.pass == StepPass::decode),
+        all_full_(problem.all_full()),
+        none_full_(problem.none_full()) {}
 
   std::vector<Candidate> list() {
     for (std::size_t gpu = 0; gpu < problem_.gpus.size(); ++gpu) {
@@ -64,6 +100,7 @@ class Candidates {
             c.schedule = spread.schedule;
             c.groups = spread.groups;
             c.members = spread.members;
+            c.inner_ring = spread.inner_ring;
             c.layout = spread.layout;
             cut_into_microbatches(c);
           }
@@ -78,11 +115,13 @@ class Candidates {
     const ModelShape& m = problem_.model;
     std::vector<Degrees> all;
     Degrees d;
-    d.sequence_parallel = problem_.pass != StepPass::decode;
+    d.sequence_parallel = !decode_;
     for (d.tensor = 1; d.tensor <= problem_.node_sizes.back() && m.heads % d.tensor == 0; d.tensor *= 2) {
       if (m.kv_heads % d.tensor != 0 && d.tensor % m.kv_heads != 0) continue;
-      for (d.pipeline = 1; d.pipeline <= problem_.max_gpus && m.layers % d.pipeline == 0; d.pipeline *= 2) {
-        for (d.data = 1; d.data <= problem_.batch && problem_.batch % d.data == 0; d.data *= 2) {
+      for (const int stages : divisors(m.layers, problem_.max_gpus)) {
+        d.pipeline = stages;
+        for (const int replicas : divisors(problem_.batch, problem_.max_gpus)) {
+          d.data = replicas;
           for (d.context = 1; d.context == 1 || d.context <= problem_.tokens / least_tokens; d.context *= 2) {
             if (std::int64_t{1} * d.tensor * d.pipeline * d.data * d.context > problem_.max_gpus) break;
             if (d.context == 1 || problem_.tokens % (2 * d.context) == 0) all.push_back(d);
@@ -104,16 +143,33 @@ class Candidates {
     return sizes;
   }
 
-  /// Who holds which tokens decides how much each computes, if a ring of several groups masks the future.
-  std::vector<std::string_view> layouts_of(int groups) const {
+  /// Who holds which tokens decides how much each computes, if a ring of several groups masks the future; and how many
+  /// of the keys of a window each has that a decode step reads.
+  std::vector<std::string_view> layouts_of(int groups, bool fetches) const {
     std::vector<std::string_view> all;
-    const bool matters = groups > 1 && full_ && problem_.causal && problem_.pass != StepPass::decode;
+    const bool balances = groups > 1 && !none_full_ && !fetches && problem_.causal && !decode_;
     for (const Layout& layout : layouts()) {
-      const bool wanted = matters ? lists(problem_.layouts, layout.name) : layout.name == "contiguous";
+      const bool reads_evenly = decode_ && groups > 1 && !all_full_ && layout.name == "striped";
+      const bool wanted = balances ? lists(problem_.layouts, layout.name) : layout.name == "contiguous" || reads_evenly;
       if (wanted && lists(problem_.implementation.layouts, layout.name)) all.push_back(layout.name);
     }
-    if (all.empty() && !matters && (full_ || groups == 1)) all.emplace_back(problem_.implementation.layouts.front());
+    if (all.empty() && !balances && (all_full_ || groups == 1))
+      all.emplace_back(problem_.implementation.layouts.front());
     return all;
+  }
+
+  /// Ranks that a ring inside a node takes in: with one node, or one rank in each, a double ring is a ring.
+  static int inner_ring_of(const Degrees& d, int node_size) {
+    const int in_node = node_size / d.tensor;
+    return in_node > 1 && d.context > in_node && d.context % in_node == 0 ? in_node : 1;
+  }
+
+  /// A fetch of everything is a gather, and where no token sees everything a fetch moves least, or an exchange of heads
+  /// alone. A decode step moves no keys: every schedule is the same.
+  bool suits(const ScheduleKind& schedule) const {
+    const bool fetches = schedule.slots.hold == ScheduleKind::Slots::Hold::fetched;
+    if (fetches) return !all_full_;
+    return !none_full_ || schedule.head_exchange == ScheduleKind::HeadExchange::all_ranks;
   }
 
   std::vector<Spread> spreads(const Degrees& d, int node_size) const {
@@ -122,13 +178,15 @@ class Candidates {
     const int kv_heads = std::max(1, static_cast<int>(problem_.model.kv_heads) / d.tensor);
     std::vector<Spread> all;
     for (const ScheduleKind& schedule : schedules()) {
-      if (schedule.needs_inner_ring || !lists(problem_.implementation.schedules, schedule.name)) continue;
+      if (!lists(problem_.implementation.schedules, schedule.name)) continue;
       const bool fetches = schedule.slots.hold == ScheduleKind::Slots::Hold::fetched;
       if (d.context == 1) {
-        if (all.empty()) all.push_back({&schedule, 1, 1, layouts_of(1).front()});
+        if (all.empty()) all.push_back({&schedule, 1, 1, 1, layouts_of(1, fetches).front()});
         continue;
       }
-      if (fetches == full_) continue;  // a fetch of everything is a gather; a sparse pattern needs but a fetch
+      if (decode_ ? !all.empty() || schedule.needs_inner_ring : !suits(schedule)) continue;
+      const int inner_ring = schedule.needs_inner_ring ? inner_ring_of(d, node_size) : 1;
+      if (schedule.needs_inner_ring && inner_ring == 1) continue;
       for (int members = 1; members <= std::min(d.context, heads); members *= 2) {
         const bool none = schedule.head_exchange == HeadExchange::none;
         const bool whole = schedule.head_exchange == HeadExchange::all_ranks;
@@ -137,22 +195,23 @@ class Candidates {
         if (members > 1 && members * d.tensor > exchange_nodes * node_size) continue;
         const int at_a_time = problem_.implementation.gather_kv_heads;
         if (at_a_time > 0 && std::max(1, kv_heads / members) % at_a_time != 0) continue;
-        for (const std::string_view layout : layouts_of(d.context / members))
-          all.push_back({&schedule, d.context / members, members, layout});
+        for (const std::string_view layout : layouts_of(d.context / members, fetches))
+          all.push_back({&schedule, d.context / members, members, inner_ring, layout});
       }
     }
     return all;
   }
 
   void cut_into_microbatches(Candidate c) {
-    const auto sequences = problem_.pass == StepPass::decode ? 1 : static_cast<int>(problem_.batch / c.degrees.data);
+    const auto sequences = decode_ ? 1 : static_cast<int>(problem_.batch / c.degrees.data);
     const auto layers = static_cast<int>(problem_.model.layers);
-    for (int of_each = 1; of_each <= sequences && sequences % of_each == 0; of_each *= 2) {
+    for (const int of_each : divisors(sequences, sequences)) {
       c.microbatches = sequences / of_each;
       c.degrees.virtual_stages = 1;
       choose_memory(c);
       if (c.degrees.pipeline == 1 || c.microbatches % c.degrees.pipeline != 0) continue;
-      for (int chunks = 2; layers % (c.degrees.pipeline * chunks) == 0; chunks *= 2) {
+      for (const int chunks : divisors(layers / c.degrees.pipeline, layers)) {
+        if (chunks == 1) continue;
         c.degrees.virtual_stages = chunks;
         choose_memory(c);
       }
@@ -174,7 +233,7 @@ class Candidates {
   }
 
   const SizeProblem& problem_;
-  bool training_, full_;
+  bool training_, decode_, all_full_, none_full_;
   std::vector<Candidate> all_;
 };
 
@@ -182,9 +241,7 @@ class Candidates {
 
 std::vector<Candidate> candidates_of(const SizeProblem& problem) {
   const Implementation& i = problem.implementation;
-  const bool sparse = std::any_of(problem.primitives.begin(), problem.primitives.end(),
-                                  [](const Primitive& p) { return p.kind != Primitive::Kind::full; });
-  if (sparse && !i.sparse) {
+  if (!problem.all_full() && !i.sparse) {
     throw std::invalid_argument(i.name + " runs full attention only, choose another implementation");
   }
   return Candidates(problem).list();

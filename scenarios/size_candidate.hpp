@@ -15,7 +15,7 @@ struct Candidate {
   int node_size = 8;
   Degrees degrees;
   const ScheduleKind* schedule = nullptr;
-  int groups = 1, members = 1;
+  int groups = 1, members = 1, inner_ring = 1;
   std::string_view layout = "contiguous";
   Recompute recompute = Recompute::none;
   int microbatches = 1;
@@ -24,9 +24,9 @@ struct Candidate {
 
 MemoryInput memory_input(const SizeProblem& problem, const Candidate& candidate);
 
-/// Every candidate: counts of GPUs, degrees, chunks of a pipeline stage and sequences of a microbatch that are powers
-/// of two and fit the model and the batch, every node size, schedule and layout that makes a difference, ZeRO-1 and 3,
-/// recomputation none and full. No bound is applied here.
+/// Every candidate: pipeline stages, their chunks, data-parallel replicas and sequences of a microbatch that divide the
+/// layers or the batch, tensor and context degrees that are powers of two, every node size, schedule and layout that
+/// makes a difference, ZeRO-1 and 3, recomputation none and full. No bound is applied here.
 std::vector<Candidate> candidates_of(const SizeProblem& problem);
 
 }  // namespace orrery

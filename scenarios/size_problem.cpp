@@ -15,24 +15,25 @@ namespace {
 
 /// Of a kernel that is nothing but cycles of the tensor cores. What else a kernel does takes time, and the clock that
 /// it may then have longer does not make up for it: at the power limit its time grows with its clock.
-FlopsPerSecond rate_of(Flops flops, double cycles, const ClockModel& clock, const PowerModel& power) {
+FlopsPerSecond rate_of(Flops flops, double cycles, const ClockModel& clock, const PowerModel& power, Regime regime) {
   KernelLoad load;
   load.flops = flops;
   load.cycles = cycles;
-  return flops / run_kernel(load, clock, power, Regime::sustained).duration;
+  return flops / run_kernel(load, clock, power, regime).duration;
 }
 
 /// The smaller of what a full tile takes, and a half masked one per pair that counts.
-FlopsPerSecond tile_rate(const AttentionModel& model, const MeasuredKernels& kernels, const Profile& profile, int sms) {
+FlopsPerSecond tile_rate(const AttentionModel& model, const MeasuredKernels& kernels, const Profile& profile, int sms,
+                         Regime regime) {
   const double pairs = profile.tile_query.value * profile.tile_key.value;
   const Flops flops = Flops::from_si((model.phase == Phase::forward ? 4 : 10) * pairs * model.head_dim) * sms;
   const double cycles = std::min(model.full_tile.value, 2 * model.masked_tile.value);
   // On all multiprocessors at once; never above what the tensor cores do.
   return rate_of(flops, std::max(cycles, flops.si() / kernels.clock.tensor_flops_per_cycle.value), kernels.clock,
-                 model.power);
+                 model.power, regime);
 }
 
-GpuOption::Rates fastest_rates(const GpuOption& option, const SizeProblem& problem) {
+GpuOption::Rates fastest_rates(const GpuOption& option, const SizeProblem& problem, Regime regime) {
   const Profile& profile = option.profile;
   const FlopsPerSecond peak = option.gpu.peak(problem.dtype);
   GpuOption::Rates rates = {peak * profile.dense_efficiency.value, peak * profile.attention_forward_efficiency.value,
@@ -44,13 +45,13 @@ GpuOption::Rates fastest_rates(const GpuOption& option, const SizeProblem& probl
     const auto sms = static_cast<int>(option.gpu.sms);
     if (kernels.gemm) {
       const double per_cycle = kernels.gemm->efficiency.value * kernels.clock.tensor_flops_per_cycle.value;
-      rates.dense = rate_of(Flops::from_si(1e15), 1e15 / per_cycle, kernels.clock, kernels.gemm->power);
+      rates.dense = rate_of(Flops::from_si(1e15), 1e15 / per_cycle, kernels.clock, kernels.gemm->power, regime);
       if (!problem.fp8_matrices) rates.weights = memory_rate(kernels, {peak, option.gpu.hbm_bandwidth, sms});
     }
     if (const AttentionModel* model = kernels.attention_of(Phase::forward, head_dim))
-      rates.attention_forward = tile_rate(*model, kernels, profile, sms);
+      rates.attention_forward = tile_rate(*model, kernels, profile, sms, regime);
     if (const AttentionModel* model = kernels.attention_of(Phase::backward, head_dim))
-      rates.attention_backward = tile_rate(*model, kernels, profile, sms);
+      rates.attention_backward = tile_rate(*model, kernels, profile, sms, regime);
   }
   // The roofline holds for matrices in fp8 whatever was measured.
   if (problem.fp8_matrices) rates.dense = option.gpu.peak("fp8") * profile.dense_efficiency.value;
@@ -59,11 +60,25 @@ GpuOption::Rates fastest_rates(const GpuOption& option, const SizeProblem& probl
 
 }  // namespace
 
-void SizeProblem::prepare() {
+void SizeProblem::prepare(Regime regime) {
   const Pattern pattern(primitives, static_cast<int>(model.layers));
   const TokenSet all({{0, tokens, 1}});
-  pairs = static_cast<double>(pattern.mask(0, tokens, causal, {}).pairs(all, all));
-  for (GpuOption& option : gpus) option.fastest = fastest_rates(option, *this);
+  layer_kinds.clear();
+  for (int c = 0; c < pattern.classes(); ++c) {
+    const Mask mask = pattern.mask(c, tokens, causal, {});
+    layer_kinds.push_back({static_cast<double>(pattern.layers_of(c)) / static_cast<double>(model.layers),
+                           pattern.is_full(c), static_cast<double>(mask.pairs(all, all)),
+                           pattern.cached(c, tokens).last, mask.keys_needed(TokenSet({{tokens - 1, 1, 1}}), all)});
+  }
+  for (GpuOption& option : gpus) option.fastest = fastest_rates(option, *this, regime);
+}
+
+bool SizeProblem::all_full() const {
+  return std::all_of(layer_kinds.begin(), layer_kinds.end(), [](const LayerKind& kind) { return kind.full; });
+}
+
+bool SizeProblem::none_full() const {
+  return std::none_of(layer_kinds.begin(), layer_kinds.end(), [](const LayerKind& kind) { return kind.full; });
 }
 
 namespace {
@@ -83,7 +98,9 @@ MemoryInput undivided(const SizeProblem& problem) {
 
 Flops useful_flops(const SizeProblem& problem) {
   const MemoryInput in = undivided(problem);
-  const double pairs = in.pass == StepPass::decode ? in.tokens : problem.pairs;
+  double pairs = 0;
+  for (const SizeProblem::LayerKind& kind : problem.layer_kinds)
+    pairs += kind.share * (in.pass == StepPass::decode ? static_cast<double>(kind.keys_of_last.size()) : kind.pairs);
   const double attention = 4 * static_cast<double>(problem.model.heads * problem.model.head_dim) * pairs;
   return dense_flops(in) + Flops::from_si((in.pass == StepPass::training ? 3.5 : 1) * attention *
                                           static_cast<double>(problem.batch * problem.model.layers));

@@ -54,7 +54,7 @@ struct SizeProblem {
   std::string dtype = "bf16";
   bool fp8_matrices = false;  // of the layers, beside dtype
   bool causal = true;
-  std::vector<Primitive> primitives;  // in all layers
+  std::vector<Primitive> primitives;
   std::vector<GpuOption> gpus;
   LinkType network;
   std::vector<int> node_sizes = {8};  // to choose from, ascending
@@ -63,9 +63,21 @@ struct SizeProblem {
   int max_gpus = 4096;
   Implementation implementation;
 
-  /// Unmasked pairs of a sequence, from the primitives; set by prepare, as the rates of the GPUs are.
-  double pairs = 0;
-  void prepare();
+  /// Layers whose tokens see the same.
+  struct LayerKind {
+    double share = 1;       // of the layers
+    bool full = true;       // tokens see everything (before them, if causal)
+    double pairs = 0;       // unmasked, of a sequence
+    Index cached = 0;       // the last tokens, whose keys later ones still read
+    TokenSet keys_of_last;  // that a decode step reads
+  };
+  /// Set by prepare from the primitives, as the rates of the GPUs are: of kernels alone at the power limit, or of
+  /// bursts, than which no step is faster.
+  std::vector<LayerKind> layer_kinds;
+  void prepare(Regime regime = Regime::sustained);
+
+  bool all_full() const;
+  bool none_full() const;
 };
 
 /// Of a step, whatever the candidate.

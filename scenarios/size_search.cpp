@@ -1,13 +1,13 @@
 #include "scenarios/size_search.hpp"
 
 #include <algorithm>
-#include <atomic>
-#include <future>
 #include <map>
 #include <numeric>
 #include <set>
 #include <stdexcept>
 #include <tuple>
+
+#include "scenarios/in_parallel.hpp"
 
 namespace orrery {
 namespace {
@@ -67,6 +67,7 @@ class Search {
       simulate_all(chosen);
     }
     conclude();
+    if (options_.settle) settle();
     return std::move(result_);
   }
 
@@ -150,29 +151,27 @@ class Search {
 
   void simulate_all(const std::vector<const Entry*>& chosen) {
     std::vector<SimulatedStep> steps(chosen.size());
-    std::atomic<std::size_t> next{0};
-    const auto work = [&] {
-      for (std::size_t i = next++; i < chosen.size(); i = next++)
-        steps[i] = simulate_candidate(problem_, chosen[i]->candidate);
-    };
-    std::vector<std::future<void>> helpers;
-    for (int t = 1; t < options_.threads; ++t) helpers.push_back(std::async(std::launch::async, work));
-    work();
-    for (std::future<void>& helper : helpers) helper.get();
+    in_parallel(chosen.size(), options_.threads,
+                [&](std::size_t i) { steps[i] = simulate_candidate(problem_, chosen[i]->candidate); });
     for (std::size_t i = 0; i < chosen.size(); ++i) note(*chosen[i], steps[i]);
+  }
+
+  Sized sized_of(const Candidate& c, const Bound& bound, const SimulatedStep& step) const {
+    const GpuOption& gpu = problem_.gpus[static_cast<std::size_t>(c.gpu)];
+    const Merits merits = merits_of(c, step.time);
+    return {c,
+            bound,
+            step,
+            c.degrees.ranks(),
+            gpu.price_per_hour ? std::optional(merits.cost) : std::nullopt,
+            gpu.gpu.board_power ? std::optional(merits.energy) : std::nullopt,
+            mfu_of(c, merits.time)};
   }
 
   void note(const Entry& entry, const SimulatedStep& step) {
     ++result_.simulated;
     const Merits merits = merits_of(entry.candidate, step.time);
-    const GpuOption& gpu = problem_.gpus[static_cast<std::size_t>(entry.candidate.gpu)];
-    Sized sized{entry.candidate,
-                entry.bound,
-                step,
-                entry.candidate.degrees.ranks(),
-                gpu.price_per_hour ? std::optional(merits.cost) : std::nullopt,
-                gpu.gpu.board_power ? std::optional(merits.energy) : std::nullopt,
-                mfu_of(entry.candidate, merits.time)};
+    const Sized sized = sized_of(entry.candidate, entry.bound, step);
     highest_mfu_ = std::max(highest_mfu_, sized.mfu);
     done_.emplace_back(sized, merits);
     if (fastest_ == 0 || merits.time < fastest_) fastest_ = merits.time;
@@ -210,6 +209,54 @@ class Search {
     std::stable_sort(done_.begin(), done_.end(), by(options_.objective));
     for (std::size_t i = 0; i < done_.size() && i < static_cast<std::size_t>(options_.keep); ++i)
       result_.best.push_back(done_[i].first);
+  }
+
+  /// What was found, simulated once more with the clock that the mean power of its step leaves.
+  void settle() {
+    std::vector<Sized*> found;
+    for (std::vector<Sized>* list : {&result_.best, &result_.front})
+      for (Sized& sized : *list) found.push_back(&sized);
+    for (std::optional<Sized>* one : {&result_.fewest, &result_.fastest, &result_.highest_mfu})
+      if (*one) found.push_back(&**one);
+    std::vector<const Sized*> distinct;
+    const auto same = [](const Sized* a) { return [a](const Sized* b) { return a->candidate == b->candidate; }; };
+    for (const Sized* sized : found)
+      if (std::none_of(distinct.begin(), distinct.end(), same(sized))) distinct.push_back(sized);
+    SizeProblem bursts = problem_;
+    bursts.prepare(Regime::burst);
+    std::vector<Sized> settled(distinct.size());
+    in_parallel(distinct.size(), options_.threads, [&](std::size_t i) {
+      const Candidate& c = distinct[i]->candidate;
+      settled[i] = sized_of(c, bound_of(bursts, c), simulate_settled(problem_, c));
+    });
+    for (Sized* sized : found)
+      *sized = *std::find_if(settled.begin(), settled.end(),
+                             [&](const Sized& s) { return s.candidate == sized->candidate; });
+    order_again();
+  }
+
+  void order_again() {
+    const auto merits = [&](const Sized& s) { return merits_of(s.candidate, s.step.time); };
+    const auto by = [&](Objective objective) {
+      return [&merits, objective](const Sized& a, const Sized& b) {
+        return merits(a).order(objective) < merits(b).order(objective);
+      };
+    };
+    const auto misses = [&](const Sized& s) { return misses_target(s.candidate, s.step.time.si()); };
+    for (std::vector<Sized>* list : {&result_.best, &result_.front}) std::erase_if(*list, misses);
+    std::stable_sort(result_.best.begin(), result_.best.end(), by(options_.objective));
+    const std::vector<Sized> all = result_.front;
+    std::erase_if(result_.front, [&](const Sized& s) {
+      return std::any_of(all.begin(), all.end(), [&](const Sized& f) { return merits(f).dominates(merits(s)); });
+    });
+    std::stable_sort(result_.front.begin(), result_.front.end(), by(Objective::time));
+    if (result_.fewest && misses(*result_.fewest)) result_.fewest.reset();
+    for (const std::vector<Sized>* list : {&result_.best, &result_.front}) {
+      for (const Sized& sized : *list) {
+        if (!result_.fewest || by(Objective::gpus)(sized, *result_.fewest)) result_.fewest = sized;
+        if (by(Objective::time)(sized, *result_.fastest)) result_.fastest = sized;
+      }
+    }
   }
 
   const SizeProblem& problem_;

@@ -18,6 +18,7 @@ struct SizeOptions {
   std::optional<double> least_mfu;  // or uses this share of the peaks
   int keep = 5;                     // best candidates shown
   bool prune = true;                // false: simulate all that fit, for tests
+  bool settle = true;               // the clocks of what is found, so that it takes what `orrery simulate` says
   int threads = 2;                  // the result does not depend on it
 };
 

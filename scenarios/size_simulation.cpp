@@ -1,10 +1,13 @@
 #include "scenarios/size_simulation.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
+#include <utility>
 #include <variant>
 #include <vector>
 
+#include "scenarios/step_power.hpp"
 #include "scenarios/step_scenario.hpp"
 #include "sim/simulate.hpp"
 #include "sim/topologies.hpp"
@@ -13,7 +16,7 @@ namespace orrery {
 
 SampleSize whole(const SizeProblem& problem, const Candidate& c) {
   const auto layers = static_cast<int>(problem.model.layers);
-  return {layers / (c.degrees.pipeline * c.degrees.virtual_stages), c.microbatches, c.groups};
+  return {layers / (c.degrees.pipeline * c.degrees.virtual_stages), c.microbatches, c.groups, c.degrees.data};
 }
 
 CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, const SampleSize& size) {
@@ -24,8 +27,8 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, co
   s.model = problem.model;
   result.folds.context = c.groups / size.groups;
   // What a rank fetches does not grow with the ring.
-  const bool fetches = c.schedule->slots.hold == ScheduleKind::Slots::Hold::fetched;
-  result.folds.steps = fetches ? 1 : result.folds.context;
+  const bool fetched = c.schedule->slots.hold == ScheduleKind::Slots::Hold::fetched;
+  result.folds.steps = fetched ? 1 : result.folds.context;
   s.tokens = problem.tokens / result.folds.context;
   s.batch = problem.pass == StepPass::decode ? problem.batch : problem.batch / c.microbatches * size.microbatches;
   s.dtype = problem.dtype;
@@ -39,6 +42,7 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, co
   s.layout = c.layout;
   s.groups = size.groups;
   s.members = c.members;
+  s.inner_ring = c.inner_ring;
   s.implementation = problem.implementation;
   s.degrees = c.degrees;
   s.degrees.context = size.groups * c.members;
@@ -48,11 +52,8 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, co
   s.fp8_matrices = problem.fp8_matrices;
   s.gpu = option.gpu;
   s.profile = option.profile;
-  // Two nodes of replicas show what any number of them does.
-  const int replica = c.degrees.tensor * s.degrees.context;
-  int& folds = result.folds.data;
-  while (c.degrees.data / folds > 1 && replica * (c.degrees.data / folds) > 2 * c.node_size) folds *= 2;
-  const Rank ranks = s.degrees.ranks() / folds;
+  result.folds.data = c.degrees.data / size.replicas;
+  const Rank ranks = s.degrees.ranks() / result.folds.data;
   const double efficiency = option.profile.link_efficiency.value;
   const GpuResources gpu{static_cast<double>(option.gpu.sms), option.gpu.hbm_bandwidth};
   const LinkSpec link{option.link.bandwidth * efficiency, option.link.latency};
@@ -111,23 +112,33 @@ std::optional<Index> farthest(const std::vector<Primitive>& primitives) {
   return lag;
 }
 
+bool fetches(const Candidate& c) {
+  return c.schedule->slots.hold == ScheduleKind::Slots::Hold::fetched;
+}
+
+/// All, unless they are alike and their ranks meet all others step by step, as in a ring: where each waits for others
+/// of its own, or all for a gather, what holds one up in a layer reaches the next ones layer by layer.
+Repeats layers_of(const SizeProblem& problem, const Candidate& c, int all) {
+  const bool ring = c.groups == 1 || c.schedule->slots.hold == ScheduleKind::Slots::Hold::block;
+  return problem.layer_kinds.size() == 1 && ring ? Repeats::of(2, 3, all) : Repeats::of(all, all, all);
+}
+
 /// Groups of a ring: so many that it leaves the nodes as the whole one does.
-Repeats groups_of(const SizeProblem& problem, const Candidate& c) {
+Repeats groups_of(const SizeProblem& problem, const Candidate& c, bool fine) {
+  // Ranks of a decode step read as many keys as a window has among theirs, and layers that skip steps of a ring and
+  // others that do not are not merged alike.
+  if (problem.pass == StepPass::decode || problem.layer_kinds.size() > 1)
+    return Repeats::of(c.groups, c.groups, c.groups);
   const int group = c.degrees.tensor * c.members;
-  int few = 4;
-  while (few * group < 2 * c.node_size) few *= 2;
-  if (c.schedule->slots.hold == ScheduleKind::Slots::Hold::fetched) {
+  int few = c.schedule->slots.hold == ScheduleKind::Slots::Hold::sequence ? 16 : 4;
+  const int rings = fine ? 4 : 2;  // of a double ring
+  while (few * group < 2 * c.node_size || few < rings * c.inner_ring) few *= 2;
+  if (fetches(c)) {
     const std::optional<Index> lag = farthest(problem.primitives);
     const Index own = problem.tokens / c.groups;
     while (few < c.groups && (!lag || few * own < 2 * *lag + 2 * own)) few *= 2;
   }
   return Repeats::of(few, 2 * few, c.groups, true);
-}
-
-SimulationResult run(const SizeProblem& problem, const Candidate& c, const SampleSize& size) {
-  const CandidateScenario built = scenario_of(problem, c, size);
-  const StepProgram program = build_step(built.scenario, built.folds);
-  return simulate(program, built.scenario.cluster);
 }
 
 /// The largest part of a critical path, in ticks by category and, last, contention.
@@ -138,38 +149,135 @@ void name_bottleneck(SimulatedStep& step, const std::vector<double>& parts) {
   step.bottleneck_share = step.time > Seconds() ? *largest / 1e12 / step.time.si() : 0;
 }
 
+/// Two nodes of replicas show what any number of them does.
+int replicas_of(const Candidate& c, int groups) {
+  const int replica = c.degrees.tensor * groups * c.members;
+  int replicas = c.degrees.data;
+  while (replicas % 2 == 0 && replica * replicas > 2 * c.node_size) replicas /= 2;
+  return replicas;
+}
+
+/// Of its whole program, which takes about a second for half a million of them.
+double blocks_of(const SizeProblem& problem, const Candidate& c) {
+  const bool training = problem.pass == StepPass::training;
+  const double passes = !training ? 1 : c.recompute == Recompute::full ? 3 : 2;
+  const double steps = problem.pass == StepPass::decode ? 1 : 2 + (fetches(c) ? 2 : c.groups);
+  const double layers = static_cast<double>(problem.model.layers) / c.degrees.pipeline;
+  return layers * c.microbatches * passes * steps * c.degrees.ranks();
+}
+
+/// A few programs from whose times that of the candidate follows, or its own if that has at most so many blocks.
+class Samples : public PoweredStep {
+ public:
+  Samples(const SizeProblem& problem, const Candidate& c, double most_blocks = 0) {
+    const SampleSize all = whole(problem, c);
+    if (blocks_of(problem, c) <= most_blocks) {
+      samples_.push_back(std::make_unique<Sample>(scenario_of(problem, c, all), 1));
+      return;
+    }
+    const int stages = c.degrees.pipeline;
+    const Repeats layers = layers_of(problem, c, all.layers);
+    // Interleaved stages take turns in rounds of as many microbatches as there are stages.
+    const int one_more = c.degrees.virtual_stages > 1 ? stages : 1;
+    const Repeats microbatches = stages == 1 ? Repeats::of(1, 2, all.microbatches)
+                                             : Repeats::of(2 * stages, 2 * stages + one_more, all.microbatches);
+    const Repeats groups = groups_of(problem, c, most_blocks > 0);
+    for (int corner = 0; corner < 8; ++corner) {
+      double weight = 1;
+      const auto choose = [&](const Repeats& r, int bit) {
+        const bool more = (corner & bit) != 0;
+        weight *= more ? r.weight_of_more() : 1 - r.weight_of_more();
+        return more ? r.more : r.few;
+      };
+      SampleSize size{choose(layers, 1), choose(microbatches, 2), choose(groups, 4), 0};
+      size.replicas = replicas_of(c, size.groups);
+      if (weight != 0) samples_.push_back(std::make_unique<Sample>(scenario_of(problem, c, size), weight));
+    }
+  }
+
+  Seconds simulate(ClockCap cap) override {
+    set(cap);
+    double time = 0;
+    parts_.assign(step_category_names().size() + 1, 0);
+    for (const auto& sample : samples_) {
+      const SimulationResult result = orrery::simulate(sample->program, sample->built.scenario.cluster);
+      time += sample->weight * to_seconds(result.end).si();
+      for (std::size_t i = 0; i + 1 < parts_.size(); ++i)
+        parts_[i] += sample->weight * static_cast<double>(result.critical_path.by_category[i]);
+      parts_.back() += sample->weight * static_cast<double>(result.critical_path.contention);
+    }
+    time_ = Seconds::from_si(time);
+    return time_;
+  }
+
+  KernelWork hottest(ClockCap cap) override {
+    set(cap);
+    KernelWork work;
+    for (const auto& sample : samples_) {
+      if (!sample->hottest) sample->hottest = hottest_of(sample->program);
+      work += sample->program.kernel_work(*sample->hottest) * sample->weight;
+    }
+    return work;
+  }
+
+  /// As simulated last.
+  SimulatedStep step() const {
+    SimulatedStep step;
+    step.time = time_;
+    name_bottleneck(step, parts_);
+    return step;
+  }
+
+ private:
+  struct Sample {
+    Sample(CandidateScenario from, double times)
+        : built(std::move(from)), weight(times), program(build_step(built.scenario, built.folds)) {}
+    CandidateScenario built;
+    double weight;
+    StepProgram program;
+    std::optional<Rank> hottest;
+  };
+
+  static Rank hottest_of(const StepProgram& program) {
+    const std::vector<KernelWork> ranks = program.kernel_work_of_ranks();
+    const auto most =
+        std::max_element(ranks.begin(), ranks.end(), [](const auto& a, const auto& b) { return a.energy < b.energy; });
+    return static_cast<Rank>(most - ranks.begin());
+  }
+
+  void set(ClockCap cap) {
+    if (cap == cap_) return;
+    cap_ = cap;
+    for (const auto& sample : samples_) sample->program.cap_clock(cap);
+  }
+
+  std::vector<std::unique_ptr<Sample>> samples_;
+  ClockCap cap_;  // programs begin at the cap of each kernel alone
+  Seconds time_;
+  std::vector<double> parts_;
+};
+
 }  // namespace
 
 SimulatedStep simulate_candidate(const SizeProblem& problem, const Candidate& c) {
-  const SampleSize all = whole(problem, c);
-  const int stages = c.degrees.pipeline;
-  const Repeats layers = Repeats::of(2, 3, all.layers);
-  // Interleaved stages take turns in rounds of as many microbatches as there are stages.
-  const int one_more = c.degrees.virtual_stages > 1 ? stages : 1;
-  const Repeats microbatches = stages == 1 ? Repeats::of(1, 2, all.microbatches)
-                                           : Repeats::of(2 * stages, 2 * stages + one_more, all.microbatches);
-  const Repeats groups = groups_of(problem, c);
-  SimulatedStep step;
-  double time = 0;
-  std::vector<double> parts(step_category_names().size() + 1);
-  for (int corner = 0; corner < 8; ++corner) {
-    double weight = 1;
-    const auto choose = [&](const Repeats& r, int bit) {
-      const bool more = (corner & bit) != 0;
-      weight *= more ? r.weight_of_more() : 1 - r.weight_of_more();
-      return more ? r.more : r.few;
-    };
-    const SampleSize size{choose(layers, 1), choose(microbatches, 2), choose(groups, 4)};
-    if (weight == 0) continue;
-    const SimulationResult result = run(problem, c, size);
-    time += weight * to_seconds(result.end).si();
-    for (std::size_t i = 0; i + 1 < parts.size(); ++i)
-      parts[i] += weight * static_cast<double>(result.critical_path.by_category[i]);
-    parts.back() += weight * static_cast<double>(result.critical_path.contention);
+  Samples samples(problem, c);
+  samples.simulate(Regime::sustained);
+  return samples.step();
+}
+
+SimulatedStep simulate_settled(const SizeProblem& problem, const Candidate& c) {
+  constexpr double most_blocks = 20'000;
+  const Profile& profile = problem.gpus[static_cast<std::size_t>(c.gpu)].profile;
+  Samples samples(problem, c, most_blocks);
+  if (!has_power_limit(profile)) {
+    samples.simulate(Regime::sustained);
+    return samples.step();
   }
-  step.time = Seconds::from_si(time);
-  name_bottleneck(step, parts);
-  return step;
+  const ClockModel& clock = profile.kernels->clock;
+  const double cap_hz = settle_clock(samples, clock, Regime::sustained);
+  const double lag = cap_hz > 0 ? slowest_lag(clock, c.degrees.ranks(), samples.step().time) : 0;
+  if (lag > 0) samples.simulate(ClockCap::shared(cap_hz * (1 - lag)));
+  return samples.step();
 }
 
 }  // namespace orrery

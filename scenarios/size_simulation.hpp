@@ -12,7 +12,8 @@ namespace orrery {
 struct SampleSize {
   int layers = 0;  // of each chunk
   int microbatches = 0;
-  int groups = 0;  // of the attention's ring, each with as many tokens as in the whole
+  int groups = 0;    // of the attention's ring, each with as many tokens as in the whole
+  int replicas = 1;  // data-parallel, each of which stands for as many as there are
 };
 SampleSize whole(const SizeProblem& problem, const Candidate& candidate);
 
@@ -30,6 +31,10 @@ struct SimulatedStep {
 /// All layers of a chunk do the same, and so do microbatches once a pipeline is full: few of each are simulated, and
 /// one more of each, and the rest follows in proportion. Of a long ring several steps are simulated as one, in two
 /// coarse ways, and what that costs at its ends (in proportion to the step) is taken off again.
+/// Each kernel runs alone at the power limit, as bounds have it.
 SimulatedStep simulate_candidate(const SizeProblem& problem, const Candidate& candidate);
+
+/// The same, with the mean power of the step at the limit, as `orrery simulate` has it (step_power.hpp).
+SimulatedStep simulate_settled(const SizeProblem& problem, const Candidate& candidate);
 
 }  // namespace orrery

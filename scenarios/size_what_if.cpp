@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 
+#include "scenarios/in_parallel.hpp"
 #include "scenarios/layout.hpp"
 
 namespace orrery {
@@ -15,13 +17,16 @@ constexpr Index pi_window = 1024, pi_period = 16384;
 
 class Changes {
  public:
-  Changes(const SizeProblem& problem, const Sized& sized) : problem_(problem), sized_(sized) {}
+  Changes(const SizeProblem& problem, const Sized& sized, int threads)
+      : problem_(problem), sized_(sized), threads_(threads) {}
 
   std::vector<WhatIf> list() {
     hardware();
     more_memory();
     layouts_of_tokens();
     pi_attention();
+    in_parallel(changed_.size(), threads_,
+                [&](std::size_t i) { list_[i].time = simulate_settled(changed_[i].first, changed_[i].second).time; });
     return std::move(list_);
   }
 
@@ -32,7 +37,8 @@ class Changes {
     SizeProblem problem = problem_;
     Candidate candidate = sized_.candidate;
     edit(problem, problem.gpus[static_cast<std::size_t>(candidate.gpu)], candidate);
-    list_.push_back({std::move(change), simulate_candidate(problem, candidate).time, std::move(note)});
+    changed_.emplace_back(std::move(problem), candidate);
+    list_.push_back({std::move(change), Seconds(), std::move(note)});
   }
 
   void hardware() {
@@ -72,12 +78,10 @@ class Changes {
         [](SizeProblem&, GpuOption&, Candidate& c) { c.recompute = Recompute::none; }, "nothing is computed again");
   }
 
-  bool full() const { return problem_.primitives.front().kind == Primitive::Kind::full; }
-
   /// Of a ring: who holds which tokens decides who computes how much.
   void layouts_of_tokens() {
     const Candidate& c = sized_.candidate;
-    if (!full() || !problem_.causal || c.groups == 1 || problem_.pass == StepPass::decode) return;
+    if (!problem_.all_full() || !problem_.causal || c.groups == 1 || problem_.pass == StepPass::decode) return;
     for (const char* layout : {"contiguous", "zigzag", "striped"}) {
       if (layout == c.layout) continue;
       add(fmt::format("{} instead of {}", layout, c.layout),
@@ -86,7 +90,7 @@ class Changes {
   }
 
   void pi_attention() {
-    if (!full() || problem_.pass == StepPass::decode || problem_.tokens <= 2 * pi_period) return;
+    if (!problem_.all_full() || problem_.pass == StepPass::decode || problem_.tokens <= 2 * pi_period) return;
     // With a skip in every layer a token sees layers x max(k, period) back (docs/reach.md).
     const auto reach = static_cast<double>(problem_.model.layers * pi_period);
     add(
@@ -102,7 +106,7 @@ class Changes {
           });
           c.schedule = &*fetches;
           c.groups = c.degrees.context;
-          c.members = 1;
+          c.members = c.inner_ring = 1;
         },
         fmt::format("another model, which reaches {:.3g} tokens back at {} layers{}", reach, problem_.model.layers,
                     reach < static_cast<double>(problem_.tokens) ? ", not all" : ""));
@@ -110,13 +114,15 @@ class Changes {
 
   const SizeProblem& problem_;
   const Sized& sized_;
-  std::vector<WhatIf> list_;
+  int threads_;
+  std::vector<std::pair<SizeProblem, Candidate>> changed_;
+  std::vector<WhatIf> list_;  // of these
 };
 
 }  // namespace
 
-std::vector<WhatIf> what_ifs(const SizeProblem& problem, const Sized& sized) {
-  return Changes(problem, sized).list();
+std::vector<WhatIf> what_ifs(const SizeProblem& problem, const Sized& sized, int threads) {
+  return Changes(problem, sized, threads).list();
 }
 
 }  // namespace orrery

@@ -16,6 +16,6 @@ struct WhatIf {
 
 /// Faster parts of the hardware, more memory, other layouts of the tokens, and attention to fewer keys. Changes that
 /// the plan has no use for (a network, on one node) are left out.
-std::vector<WhatIf> what_ifs(const SizeProblem& problem, const Sized& sized);
+std::vector<WhatIf> what_ifs(const SizeProblem& problem, const Sized& sized, int threads = 1);
 
 }  // namespace orrery

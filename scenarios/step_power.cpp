@@ -15,20 +15,19 @@ constexpr double slowest_share = 0.25;  // of the maximum clock
 
 class Settling {
  public:
-  Settling(KernelProgram& program, const ClockModel& clock) : program_(program), clock_(clock) {}
+  Settling(PoweredStep& step, const ClockModel& clock) : step_(step), clock_(clock) {}
 
   double power(const KernelWork& work, double step_s) const {
     return clock_.idle_power.value + (step_s > 0 ? work.energy.si() / step_s : 0);
   }
 
-  /// The highest cap at which `rank` meets the limit, if a step takes what it took but for `exposed` of the time that
+  /// The highest cap at which the rank meets the limit, if a step takes what it took but for `exposed` of the time that
   /// kernels gain or lose.
-  ClockCap cap_for(Rank rank, double step_s, const KernelWork& at_present, double exposed) const {
+  ClockCap cap_for(double step_s, const KernelWork& at_present, double exposed) const {
     double low = slowest_share * clock_.maximum_clock.value, high = clock_.maximum_clock.value;
     for (int i = 0; i < bisections; ++i) {
       const double middle = (low + high) / 2;
-      program_.cap_clock(ClockCap::shared(middle));
-      const KernelWork work = program_.kernel_work(rank);
+      const KernelWork work = step_.hottest(ClockCap::shared(middle));
       const double step = step_s + exposed * (work.time - at_present.time).si();
       (power(work, step) > clock_.power_limit.value ? high : low) = middle;
     }
@@ -36,7 +35,7 @@ class Settling {
   }
 
  private:
-  KernelProgram& program_;
+  PoweredStep& step_;
   const ClockModel& clock_;
 };
 
@@ -63,40 +62,68 @@ StepPower power_of(const std::vector<KernelWork>& ranks, const ClockModel& clock
   return power;
 }
 
+/// A program of its own.
+class WholeStep : public PoweredStep {
+ public:
+  WholeStep(KernelProgram& program, const Cluster& cluster, const SimulationOptions& options)
+      : program_(program), cluster_(cluster), options_(options) {}
+
+  Seconds simulate(ClockCap cap) override {
+    program_.cap_clock(cap);
+    result_ = orrery::simulate(program_, cluster_, options_);
+    return to_seconds(result_.end);
+  }
+  KernelWork hottest(ClockCap cap) override {
+    program_.cap_clock(cap);
+    if (!rank_) rank_ = orrery::hottest(program_.kernel_work_of_ranks());
+    return program_.kernel_work(*rank_);
+  }
+  SimulationResult take() { return std::move(result_); }
+
+ private:
+  KernelProgram& program_;
+  const Cluster& cluster_;
+  const SimulationOptions& options_;
+  SimulationResult result_;
+  std::optional<Rank> rank_;
+};
+
 }  // namespace
 
-PoweredResult simulate_step(KernelProgram& program, const Scenario& s, SimulationOptions options) {
-  // Profiles of published rates know no power: their limit is 0.
-  if (!s.profile.kernels || !(s.profile.kernels->clock.power_limit.value > 0)) {
-    return {simulate(program, s, options), std::nullopt};
+bool has_power_limit(const Profile& profile) {
+  return profile.kernels && profile.kernels->clock.power_limit.value > 0;
+}
+
+double settle_clock(PoweredStep& step, const ClockModel& clock, Regime regime) {
+  const double limit = clock.power_limit.value;
+  const Settling settling(step, clock);
+  const double burst_s = step.simulate(Regime::burst).si();
+  const KernelWork burst = step.hottest(Regime::burst);
+  if (regime != Regime::sustained || settling.power(burst, burst_s) <= limit) return 0;
+  double cap_hz = 0;
+  double exposed = 1;  // of the time that kernels lose; the first guess is that nothing hides it
+  for (int pass = 1; pass < most_passes; ++pass) {
+    const ClockCap cap = settling.cap_for(burst_s, burst, exposed);
+    cap_hz = cap.hz();
+    const double step_s = step.simulate(cap).si();
+    const KernelWork work = step.hottest(cap);
+    const double lost_s = (work.time - burst.time).si();
+    if (std::abs(settling.power(work, step_s) / limit - 1) < close_enough || !(lost_s > 0)) break;
+    exposed = std::max(0.0, (step_s - burst_s) / lost_s);
   }
+  return cap_hz;
+}
+
+PoweredResult simulate_step(KernelProgram& program, const Scenario& s, SimulationOptions options) {
+  if (!has_power_limit(s.profile)) return {simulate(program, s, options), std::nullopt};
   if (options.perturbation == nullptr) options.perturbation = s.variation.perturbation.get();
   options.faults = s.fault_plan.faults.get();
-  const Cluster& cluster = s.cluster;
   const ClockModel& clock = s.profile.kernels->clock;
-  const double limit = clock.power_limit.value;
-  const Settling settling(program, clock);
   SimulationOptions quiet = options;
   quiet.sink = nullptr;
-  program.cap_clock(Regime::burst);
-  SimulationResult result = simulate(program, cluster, quiet);
-  const Rank rank = hottest(program.kernel_work_of_ranks());
-  const double burst_s = to_seconds(result.end).si();
-  const KernelWork burst = program.kernel_work(rank);
-  double cap_hz = 0;
-  if (s.regime == Regime::sustained && settling.power(burst, burst_s) > limit) {
-    double exposed = 1;  // of the time that kernels lose; the first guess is that nothing hides it
-    for (int pass = 1; pass < most_passes; ++pass) {
-      const ClockCap cap = settling.cap_for(rank, burst_s, burst, exposed);
-      program.cap_clock(cap);
-      cap_hz = cap.hz();
-      result = simulate(program, cluster, quiet);
-      const KernelWork work = program.kernel_work(rank);
-      const double step_s = to_seconds(result.end).si(), lost_s = (work.time - burst.time).si();
-      if (std::abs(settling.power(work, step_s) / limit - 1) < close_enough || !(lost_s > 0)) break;
-      exposed = std::max(0.0, (step_s - burst_s) / lost_s);
-    }
-  }
+  WholeStep step(program, s.cluster, quiet);
+  double cap_hz = settle_clock(step, clock, s.regime);
+  SimulationResult result = step.take();
   // Power and energy are those of GPUs alike, which wait for the slowest.
   const std::vector<KernelWork> alike = program.kernel_work_of_ranks();
   const double lag = cap_hz > 0 ? slowest_lag(clock, s.ranks(), to_seconds(result.end)) : 0;
@@ -104,7 +131,7 @@ PoweredResult simulate_step(KernelProgram& program, const Scenario& s, Simulatio
     cap_hz *= 1 - lag;
     program.cap_clock(ClockCap::shared(cap_hz));
   }
-  if (lag > 0 || options.sink != nullptr) result = simulate(program, cluster, options);
+  if (lag > 0 || options.sink != nullptr) result = simulate(program, s.cluster, options);
   s.fault_plan.check_end(result.end);
   const StepPower power = power_of(alike, clock, result, cap_hz);
   return {std::move(result), power};

@@ -22,13 +22,27 @@ struct StepPower {
   double clock_cap_hz = 0;  // that the power limit puts on the kernels of the slowest; 0: none
 };
 
+/// A step as settling its clock needs it: simulated at a cap, or the work of the rank that draws most at one.
+class PoweredStep {
+ public:
+  virtual ~PoweredStep() = default;
+  virtual Seconds simulate(ClockCap cap) = 0;
+  virtual KernelWork hottest(ClockCap cap) = 0;
+};
+
+/// Simulates bursts, finds the cap of the clock, and simulates once more if there is one (at most `most_passes` times
+/// in all). The last simulation is at the cap that it returns, in Hz; 0: none.
+double settle_clock(PoweredStep& step, const ClockModel& clock, Regime regime);
+
+/// Whether the profile has a power model; those of published rates have none.
+bool has_power_limit(const Profile& profile);
+
 struct PoweredResult {
   SimulationResult result;
   std::optional<StepPower> power;  // if the profile has a power model
 };
 
-/// Simulates bursts of `program`, finds the cap of the clock, and simulates once more if there is one (at most
-/// `most_passes` times in all). Leaves the program at that cap. `options.sink` sees the last simulation alone.
+/// Settles the clock and leaves the program at its cap. `options.sink` sees the last simulation alone.
 PoweredResult simulate_step(KernelProgram& program, const Scenario& scenario, SimulationOptions options = {});
 
 }  // namespace orrery

@@ -57,7 +57,7 @@ void StepProgram::Writer::attention(Rank rank, const Visit& visit, int block) {
   scratch_.begin(0);
   WorkTotals totals;
   program_.attention_.write_block(rank, visit, block, scratch_, work_ == nullptr ? nullptr : &totals);
-  if (work_ != nullptr) *work_ += totals.kernels;
+  if (work_ != nullptr) *work_ += totals.kernels * program_.input_.steps;
   const auto there = [&](SignalRef signal) {
     if (signal.rank >= 0) signal.rank = grid.moved(rank_, Axis::context, signal.rank);
     return signal;

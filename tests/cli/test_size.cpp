@@ -4,9 +4,12 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
 #include "tests/catch.hpp"
 #include "tests/cli/run_program.hpp"
+#include "tests/scenarios/messages.hpp"
 
 using namespace orrery;
 namespace fs = std::filesystem;
@@ -46,6 +49,103 @@ TEST_CASE("size prints the best, the smallest, the front, what would help and wh
   CHECK(json["candidates"].get<int>() ==
         json["too_large"].get<int>() + json["bounded_away"].get<int>() + json["simulated"].get<int>());
   for (const auto& best : json["best"]) CHECK(best["bound_s"].get<double>() <= best["step_time_s"].get<double>());
+}
+
+TEST_CASE("what size prints of a plan is what simulate says of it") {
+  struct Asked {
+    const char *pass, *step, *attention, *pattern;
+  };
+  const std::vector<Asked> all = {
+      {"train", "training_step", "full", "{kind = \"full\"}"},
+      {"train", "training_step", "pi:k=512,period=4096,count=all",
+       "{kind = \"window\", left = 512}, {kind = \"stride\", period = 4096, count = \"all\"}"},
+      {"prefill", "forward", "window:left=4096", "{kind = \"window\", left = 4096}"},
+      {"decode", "decode", "window:left=1024", "{kind = \"window\", left = 1024}"}};
+  for (const Asked& asked : all) {
+    const auto found =
+        size_json(fmt::format("size --model llama3_8b --context 32K --batch 2 --pass {} --attention {} --gpu "
+                              "h200_sxm --max-gpus 8 --node-size 4 --keep 2",
+                              asked.pass, asked.attention));
+    for (const auto& plan : found["best"]) {
+      const int gpus = plan["gpus"], node = plan["node_size"];
+      std::string text = fmt::format(R"(description = "test"
+[workload]
+model = "llama3_8b"
+tokens = "32K"
+batch = 2
+dtype = "bf16"
+pass = "{}"
+scope = "step"
+[attention]
+causal = true
+pattern = [{}]
+[parallelism]
+ranks = {}
+data_parallel = {}
+tensor_parallel = {}
+pipeline_parallel = {}
+virtual_stages = {}
+microbatches = {}
+schedule = {}
+layout = {}
+implementation = "ideal"
+)",
+                                     asked.step, asked.pattern, gpus, plan["data"].dump(), plan["tensor"].dump(),
+                                     plan["pipeline"].dump(), plan["virtual_stages"].dump(),
+                                     plan["microbatches"].dump(), plan["schedule"].dump(), plan["layout"].dump());
+      if (plan["schedule"] == "usp") text += fmt::format("ulysses_degree = {}\n", plan["members"].dump());
+      if (plan["schedule"] == "double_ring") text += fmt::format("inner_ring = {}\n", plan["inner_ring"].dump());
+      if (std::string(asked.pass) == "decode") text += "sequence_parallel = false\n";
+      if (std::string(asked.pass) == "train")
+        text += fmt::format("zero = {}\nrecompute = {}\nfused_loss = true\n", plan["zero"].dump(),
+                            plan["recompute"].dump());
+      text += "[cluster]\ngpu = \"h200_sxm\"\nprofile = \"h200_sxm\"\n";
+      text += gpus <= node ? std::string("topology = \"nvswitch\"\nlink = \"nvlink4\"\n")
+                           : fmt::format(R"(topology = "fat_tree"
+nodes = {}
+node = {{topology = "nvswitch", gpus = {}, link = "nvlink4"}}
+network = "infiniband_ndr"
+nodes_per_pod = {}
+oversubscription = 1
+uplink_latency = "1 us"
+)",
+                                         gpus / node, node, gpus / node);
+      const ScratchFolder folder;
+      const ProgramRun run = run_program("simulate " + folder.write("plan.toml", text).string() + " --format json");
+      INFO(text << run.error);
+      REQUIRE(run.exit_code == 0);
+      const auto simulated = nlohmann::json::parse(run.output);
+      CHECK_THAT(plan["step_time_s"].get<double>(), WithinRel(simulated["step_time_s"].get<double>(), 1e-9));
+      CHECK_THAT(plan["mfu"].get<double>(), WithinRel(simulated["mfu"].get<double>(), 1e-9));
+      CHECK(plan["bound_s"].get<double>() <= plan["step_time_s"].get<double>());
+    }
+  }
+}
+
+TEST_CASE("size takes the sliding windows of a config.json, and says what it takes from where") {
+  const ScratchFolder folder;
+  const std::string fields =
+      "\"model_type\": \"mistral\", \"hidden_size\": 1024, \"intermediate_size\": 4096, \"num_attention_heads\": 8, "
+      "\"num_key_value_heads\": 8, \"num_hidden_layers\": 4, \"vocab_size\": 1000, \"tie_word_embeddings\": false";
+  const std::string model = folder.write("m.json", "{" + fields + ", \"sliding_window\": 1024}").string();
+  const std::string options = " --context 32K --pass decode --gpu h100_sxm --max-gpus 1";
+  const auto own = size_json("size --model " + model + options);
+  const auto stated = size_json("size --model " + model + options + " --attention window:left=1023");
+  const auto full = size_json("size --model " + model + options + " --attention full");
+  CHECK(own["best"] == stated["best"]);
+  CHECK(own["best"][0]["memory_bytes"].get<double>() < full["best"][0]["memory_bytes"].get<double>());
+  CHECK(own["best"][0]["step_time_s"].get<double>() < full["best"][0]["step_time_s"].get<double>());
+  const auto source_of = [](const nlohmann::json& json, const std::string& name) {
+    for (const auto& field : json["assumed"])
+      if (field["name"] == name) return field["source"].get<std::string>();
+    return std::string();
+  };
+  CHECK_THAT(source_of(own, "hidden_act"), ContainsSubstring("MistralConfig"));
+  CHECK_THAT(source_of(own, "sliding_window"), ContainsSubstring("the pattern of its config.json"));
+  CHECK_THAT(source_of(full, "sliding_window"), ContainsSubstring("not used"));
+  const std::string page = run_program("size --model " + model + options).output;
+  CHECK_THAT(page, ContainsSubstring("window(left 1023) attention"));
+  CHECK_THAT(page, ContainsSubstring("m.hidden_act = silu: default of MistralConfig"));
 }
 
 TEST_CASE("a size that cannot be says in one sentence what is wrong and what to do") {

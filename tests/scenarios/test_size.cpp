@@ -11,6 +11,7 @@
 #include "scenarios/data_files.hpp"
 #include "scenarios/preset_files.hpp"
 #include "scenarios/size_what_if.hpp"
+#include "scenarios/step_power.hpp"
 #include "sim/simulate.hpp"
 #include "tests/catch.hpp"
 
@@ -68,9 +69,11 @@ TEST_CASE("no candidate is simulated faster than its bound and pruning loses not
       p.pass = pass;
       p.batch = 2;
       p.model.layers = 4;
+      p.layouts = {"contiguous", "zigzag"};
       if (two_types) p.max_gpus = 4;
       SizeOptions options;
       options.objective = objective;
+      options.settle = false;
       const SizeResult pruned = search(p, options);
       const auto kept = static_cast<std::size_t>(options.keep);
       options.prune = false;
@@ -115,6 +118,84 @@ TEST_CASE(
   CHECK(chunks == std::set{1, 2, 4});
   CHECK(layouts_seen == std::set<std::string_view>{"contiguous", "striped", "zigzag"});
   CHECK(microbatches == std::set{1, 2, 4});
+}
+
+TEST_CASE("stages, replicas and microbatches are all divisors of layers and batch, on whole nodes") {
+  SizeProblem p = problem({"h100_sxm"});
+  p.model.layers = 18;
+  p.batch = 6;
+  p.max_gpus = 36;
+  p.node_sizes = {2};
+  p.prepare();
+  std::set<int> stages, replicas, of_each, chunks;
+  for (const Candidate& c : candidates_of(p)) {
+    CHECK(c.degrees.ranks() % 2 == (c.degrees.ranks() == 1 ? 1 : 0));
+    stages.insert(c.degrees.pipeline);
+    replicas.insert(c.degrees.data);
+    chunks.insert(c.degrees.virtual_stages);
+    of_each.insert(6 / (c.degrees.data * c.microbatches));
+    CHECK(18 % (c.degrees.pipeline * c.degrees.virtual_stages) == 0);
+  }
+  CHECK(stages == std::set{1, 2, 3, 6, 9, 18});
+  CHECK(replicas == std::set{1, 2, 3, 6});
+  CHECK(of_each == replicas);
+  CHECK(chunks == std::set{1, 3, 9, 2, 6});
+}
+
+TEST_CASE("every schedule is searched where it has a use") {
+  SizeProblem p = problem({"h100_sxm"});
+  p.node_sizes = {2};
+  const auto seen = [&](const std::vector<Primitive>& primitives, StepPass pass) {
+    p.primitives = primitives;
+    p.pass = pass;
+    p.prepare();
+    std::set<std::string_view> names;
+    for (const Candidate& c : candidates_of(p)) {
+      if (c.degrees.context == 1) continue;
+      names.insert(c.schedule->name);
+      // Of a double ring the inner one is a node.
+      CHECK((c.inner_ring > 1) == c.schedule->needs_inner_ring);
+      if (c.inner_ring > 1) CHECK(c.inner_ring * c.degrees.tensor == c.node_size);
+    }
+    return names;
+  };
+  const Primitive window{.kind = Primitive::Kind::window, .left = 1024};
+  std::set<std::string_view> all;
+  for (const ScheduleKind& schedule : schedules()) all.insert(schedule.name);
+  std::set<std::string_view> exact = all;
+  exact.erase("halo");  // a fetch of everything is a gather
+  for (const StepPass pass : {StepPass::training, StepPass::prefill}) {
+    CHECK(seen({{}}, pass) == exact);
+    CHECK(seen({window}, pass) == std::set<std::string_view>{"halo", "ulysses"});  // nobody needs the others' blocks
+    Primitive half = window, rest;
+    half.layers = {1, 3, 5, 7};
+    rest.layers = {2, 4, 6, 8};
+    CHECK(seen({half, rest}, pass) == all);
+  }
+  CHECK(seen({{}}, StepPass::decode).size() == 1);  // no keys travel
+}
+
+TEST_CASE("the memory of a candidate is that of its scenario, whatever pattern, pass and layout") {
+  SizeProblem p = problem({"h100_sxm"});
+  p.node_sizes = {2};
+  const Primitive window{.kind = Primitive::Kind::window, .left = 3000};
+  Primitive half = window, rest;
+  half.layers = {1, 3, 5, 7};
+  rest.layers = {2, 4, 6, 8};
+  for (const auto& primitives : std::vector<std::vector<Primitive>>{{{}}, {window}, {half, rest}}) {
+    for (const StepPass pass : {StepPass::training, StepPass::prefill, StepPass::decode}) {
+      p.primitives = primitives;
+      p.pass = pass;
+      p.prepare();
+      const std::vector<Candidate> candidates = candidates_of(p);
+      for (std::size_t i = 0; i < candidates.size(); i += 7) {
+        const Candidate& c = candidates[i];
+        const CandidateScenario exact = scenario_of(p, c, whole(p, c));
+        INFO(c.schedule->name << " " << c.layout << " cp " << c.degrees.context << " of " << c.groups);
+        CHECK_THAT(bound_of(p, c).memory.si(), WithinRel(memory_of(memory_input(exact.scenario)).peak().si(), 1e-12));
+      }
+    }
+  }
 }
 
 TEST_CASE("a sequence that cannot be split, or is too short to be, stays on one rank") {
@@ -303,4 +384,32 @@ TEST_CASE("a long ring simulated in merged steps takes what all its steps take")
     ++checked;
   }
   CHECK(checked >= 5);
+}
+
+TEST_CASE("plans too large to be simulated whole again are found within 1.1 % of the whole, power and all") {
+  std::mt19937 random(3);
+  const auto one_of = [&](const auto& all) { return all[random() % all.size()]; };
+  const Primitive window{.kind = Primitive::Kind::window, .left = 1024};
+  const Primitive skip{.kind = Primitive::Kind::stride, .period = 8192, .count = 1};
+  for (const auto& primitives : std::vector<std::vector<Primitive>>{{{}}, {{}}, {window, skip}}) {
+    SizeProblem p = problem({"h100_sxm"});
+    p.gpus[0].profile = load_profile("h100_sxm", "h100_sxm");
+    p.tokens = 262144;
+    p.primitives = primitives;
+    p.max_gpus = 64;
+    p.node_sizes = {4};
+    p.layouts = {"zigzag"};
+    p.prepare();
+    std::vector<Candidate> candidates = candidates_of(p);
+    std::erase_if(candidates, [&](const Candidate& c) { return c.degrees.ranks() < 64 || c.degrees.context < 32; });
+    for (int i = 0; i < 2; ++i) {
+      const Candidate& c = one_of(candidates);
+      const CandidateScenario exact = scenario_of(p, c, whole(p, c));
+      StepProgram program = build_step(exact.scenario, exact.folds);
+      const double simulated = to_seconds(simulate_step(program, exact.scenario).result.end).si();
+      INFO(c.schedule->name << " " << c.groups << " x " << c.members << " tp " << c.degrees.tensor << " pp "
+                            << c.degrees.pipeline << " dp " << c.degrees.data << " zero " << c.degrees.zero);
+      CHECK_THAT(simulate_settled(p, c).time.si(), WithinRel(simulated, 0.011));
+    }
+  }
 }
