@@ -16,7 +16,9 @@ bool same(RelativeSignal a, RelativeSignal b) {
 
 /// But for how long they take.
 bool same_order(const CompiledBlock& block, const CompiledOp& a, const CompiledOp& b) {
-  if (a.stream != b.stream || a.waits_until != b.waits_until || a.message_count != b.message_count) return false;
+  if (a.stream != b.stream || !same(a.started, b.started) || a.waits_until != b.waits_until ||
+      a.message_count != b.message_count)
+    return false;
   for (int w = 0; w < a.waits_until[0]; ++w) {
     const CompiledWait &x = a.waits[static_cast<std::size_t>(w)], &y = b.waits[static_cast<std::size_t>(w)];
     if (x.count != y.count || !same(x.signal, y.signal)) return false;

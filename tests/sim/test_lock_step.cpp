@@ -139,3 +139,27 @@ TEST_CASE("Slow ranks that repeat themselves round a ring leave few classes of r
   const Perturbation one(ranks, {}, {{3, 0.5}});
   CHECK(simulate(program, cluster, {.perturbation = &one}).engine_reason == "slow ranks set them apart");
 }
+
+TEST_CASE("Halves of the ranks that raise or wait differently give what the event engine gives") {
+  struct Halves : ListProgram {
+    using ListProgram::ListProgram;
+    void partition(std::int64_t, std::vector<RankSet>& sets) const override { sets = {{0, 1, 32}, {32, 1, 32}}; }
+  };
+  for (const bool begins : {true, false}) {
+    INFO((begins ? "half of them raise when they begin too" : "half of them wait for the second raise"));
+    Halves program(64, {"computed"});
+    for (Rank rank = 0; rank < 64; ++rank) {
+      Op compute = compute_op(500);
+      compute.finished[0] = {rank, 0};
+      if (begins && rank >= 32) compute.started = {rank, 0};
+      Op copy = transfer_op(Stream::copy_out, 100);
+      copy.wait_for({rank, 0}, !begins && rank >= 32 ? 2 : 1);
+      program.add(rank, compute).add(rank, compute).add(rank, copy);
+    }
+    const Cluster cluster = star(64, gigabytes_per_second(1));
+    const SimulationResult events = simulate(program, cluster, {.engine = Engine::event});
+    CHECK(events.ranks[0].exposed_comm == 0);
+    CHECK(events.ranks[63].exposed_comm == (begins ? 0 : 100));
+    check_same(events, simulate(program, cluster, {.engine = Engine::dependency}));
+  }
+}
