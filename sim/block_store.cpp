@@ -110,6 +110,17 @@ void BlockStore::check_partition(std::int64_t block, const std::vector<RankSet>&
     throw std::invalid_argument(
         fmt::format("the sets of ranks of block {} have {} ranks in all (the program has {})", block, ranks, ranks_));
   }
+  if (sets.size() == 1) return;
+  std::vector<bool> seen(static_cast<std::size_t>(ranks_));
+  for (const RankSet& set : sets) {
+    for (Rank i = 0; i < set.count; ++i) {
+      if (seen[static_cast<std::size_t>(set[i])]) {
+        throw std::invalid_argument(
+            fmt::format("block {} has rank {} in two sets of ranks, name every rank once", block, set[i]));
+      }
+      seen[static_cast<std::size_t>(set[i])] = true;
+    }
+  }
 }
 
 void BlockStore::compile_set(std::int64_t block, const RankSet& ranks, CompiledBlock& compiled) {
@@ -232,6 +243,13 @@ void BlockStore::keep_signals(const std::vector<bool>& used) {
 std::uint16_t BlockStore::account(const Op& op) {
   const Account account{op.stream, op.category, op.phase};
   const auto known = std::find(accounts_.begin(), accounts_.end(), account);
+  constexpr std::size_t most = std::size_t{1} << 16;  // what CompiledOp::account can tell apart
+  if (known == accounts_.end() && accounts_.size() == most) {
+    throw std::invalid_argument(
+        fmt::format("the program has ops of more than {} kinds (stream, category and phase), "
+                    "use fewer categories or phases",
+                    most));
+  }
   const auto place = static_cast<std::uint16_t>(known - accounts_.begin());
   if (known == accounts_.end()) accounts_.push_back(account);
   return place;

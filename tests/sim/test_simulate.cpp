@@ -414,6 +414,14 @@ class SparseProgram : public RingProgram {
 
 }  // namespace
 
+TEST_CASE("A rank in two of the sets that a block's ops are for is refused") {
+  struct Twice : ListProgram {
+    using ListProgram::ListProgram;
+    void partition(std::int64_t, std::vector<RankSet>& sets) const override { sets = {{0, 1, 2}, {1, 1, 2}}; }
+  };
+  CHECK_THROWS_WITH(simulate(Twice(4), star(4, gigabytes_per_second(1))), ContainsSubstring("rank 1 in two sets"));
+}
+
 TEST_CASE("A stream that is hardly used gets its ops in time") {
   const auto result = simulate(SparseProgram(), star(1, gigabytes_per_second(1)));
   CHECK(result.end == 1000 * 10);
