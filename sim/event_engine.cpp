@@ -191,7 +191,11 @@ bool EventEngine::fetch_from_next_block(StreamId stream, StreamState& self) {
     OpenBlock* const before = self.block;
     if (self.block != nullptr) {
       number = self.block->number + 1;
-      if (has_launches_) host_times_[stream] += self.block->compiled->set_of(self.rank).host_time;
+      if (has_launches_) {
+        Ticks& host = host_times_[stream];
+        const Ticks launches = self.block->compiled->set_of(self.rank).host_time;
+        if (__builtin_add_overflow(host, launches, &host)) host = std::numeric_limits<Ticks>::max();  // see issued()
+      }
       leave(self.block);
     }
     if (number == blocks_.blocks()) break;

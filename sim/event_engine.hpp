@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -263,7 +265,8 @@ class EventEngine {
   void mark_trunk_dirty(TrunkId trunk);
   Ticks later(Ticks time, Ticks delay, StreamId stream) const {
     Ticks sum = 0;
-    if (__builtin_add_overflow(time, delay, &sum)) refuse_overflow(stream);
+    // The queue needs a time beyond the last.
+    if (__builtin_add_overflow(time, delay, &sum) || sum == std::numeric_limits<Ticks>::max()) refuse_overflow(stream);
     return sum;
   }
   Ticks rounded(double delay, StreamId stream) const {

@@ -24,7 +24,7 @@ void EventEngine::wake(SignalState& signal, const Ticks* path_of_raiser) {
 
 /// The launch event leads to State::begin. By then the host alone held the op back, since time 0.
 bool EventEngine::issued(StreamId stream, StreamState& self) {
-  const Ticks issue = host_times_[stream] + self.op->issue;
+  const Ticks issue = later(host_times_[stream], self.op->issue, stream);
   if (issue <= now_) return true;
   self.state = State::begin;
   self.ready_at = issue;

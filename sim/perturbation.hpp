@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -51,7 +52,9 @@ class Perturbation {
 
   Ticks duration(Ticks duration, Rank rank, std::int64_t block, std::int32_t index) const {
     const double factor = factor_of_rank_[static_cast<std::size_t>(rank)] * noise(rank, block, index);
-    return static_cast<Ticks>(static_cast<double>(duration) * factor + 0.5);
+    const double lasts = static_cast<double>(duration) * factor + 0.5;
+    constexpr Ticks longest = std::numeric_limits<Ticks>::max();  // which nothing may take, so that it is refused
+    return lasts < static_cast<double>(longest) ? static_cast<Ticks>(lasts) : longest;
   }
   /// The same for the ranks first .. first + n - 1, as long as it is below 2^53.
   void durations(Ticks duration, Rank first, std::int64_t block, std::int32_t index, double* out, std::size_t n) const;

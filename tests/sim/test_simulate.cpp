@@ -365,6 +365,13 @@ TEST_CASE("Time beyond 2^63 ticks is an error that names the op") {
   const ListProgram huge = ListProgram(2).add(0, transfer_op(Stream::copy_out), {{0, 1, bytes(1e30), {}}});
   CHECK_THROWS_AS(simulate(huge, cluster), std::overflow_error);
   CHECK_THROWS_WITH(simulate(huge, cluster), ContainsSubstring("rank 0 copy_out \"op 0\""));
+  // Enough ops that end at the last tick for the queue to sort them.
+  ListProgram last(40);
+  for (Rank rank = 0; rank < 40; ++rank) last.add(rank, compute_op(half)).add(rank, compute_op(half + 1));
+  CHECK_THROWS_WITH(simulate(last, star(40, gigabytes_per_second(1))), ContainsSubstring("rank 0 compute \"op 1\""));
+  const Perturbation slow(1, {}, {{0, 0.001}});
+  CHECK_THROWS_WITH(simulate(ListProgram(1).add(0, compute_op(half)), cluster, {.perturbation = &slow}),
+                    ContainsSubstring("rank 0 compute \"op 0\""));
   Op op = compute_op(1);
   op.launch = half + 1;
   CHECK_THROWS_AS(simulate(ListProgram(1).add(0, op).add(0, op), cluster), std::overflow_error);
