@@ -49,7 +49,7 @@ struct Wait {
 struct Message {
   Rank source = -1;
   Rank destination = -1;
-  Bytes size;
+  Bytes size;           // whole bytes: sums of fractions would depend on the order in which engines add them
   SignalRef delivered;  // raised when the last byte has arrived
 };
 
