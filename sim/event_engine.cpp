@@ -134,7 +134,7 @@ StreamId EventEngine::handle_rare(EventKind kind, std::int32_t target, std::uint
       if (is_stale(trunk_states_[target].generation) || !change_trunk(target)) break;
       return no_stream;
     case EventKind::fault:
-      change_faults(faults_->changes()[static_cast<std::size_t>(target)]);
+      change_faults(static_cast<std::size_t>(target));
       return no_stream;
   }
   --handled_;

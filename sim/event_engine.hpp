@@ -240,13 +240,13 @@ class EventEngine {
 
   // Faults.
   void expect_faults(const Faults& faults);
-  void change_faults(const FaultState::Change& change);
+  void change_faults(std::size_t first);
   bool is_hindered(const MessageState& message) const;
   bool stands_still(const MessageState& message) const;
   bool hindered(MessageId message);
   Lane& open_way(Lane& usual, Rank source, Rank destination);
   double bytes_to_send(MessageId message);
-  std::string hindrance(StreamId stream) const;
+  std::map<StreamId, std::string> hindrances() const;
 
   // End of a tick.
   void settle();

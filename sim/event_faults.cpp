@@ -7,25 +7,30 @@ namespace orrery {
 
 void EventEngine::expect_faults(const Faults& faults) {
   faults_.emplace(faults, cluster_);
-  for (std::size_t i = 0; i < faults_->changes().size(); ++i) {
-    const FaultState::Change& change = faults_->changes()[i];
-    if (change.at == 0) {
-      change_faults(change);  // before anything else happens
+  const auto changes = faults_->changes();
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    if (i > 0 && changes[i].at == changes[i - 1].at) continue;
+    if (changes[i].at == 0) {
+      change_faults(i);  // before anything else happens
     } else {
-      push(change.at, EventKind::fault, static_cast<std::int32_t>(i));
+      push(changes[i].at, EventKind::fault, static_cast<std::int32_t>(i));
     }
   }
 }
 
-void EventEngine::change_faults(const FaultState::Change& change) {
-  faults_->apply(change);
-  if (change.is_pause) {
-    const Rank rank = faults_->pause(change).rank;
-    compute_[rank].pause(change.begins);
-    mark_dirty(rank);
-  } else {
-    const LinkId link = faults_->link_fault(change).link;
-    network_.set_bandwidth(link, faults_->bandwidth(link));
+/// This one and all others of its tick, so that nobody goes around one dead link by another.
+void EventEngine::change_faults(std::size_t first) {
+  const auto changes = faults_->changes();
+  for (std::size_t i = first; i < changes.size() && changes[i].at == changes[first].at; ++i) {
+    faults_->apply(changes[i]);
+    if (changes[i].is_pause) {
+      const Rank rank = faults_->pause(changes[i]).rank;
+      compute_[rank].pause(changes[i].begins);
+      mark_dirty(rank);
+    } else {
+      const LinkId link = faults_->link_fault(changes[i]).link;
+      network_.set_bandwidth(link, faults_->bandwidth(link));
+    }
   }
   is_unsettled_ = true;
   // Messages that cannot go on leave the network; those that left it before try again.
@@ -96,13 +101,16 @@ double EventEngine::bytes_to_send(MessageId id) {
   return left;
 }
 
-/// The dead link that a message of the stream waits for, as part of a sentence; empty if there is none.
-std::string EventEngine::hindrance(StreamId stream) const {
+/// The dead links that messages wait for, by stream, each as part of a sentence.
+std::map<StreamId, std::string> EventEngine::hindrances() const {
+  std::map<StreamId, std::string> hindrances;
   for (FlowId flow = 0; faults_ && flow < static_cast<FlowId>(flows_.size()); ++flow) {
-    if (!network_.contains(flow) || messages_[flows_[flow].message].stream != stream) continue;
-    return faults_->dead_link(*messages_[flows_[flow].message].lane->route);
+    if (!network_.contains(flow)) continue;
+    const MessageState& message = messages_[flows_[flow].message];
+    if (std::string link = faults_->dead_link(*message.lane->route); !link.empty())
+      hindrances.emplace(message.stream, std::move(link));
   }
-  return {};
+  return hindrances;
 }
 
 }  // namespace orrery

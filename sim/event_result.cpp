@@ -12,18 +12,19 @@ std::string EventEngine::name(StreamId stream) const {
   return blocks_.name(self.rank, self.block->number, *self.op);
 }
 
-/// No event is left, so whatever still waits waits forever.
+/// No event is left, so whatever still waits waits forever. First those that wait for a link, since others may wait for
+/// them.
 void EventEngine::check_all_done() {
   constexpr int most_named = 12;
   int waiting = 0;
   std::string lines;
+  const std::map<StreamId, std::string> hindrances = this->hindrances();
+  for (const auto& [stream, link] : hindrances) {
+    if (++waiting <= most_named) lines += fmt::format("\n  {} waits for {}", name(stream), link);
+  }
   for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) {
     const StreamState& self = streams_[stream];
-    if (self.op == nullptr || ++waiting > most_named) continue;
-    if (const std::string link = hindrance(stream); !link.empty()) {
-      lines += fmt::format("\n  {} waits for {}", name(stream), link);
-      continue;
-    }
+    if (self.op == nullptr || hindrances.contains(stream) || ++waiting > most_named) continue;
     const CompiledWait& wait = self.op->waits[self.next_wait];
     lines += fmt::format("\n  {} waits for signal {} of rank {}: it has been raised {} times, wanted are {}",
                          name(stream), program_.signals()[static_cast<std::size_t>(wait.signal.signal)],

@@ -58,6 +58,9 @@ TEST_CASE("A transfer on a link that slows down takes what it has left over the 
   // Slow from the begin, and as before from the end of the fault.
   CHECK(run(one_transfer(1e6), cluster, {{slow(up, 0, 0.25)}, {}}).end == 4 * ms);
   CHECK(run(one_transfer(1e6), cluster, {{slow(up, 400 * us, 0.25, 800 * us)}, {}}).end == 1300 * us);
+  // The next fault begins when one ends: 200 KB, 100 KB, and the rest at a quarter.
+  CHECK(run(one_transfer(1e6), cluster, {{slow(up, 400 * us, 0.25), slow(up, 200 * us, 0.5, 400 * us)}, {}}).end ==
+        400 * us + 700 * us * 4);
   // One fault after the other, on both links of the route; the slower of the two counts.
   CHECK(run(one_transfer(1e6), cluster, {{slow(up, 200 * us, 0.5), slow(3, 600 * us, 0.2)}, {}}).end ==
         600 * us + 600 * us * 5);
@@ -132,6 +135,47 @@ TEST_CASE(
         alone + around + alone);
   // The other direction is another link.
   CHECK(run(transfers_of_a_triangle(1), cluster, {{dead(1, 0, true)}, {}}).end == alone);
+}
+
+TEST_CASE(
+    "Of faults of one tick all are known at once, whatever their order, and no way around is kept for later ones") {
+  // gpu0 - gpu1, with ways around by gpu2 (0.5 GB/s, 3 + 4 us) and by gpu3 (0.25 GB/s, 5 + 6 us).
+  Cluster cluster({});
+  std::vector<Cluster::Node> gpus;
+  for (int i = 0; i < 4; ++i) gpus.push_back(cluster.add_gpu(fmt::format("gpu{}", i)));
+  cluster.connect(gpus[0], gpus[1], gigabytes_per_second(1), microseconds(2));    // links 0 and 1
+  cluster.connect(gpus[0], gpus[2], gigabytes_per_second(0.5), microseconds(3));  // 2 and 3
+  cluster.connect(gpus[2], gpus[1], gigabytes_per_second(0.5), microseconds(4));
+  cluster.connect(gpus[0], gpus[3], gigabytes_per_second(0.25), microseconds(5));
+  cluster.connect(gpus[3], gpus[1], gigabytes_per_second(0.25), microseconds(6));
+  cluster.set_gpus_forward(true);
+  ListProgram program(4);
+  program.add(0, transfer_op(Stream::copy_out), {{0, 1, bytes(1e6), {}}});
+  const LinkFault direct = dead(0, 402 * us, true), by_gpu2 = dead(2, 402 * us, true);
+  const Ticks expected = 402 * us + 11 * us + 600 * us * 4;
+  CHECK(run(program, cluster, {{direct, by_gpu2}, {}}).end == expected);
+  CHECK(run(program, cluster, {{by_gpu2, direct}, {}}).end == expected);
+  // The first message goes around by gpu2, since the direct link alone is dead. The second goes by that link until it
+  // dies again, now with that to gpu2.
+  program.add(0, transfer_op(Stream::copy_out), {{0, 1, bytes(1e6), {}}});
+  const Ticks second = 7 * us + 2000 * us, again = second + 2 * us + 400 * us;
+  const Faults later = {{dead(0, 0, true, 1000 * us), dead(0, again, true), dead(2, again, true)}, {}};
+  CHECK(run(program, cluster, later).end == again + 11 * us + 600 * us * 4);
+}
+
+TEST_CASE("The dead link that all wait for is named first, however many wait") {
+  constexpr Rank ranks = 20;
+  ListProgram program(ranks, {"arrived"});
+  for (Rank rank = 0; rank < ranks - 1; ++rank) {
+    Op op = compute_op(1);
+    op.wait_for({0, 0}, 1);
+    program.add(rank, op);
+  }
+  program.add(ranks - 1, transfer_op(Stream::copy_out), {{ranks - 1, 0, bytes(1), {0, 0}}});
+  const Cluster cluster = star(ranks, gigabytes_per_second(1));
+  const Faults faults = {{dead(2 * (ranks - 1), 0, false)}, {}};
+  CHECK_THROWS_WITH(run(program, cluster, faults), ContainsSubstring("end\n  rank 19 copy_out \"op 0\" waits for link "
+                                                                     "gpu19 -> switch, which is dead"));
 }
 
 TEST_CASE("A way around shares its links with others") {
