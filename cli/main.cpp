@@ -80,7 +80,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "orrery: {}, see {} --help\n", complaint(app, error), chosen(app));
     return exit_failure;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "orrery: {}\n", error.what());
+    fmt::print(stderr, "orrery: {}\n", orrery::in_one_line(error.what()));
     return exit_failure;
   }
   return 0;

@@ -146,6 +146,7 @@ class ProfileChoices {
   explicit ProfileChoices(const std::string& text) {
     if (text.find('=') == std::string::npos) {
       for_others_ = text;
+      if (!text.empty()) resolve(text, "profiles");  // it is there, also if nobody needs it
     } else {
       by_gpu_ = pairs_of(text, "--profile");
     }
@@ -175,10 +176,10 @@ void use_box(const SizeArguments& a, SizeProblem& problem) {
   if (problem.gpus.size() > 1)
     throw std::runtime_error(
         fmt::format("--box has GPUs of one kind (--gpu names {}), name the one that is in it", a.gpus));
-  if (!a.node_sizes.empty())
+  if (a.node_sizes)
     throw std::runtime_error("--box says how many GPUs a node has (--node-size does too), give one of the two");
   GpuOption& option = problem.gpus.front();
-  option.node = shape_of(read_box(a.box), option.gpu);
+  option.node = shape_of(read_box(*a.box), option.gpu);
   option.link = load_link(option.node->link);
   problem.node_sizes = {option.node->gpus};
   if (a.max_gpus == 0) problem.max_gpus = option.node->gpus;
@@ -217,7 +218,7 @@ SizeProblem problem_of(const SizeArguments& a) {
                  : !p.model.attention.empty() ? p.model.attention
                                               : pattern_of("full");
   p.network = load_link(a.network);
-  p.node_sizes = node_sizes_of(a.node_sizes.empty() ? "4,8" : a.node_sizes);
+  p.node_sizes = node_sizes_of(a.node_sizes.value_or("4,8"));
   p.layouts = layouts_of(a.layouts);
   p.max_gpus = a.max_gpus > 0 ? a.max_gpus : 1024;
   p.implementation = load_implementation(a.implementation);
@@ -229,7 +230,7 @@ SizeProblem problem_of(const SizeArguments& a) {
     p.gpus.push_back(gpu_option(name, a.dtype, profiles.of(name)));
   }
   profiles.finish(a.gpus);
-  if (!a.box.empty()) use_box(a, p);
+  if (a.box) use_box(a, p);
   set_prices(a.prices, a.gpus, p.gpus);
   check_objective(a.objective, p.gpus);
   p.prepare();
@@ -240,7 +241,11 @@ SizeTargets targets_of(const std::string& text) {
   SizeTargets targets;
   for (const auto& [what, value] : pairs_of(text, "--target")) {
     if (what == "step") {
-      targets.step = parse_seconds(value);
+      try {
+        targets.step = parse_seconds(value);
+      } catch (const UnitError& error) {
+        throw std::runtime_error(fmt::format("--target step: {}, e.g. step=10s", error.what()));
+      }
       if (!(targets.step->si() > 0) || !std::isfinite(targets.step->si()))
         throw std::runtime_error(
             fmt::format("--target step={} is no time that a step can take, write e.g. 10s", value));

@@ -11,8 +11,9 @@ namespace orrery {
 
 struct SizeArguments {
   std::string model, context, pass, gpus = "h100_sxm,h200_sxm,b200_sxm", target;
-  std::string attention, prices, network = "infiniband_ndr", implementation = "ideal", profiles, box;
-  std::string dtype = "bf16", format = "text", node_sizes, layouts = "zigzag,contiguous";
+  std::string attention, prices, network = "infiniband_ndr", implementation = "ideal", profiles;
+  std::string dtype = "bf16", format = "text", layouts = "zigzag,contiguous";
+  std::optional<std::string> node_sizes, box;
   Objective objective = Objective::time;
   int max_gpus = 0, keep = 5;  // 0: 1024, or what the box has
   std::int64_t batch = 1;

@@ -158,8 +158,10 @@ void check_csv_name(const SweepOptions& options) {
     }
   }
   const std::filesystem::path folder = std::filesystem::path(options.csv).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder, error))
-    throw std::runtime_error(fmt::format("{}: cannot be written (does the folder exist?)", options.csv));
+  if ((!folder.empty() && !std::filesystem::is_directory(folder, error)) ||
+      std::filesystem::is_directory(options.csv, error))
+    throw std::runtime_error(
+        fmt::format("{}: cannot be written (does the folder exist, or is it one?), name a file", options.csv));
 }
 
 void export_csv(const SweepStore& store, const SweepOptions& options) {
@@ -198,6 +200,8 @@ void lead(const SweepOptions& options, const SweepProcesses& processes, int thre
 }
 
 void run(const SweepOptions& options) {
+  if (options.results.empty())
+    throw std::runtime_error("--output is empty (results would be in a file that goes away), name a file");
   // A file at its largest allowed size is an error to report, not our end.
   std::signal(SIGXFSZ, SIG_IGN);
   if (options.space.empty()) {

@@ -262,6 +262,12 @@ TEST_CASE("size: an option that names something twice, or a number that cannot b
                ContainsSubstring("not a positive number of at most"));
   for (const char* target : {"mfu=inf", "mfu=1.2", "tokens/s=1e300", "tokens/s=0"})
     CHECK_THAT(size_error(prefill + "--target " + target), ContainsSubstring("not a positive number of at most"));
+  CHECK_THAT(size_error(prefill + "--target step=10"), ContainsSubstring("--target step: \"10\" has no unit"));
+  CHECK_THAT(size_error(prefill + "--profile none"), ContainsSubstring("there is no \"none\" in profiles"));
+  CHECK_THAT(size_error(prefill + "--box ''"), ContainsSubstring("there is no such file"));
+  CHECK_THAT(size_error(prefill + "--node-size ''"), ContainsSubstring("not a whole number"));
+  CHECK_THAT(size_error("size --model llama3_8b --context 8K --pass prefill --gpu 'h100\nx'"),
+             ContainsSubstring("h100 x"));
   CHECK_THAT(size_error(prefill + "--target step=0s"), ContainsSubstring("no time that a step can take"));
 }
 

@@ -345,6 +345,8 @@ TEST_CASE("sweep: what is mistyped is said before anything is written") {
   const std::string out = " -o " + sweep.results;
   check_refused(run_program("sweep " + sweep.space), "--output is required");
   check_refused(run_program("sweep" + out), "nothing to do");
+  check_refused(run_program("sweep " + sweep.space + " -o ''"), "--output is empty");
+  check_refused(run_program(sweep.command("--csv " + sweep.folder.path().string())), "name a file");
   check_refused(run_program("sweep" + out + " --csv " + sweep.csv), "there is no such file");
   check_refused(run_program(sweep.command("--threads 0")), "--threads");
   check_refused(run_program("sweep nowhere.toml" + out), "there is no such file");
@@ -371,5 +373,5 @@ TEST_CASE("sweep: a CSV that would overwrite the space or the results is refused
     check_refused(run_program(sweep.command("--csv " + file)), "names an input");
     CHECK(read_file(file) == before);
   }
-  check_refused(run_program(sweep.command("--csv /nowhere/r.csv")), "does the folder exist?");
+  check_refused(run_program(sweep.command("--csv /nowhere/r.csv")), "does the folder exist");
 }
