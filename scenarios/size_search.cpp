@@ -245,6 +245,11 @@ class Search {
     const auto misses = [&](const Sized& s) { return misses_target(s.candidate, s.step.time.si()); };
     for (std::vector<Sized>* list : {&result_.best, &result_.front}) std::erase_if(*list, misses);
     std::stable_sort(result_.best.begin(), result_.best.end(), by(options_.objective));
+    // The search's order may differ from this one: what is best now belongs to the front.
+    if (!result_.best.empty() && std::none_of(result_.front.begin(), result_.front.end(), [&](const Sized& s) {
+          return s.candidate == result_.best.front().candidate;
+        }))
+      result_.front.push_back(result_.best.front());
     const std::vector<Sized> all = result_.front;
     std::erase_if(result_.front, [&](const Sized& s) {
       return std::any_of(all.begin(), all.end(), [&](const Sized& f) { return merits(f).dominates(merits(s)); });
