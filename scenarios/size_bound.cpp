@@ -21,12 +21,31 @@ double imbalance(const SizeProblem& problem, const Candidate& c) {
 /// Of one layer, in seconds.
 struct LayerTime {
   double forward = 0, backward = 0;
+
+  LayerTime operator+(const LayerTime& other) const { return {forward + other.forward, backward + other.backward}; }
+  LayerTime operator*(double times) const { return {forward * times, backward * times}; }
 };
+LayerTime larger(const LayerTime& a, const LayerTime& b) {
+  return {std::max(a.forward, b.forward), std::max(a.backward, b.backward)};
+}
 
 /// How long a layer's attention is under way with what travels for it.
 struct AttentionTime {
-  LayerTime busy;   // of the rank that waits for most of it
-  LayerTime wires;  // of the link that carries most: it may work ahead, into the layer after
+  LayerTime busy;            // of the rank that waits for most of it
+  LayerTime idle;            // of that, when the rank has nothing to compute
+  LayerTime local, network;  // of the link that carries most, inside a node and between: it may work ahead, into the
+                             // layer after
+
+  AttentionTime operator+(const AttentionTime& other) const {
+    return {busy + other.busy, idle + other.idle, local + other.local, network + other.network};
+  }
+  AttentionTime operator*(double times) const { return {busy * times, idle * times, local * times, network * times}; }
+};
+
+/// Of all layers of a stage, in seconds: what data-parallel ranks share, once round.
+struct ShardTime {
+  double local = 0, network = 0;  // of the links that carry most
+  double latency = 0;
 };
 
 class LeastTime {
@@ -41,25 +60,42 @@ class LeastTime {
         rows_(in_.sequences * (decode() ? 1 : in_.tokens / d_.context)),
         weights_((m_.attention_parameters() + m_.ffn_parameters()) / d_.tensor) {}
 
-  // A full pipeline idles (p - 1) / v of its microbatch.
-  double of_step() const {
+  struct Step {
+    double time, beside_kernels;
+  };
+  // A full pipeline idles (p - 1) / v of its microbatch. Shards of parameters and gradients travel over the links of
+  // the attention's blocks.
+  Step of_step() const {
+    const double times = c_.microbatches;
     const LayerTime matrices = of_matrices(), turns = of_tensor_turns();
-    const AttentionTime attention = decode() ? AttentionTime{{of_cache(), 0}, {}} : of_attention();
-    const bool training = in_.pass == StepPass::training;
-    const bool again = training && c_.recompute == Recompute::full;
-    const auto of_slot = [&](const LayerTime& t) {
-      return layers() * (t.forward + (training ? t.backward + (again ? t.forward : 0) : 0));
-    };
-    const double busy = of_slot(matrices) + of_slot(turns) + of_slot(attention.busy);
-    double time =
-        std::max(busy, of_slot(attention.wires)) * c_.microbatches + busy * (d_.pipeline - 1.0) / d_.virtual_stages;
-    if (!training) return time;
-    time += 3 * of_head() * c_.microbatches;
-    return d_.replicas() > 1 ? std::max(time, of_shards()) : time;
+    const AttentionTime attention = decode() ? AttentionTime{{of_cache(), 0}, {}, {}, {}} : of_attention();
+    const double busy = of_slot(matrices + turns + attention.busy);
+    const double local = of_slot(attention.local), network = of_slot(attention.network);
+    const double bubble = busy * (d_.pipeline - 1.0) / d_.virtual_stages;
+    Step step{std::max({busy, local, network}) * times + bubble, of_slot(turns + attention.idle) * times + bubble};
+    if (!training()) return step;
+    step.time += 3 * of_head() * times;
+    if (d_.replicas() == 1) return step;
+    const ShardTime shards = of_shards();
+    // What optimizers have changed is gathered after them.
+    if (d_.zero == 1 || d_.zero == 2) {
+      const double gathered = std::max(shards.local, shards.network) + shards.latency;
+      step.time += gathered;
+      step.beside_kernels += gathered;
+    }
+    const double passes = d_.zero >= 3 ? 3 * times : 2;
+    step.time = std::max({step.time, local * times + shards.local * passes, network * times + shards.network * passes});
+    return step;
   }
 
  private:
   bool decode() const { return in_.pass == StepPass::decode; }
+  bool training() const { return in_.pass == StepPass::training; }
+  /// Of a microbatch through a stage, and back.
+  double of_slot(const LayerTime& t) const {
+    const bool again = training() && c_.recompute == Recompute::full;
+    return layers() * (t.forward + (training() ? t.backward + (again ? t.forward : 0) : 0));
+  }
   double layers() const { return static_cast<double>(m_.layers) / d_.pipeline; }
   const LinkType& link(bool between) const { return between ? problem_.network : option_.link; }
   double rate(bool between) const { return (link(between).bandwidth * option_.profile.link_efficiency.value).si(); }
@@ -101,15 +137,7 @@ class LeastTime {
 
   AttentionTime of_attention() const {
     AttentionTime mean;
-    const auto add = [](LayerTime& sum, const LayerTime& time, double share) {
-      sum.forward += share * time.forward;
-      sum.backward += share * time.backward;
-    };
-    for (const SizeProblem::LayerKind& kind : problem_.layer_kinds) {
-      const AttentionTime time = of_attention(kind);
-      add(mean.busy, time.busy, kind.share);
-      add(mean.wires, time.wires, kind.share);
-    }
+    for (const SizeProblem::LayerKind& kind : problem_.layer_kinds) mean = mean + of_attention(kind) * kind.share;
     return mean;
   }
 
@@ -117,26 +145,39 @@ class LeastTime {
     const double uneven = kind.full ? imbalance(problem_, c_) : 1;
     const double attended =
         4 * in_.sequences * kind.pairs * static_cast<double>(m_.heads * m_.head_dim) / d_.tensor / d_.context * uneven;
-    const double forward = attended / option_.fastest.attention_forward.si();
-    const double backward = 2.5 * attended / option_.fastest.attention_backward.si();
+    const LayerTime attend = {attended / option_.fastest.attention_forward.si(),
+                              2.5 * attended / option_.fastest.attention_backward.si()};
     // A ring skips what a sparse pattern has no use for.
     AttentionTime time = kind.full ? of_blocks() : AttentionTime{};
-    // Ranks with less to attend than the busiest have sent their blocks before it asks for them.
-    if (uneven != 1) time.busy = {};
-    const Implementation& implementation = problem_.implementation;
-    const bool gathers_first = c_.schedule->slots.hold == ScheduleKind::Slots::Hold::sequence &&
-                               implementation.gather_attention == GatherAttention::together &&
-                               implementation.gather_kv_heads == 0;
-    const auto beside = [&](double moved, double attend) {
-      return of_head_exchange() + (gathers_first ? moved + attend : std::max(moved, attend));
-    };
-    time.busy = {beside(time.busy.forward, forward), beside(time.busy.backward, backward)};
+    const LayerTime waited = time.busy;
+    const double exchange = of_head_exchange();
+    time.idle = {exchange, exchange};
+    if (!gathers_first()) {
+      // Ranks with less to attend than the busiest have sent their blocks before it asks for them.
+      time.busy = uneven == 1 ? larger(waited, attend) : attend;
+    } else if (uneven == 1) {
+      time.busy = waited + attend;
+      time.idle = time.idle + waited;
+    } else {
+      // In every layer the blocks that a node gathers wait for a rank of the node before: once round all of them, the
+      // mean.
+      const LayerTime passed_on = waited + attend * (1 / uneven);
+      time.busy = of_slot(passed_on) > of_slot(attend) ? passed_on : attend;
+    }
+    time.busy = time.busy + LayerTime{exchange, exchange};
     return time;
+  }
+
+  /// All of a layer's keys before its attention, and its gradients after it.
+  bool gathers_first() const {
+    const Implementation& implementation = problem_.implementation;
+    return c_.schedule->slots.hold == ScheduleKind::Slots::Hold::sequence &&
+           implementation.gather_attention == GatherAttention::together && implementation.gather_kv_heads == 0;
   }
 
   // Where blocks go round, the rank at the end of a node sends all but one of them through its NIC. The one at the end
   // of the next waits for those of other nodes; meanwhile it may have begun the next layer. Members of a group beyond
-  // the KV heads hold copies. In a ring's backward pass gradients go round beside the blocks.
+  // the KV heads hold copies. In the backward pass gradients go round too, of a ring beside the blocks.
   AttentionTime of_blocks() const {
     using Hold = ScheduleKind::Slots::Hold;
     const Hold hold = c_.schedule->slots.hold;
@@ -150,18 +191,21 @@ class LeastTime {
     if (c_.inner_ring > 1) {
       const int rings = c_.groups / c_.inner_ring, near = rings * (c_.inner_ring - 1), far = rings - 1;
       const double near_hop = block / rate(false), near_latency = link(false).latency.si();
-      return {{std::max(near * (near_hop + near_latency), far * (hop + latency)),
-               std::max(near * (near_hop + near_latency), far * (hop + latency))},
-              {std::max(near * near_hop, far * hop), std::max(near * 2 * near_hop, far * 2 * hop)}};
+      const double forward = std::max(near * (near_hop + near_latency), far * (hop + latency));
+      return {{forward, std::max(near * 2 * near_hop, far * 2 * hop)},
+              {},
+              {near * near_hop, near * 2 * near_hop},
+              {far * hop, far * 2 * hop}};
     }
-    if (hold == Hold::block) {
-      const int in_node = between ? std::max(1, c_.node_size / (d_.tensor * c_.members)) : 1;
-      const int waited = c_.groups - in_node, sent = c_.groups - 1;
-      return {{waited * (hop + latency), waited * (2 * hop + latency)}, {sent * hop, sent * 2 * hop}};
-    }
-    // A gather uses all NICs of a node: each takes what one rank of every other node holds.
-    const int hops = between ? d_.tensor * c_.groups / c_.node_size - 1 : c_.groups - 1;
-    return {{hops * (hop + latency), hops * (hop + latency)}, {hops * hop, hops * hop}};
+    const int in_node = between ? std::max(1, c_.node_size / (d_.tensor * c_.members)) : 1;
+    int waited = c_.groups - in_node, sent = c_.groups - 1;
+    // NCCL's gather uses all NICs of a node: each takes what one rank of every other node holds.
+    if (hold == Hold::sequence && problem_.implementation.transport == Transport::nccl)
+      waited = sent = between ? d_.tensor * c_.groups / c_.node_size - 1 : c_.groups - 1;
+    const double wait = waited * (hop + latency), beside = waited * (2 * hop + latency);
+    const LayerTime busy = {wait, hold == Hold::block ? beside : gathers_first() ? 2 * wait : wait};
+    const LayerTime link_time = {sent * hop, sent * 2 * hop};
+    return {busy, {}, between ? LayerTime{} : link_time, between ? link_time : LayerTime{}};
   }
 
   // It gives away all but a rank's share of Q, K, V and O, before and after attention; between nodes at the rate of the
@@ -181,14 +225,15 @@ class LeastTime {
     return 2 * rows_ * static_cast<double>(m_.hidden * m_.vocabulary) / d_.tensor / peak;
   }
 
-  /// NICs carry all that FSDP shares.
-  double of_shards() const {
-    const double passes = d_.zero >= 3 ? 3.0 * c_.microbatches : 2.0;
-    const bool between = leaves_node(c_, d_.tensor * d_.replicas());
-    const double local = std::max(1.0, static_cast<double>(c_.node_size) / d_.tensor);
-    const double share = between ? 1 / std::min(local, static_cast<double>(d_.replicas())) : 1.0;
-    return passes * layers() * weights_ * in_.element_bytes * (d_.replicas() - 1.0) / d_.replicas() * share /
-           rate(between);
+  /// In rings through all NICs of the nodes; not known of those that lie unevenly in their nodes.
+  ShardTime of_shards() const {
+    const int ranks = d_.tensor * d_.replicas();
+    if (ranks % c_.node_size != 0 && c_.node_size % ranks != 0) return {};
+    const double replicas = d_.replicas();
+    const double all = layers() * weights_ * in_.element_bytes * (replicas - 1) / replicas;
+    const double nodes = std::max(1.0, static_cast<double>(ranks) / c_.node_size), in_node = replicas / nodes;
+    if (nodes == 1) return {all / rate(false), 0, (replicas - 1) * link(false).latency.si()};
+    return {all * (1 - 1 / in_node) / rate(false), all / in_node / rate(true), (nodes - 1) * link(true).latency.si()};
   }
 
   const SizeProblem& problem_;
@@ -207,7 +252,8 @@ Bound bound_of(const SizeProblem& problem, const Candidate& c) {
   const MemoryInput in = memory_input(problem, c);
   const Memory memory = memory_of(in);
   const Bytes capacity = problem.gpus[static_cast<std::size_t>(c.gpu)].gpu.hbm_capacity;
-  return {Seconds::from_si(LeastTime(problem, c, in).of_step()), memory.peak(), memory.fits(capacity)};
+  const LeastTime::Step step = LeastTime(problem, c, in).of_step();
+  return {Seconds::from_si(step.time), Seconds::from_si(step.beside_kernels), memory.peak(), memory.fits(capacity)};
 }
 
 }  // namespace orrery

@@ -5,9 +5,10 @@
 
 namespace orrery {
 
-/// In closed form, in about a microsecond. `time`: no simulation of the candidate can be faster.
+/// In closed form, in less than a microsecond. `time`: no simulation of the candidate can be faster.
 struct Bound {
   Seconds time;
+  Seconds beside_kernels;  // of a step, at least: when a rank has no kernel to run
   Bytes memory;
   bool fits = false;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <queue>
 #include <set>
 #include <stdexcept>
 #include <tuple>
@@ -41,6 +42,10 @@ struct Entry {
   Candidate candidate;
   Bound bound;
   Merits least;  // by the bound: no simulation is better
+  bool is_tight = false;
+
+  /// GPU count by GPU count would find each front point soonest; the fastest of each count first.
+  auto promise() const { return std::tuple(least.time * least.gpus, least.time); }
 };
 
 class Search {
@@ -54,17 +59,22 @@ class Search {
     bound_all();
     // In small rounds of the most promising, so that what is simulated does not depend on the number of threads.
     constexpr std::size_t round = 8;
-    std::size_t next = 0;
-    while (next < entries_.size()) {
-      std::vector<const Entry*> chosen;
-      for (; next < entries_.size() && chosen.size() < round; ++next) {
-        if (options_.prune && hopeless(entries_[next])) {
+    const auto less_promising = [&](std::size_t a, std::size_t b) {
+      return std::pair(entries_[a].promise(), a) > std::pair(entries_[b].promise(), b);
+    };
+    std::vector<std::size_t> all(entries_.size());
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    std::priority_queue queue(less_promising, std::move(all));
+    while (!queue.empty()) {
+      std::vector<std::size_t> chosen;
+      for (; !queue.empty() && chosen.size() < round; queue.pop()) {
+        if (options_.prune && hopeless(entries_[queue.top()])) {
           ++result_.bounded_away;
         } else {
-          chosen.push_back(&entries_[next]);
+          chosen.push_back(queue.top());
         }
       }
-      simulate_all(chosen);
+      for (const std::size_t again : look_at(chosen)) queue.push(again);
     }
     conclude();
     if (options_.settle) settle();
@@ -102,11 +112,6 @@ class Search {
       throw std::invalid_argument(
           "no degrees of parallelism suit this model, batch and implementation, choose another implementation");
     drop_needless_recomputation();
-    // GPU count by GPU count would find each front point soonest; the fastest of each count first.
-    std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
-      return std::tuple(a.least.time * a.least.gpus, a.least.time) <
-             std::tuple(b.least.time * b.least.gpus, b.least.time);
-    });
   }
 
   /// The same program with work added is not faster: where it fits without recomputing, recomputing is left out.
@@ -149,11 +154,36 @@ class Search {
     return std::any_of(front_.begin(), front_.end(), [&](const Merits& m) { return m.dominates(entry.least); });
   }
 
-  void simulate_all(const std::vector<const Entry*>& chosen) {
-    std::vector<SimulatedStep> steps(chosen.size());
-    in_parallel(chosen.size(), options_.threads,
-                [&](std::size_t i) { steps[i] = simulate_candidate(problem_, chosen[i]->candidate); });
-    for (std::size_t i = 0; i < chosen.size(); ++i) note(*chosen[i], steps[i]);
+  /// Samples of a step may say a little less than is certain of the whole.
+  static SimulatedStep at_least(const Bound& bound, SimulatedStep step) {
+    step.time = std::max(step.time, bound.time);
+    return step;
+  }
+
+  /// Simulates those whose bounds are as tight as they get and tightens those of the others, which come back.
+  std::vector<std::size_t> look_at(const std::vector<std::size_t>& chosen) {
+    std::vector<std::optional<SimulatedStep>> steps(chosen.size());
+    in_parallel(chosen.size(), options_.threads, [&](std::size_t i) {
+      Entry& entry = entries_[chosen[i]];
+      if (!options_.prune) {
+        steps[i] = simulate_candidate(problem_, entry.candidate);
+      } else if (entry.is_tight) {
+        steps[i] = at_least(entry.bound, simulate_candidate(problem_, entry.candidate));
+      } else {
+        entry.bound = tightened(problem_, entry.candidate, entry.bound);
+        entry.least = merits_of(entry.candidate, entry.bound.time);
+        entry.is_tight = true;
+      }
+    });
+    std::vector<std::size_t> again;
+    for (std::size_t i = 0; i < chosen.size(); ++i) {
+      if (steps[i]) {
+        note(entries_[chosen[i]], *steps[i]);
+      } else {
+        again.push_back(chosen[i]);
+      }
+    }
+    return again;
   }
 
   Sized sized_of(const Candidate& c, const Bound& bound, const SimulatedStep& step) const {
@@ -227,7 +257,8 @@ class Search {
     std::vector<Sized> settled(distinct.size());
     in_parallel(distinct.size(), options_.threads, [&](std::size_t i) {
       const Candidate& c = distinct[i]->candidate;
-      settled[i] = sized_of(c, bound_of(bursts, c), simulate_settled(problem_, c));
+      const Bound bound = bound_of(bursts, c);
+      settled[i] = sized_of(c, bound, at_least(bound, simulate_settled(problem_, c)));
     });
     for (Sized* sized : found)
       *sized = *std::find_if(settled.begin(), settled.end(),

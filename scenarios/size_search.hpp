@@ -17,7 +17,7 @@ struct SizeOptions {
   std::optional<Seconds> slowest;   // target: a step takes no longer
   std::optional<double> least_mfu;  // or uses this share of the peaks
   int keep = 5;                     // best candidates shown
-  bool prune = true;                // false: simulate all that fit, for tests
+  bool prune = true;                // false: take what simulations say of all that fit, for tests
   bool settle = true;               // the clocks of what is found, so that it takes what `orrery simulate` says
   int threads = 2;                  // the result does not depend on it
 };

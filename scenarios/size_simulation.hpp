@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "scenarios/size_candidate.hpp"
+#include "scenarios/size_bound.hpp"
 #include "scenarios/step_scenario.hpp"
 
 namespace orrery {
@@ -36,5 +36,9 @@ SimulatedStep simulate_candidate(const SizeProblem& problem, const Candidate& ca
 
 /// The same, with the mean power of the step at the limit, as `orrery simulate` has it (step_power.hpp).
 SimulatedStep simulate_settled(const SizeProblem& problem, const Candidate& candidate);
+
+/// A higher bound than `bound`: with all kernels of the first stage's rank that has the last tokens, as the same
+/// programs have them. Takes a small part of what their simulation does.
+Bound tightened(const SizeProblem& problem, const Candidate& candidate, Bound bound);
 
 }  // namespace orrery
