@@ -149,11 +149,12 @@ void name_bottleneck(SimulatedStep& step, const std::vector<double>& parts) {
   step.bottleneck_share = step.time > Seconds() ? *largest / 1e12 / step.time.si() : 0;
 }
 
-/// Two nodes of replicas show what any number of them does.
+/// Two nodes of replicas show what any number of them does, or as few as fill nodes.
 int replicas_of(const Candidate& c, int groups) {
   const int replica = c.degrees.tensor * groups * c.members;
   int replicas = c.degrees.data;
-  while (replicas % 2 == 0 && replica * replicas > 2 * c.node_size) replicas /= 2;
+  while (replicas % 2 == 0 && replica * replicas > 2 * c.node_size && replica * replicas / 2 % c.node_size == 0)
+    replicas /= 2;
   return replicas;
 }
 

@@ -278,6 +278,32 @@ TEST_CASE("every candidate's bound holds and its extrapolated time is that of al
   CHECK(checked > 20);
 }
 
+TEST_CASE("replicas of a batch with an odd divisor fill their nodes in what is simulated too") {
+  SizeProblem p = problem({"h100_sxm"});
+  p.model.layers = 2;
+  p.tokens = 8192;
+  int checked = 0, folded = 0, place = 0;
+  for (const int batch : {10, 12}) {
+    p.batch = batch;
+    p.max_gpus = 48;
+    p.prepare();
+    for (const Candidate& c : candidates_of(p)) {
+      const Degrees& d = c.degrees;
+      if (d.data % 2 != 0 || d.ranks() <= 2 * c.node_size || ++place % 17 != 0) continue;
+      const CandidateScenario exact_one = scenario_of(p, c, whole(p, c));
+      const StepProgram program = build_step(exact_one.scenario, exact_one.folds);
+      const double exact = to_seconds(simulate(program, exact_one.scenario.cluster).end).si();
+      INFO("batch " << batch << " nodes of " << c.node_size << " tp " << d.tensor << " pp " << d.pipeline << " cp "
+                    << d.context << " dp " << d.data << " zero " << d.zero);
+      CHECK_THAT(simulate_candidate(p, c).time.si(), WithinRel(exact, 0.01));
+      ++checked;
+      folded += d.tensor * d.context * d.data > 2 * c.node_size;
+    }
+  }
+  CHECK(checked > 20);
+  CHECK(folded > 10);
+}
+
 TEST_CASE("bounds hold for measured kernels, and are near what is simulated") {
   SizeProblem p = problem({"h100_sxm"});
   p.gpus[0].profile = load_profile("h200_sxm", "h200_sxm");
