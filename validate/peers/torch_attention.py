@@ -6,8 +6,8 @@
 aten's flash and cuDNN operators, forward and backward by themselves, on the blocks of a ring: squares, causal squares, and
 halves of queries or keys as the head-tail load balancer makes them. Ten calls are captured in a CUDA graph, so that the
 host's time is left out; graphs are replayed back to back for --seconds, the last half counts (sustained, at the clock that
-the power limit leaves). Every operator is compared with double precision at 512 tokens before it is timed. Random normal
-bf16 data. Clock and power: median of NVML's samples in that half.
+the power limit leaves). Output and gradients of every operator and kind of block are compared with double precision at 512
+tokens before it is timed. Random normal bf16 data. Clock and power: median of NVML's samples in that half.
 """
 import argparse
 import csv
@@ -88,20 +88,39 @@ def random(heads, tokens, head_dim):
     return torch.randn(1, heads, tokens, head_dim, device="cuda", dtype=torch.bfloat16)
 
 
-def check(backend, causal, head_dim):
-    """||out - reference|| / ||reference|| of output and gradients, the largest, at 512 tokens."""
+def why(exception):
+    """One line of an exception that may have no text."""
+    return (str(exception).splitlines() or [type(exception).__name__])[0][:200]
+
+
+def check(backend, n_q, n_k, causal, heads, kv_heads, head_dim):
+    """||x - reference|| / ||reference|| of the output and the gradients of q, k and v, by name."""
     torch.manual_seed(1)
-    q, k, v, d_out = (random(2, 512, head_dim) for _ in range(4))
-    out, lse, rest = forward(backend, q, k, v, causal)
-    results = (out,) + tuple(backward(backend, d_out, q, k, v, out, lse, rest))
+    q, d_out = random(heads, n_q, head_dim), random(heads, n_q, head_dim)
+    k, v = random(kv_heads, n_k, head_dim), random(kv_heads, n_k, head_dim)
+    with torch.no_grad():
+        out, lse, rest = forward(backend, q, k, v, causal)
+        results = (out,) + tuple(backward(backend, d_out, q, k, v, out, lse, rest))
     inputs = [t.double().requires_grad_(True) for t in (q, k, v)]
-    score = inputs[0] @ inputs[1].transpose(-1, -2) / head_dim**0.5
+    keys, values = (t.repeat_interleave(heads // kv_heads, dim=1) for t in inputs[1:])
+    score = inputs[0] @ keys.transpose(-1, -2) / head_dim**0.5
     if causal:
-        mask = torch.ones(512, 512, dtype=torch.bool, device="cuda").triu(1)
-        score = score.masked_fill(mask, float("-inf"))
-    expected = score.softmax(-1) @ inputs[2]
+        score = score.masked_fill(torch.ones_like(score, dtype=torch.bool).triu(1), float("-inf"))
+    expected = score.softmax(-1) @ values
     gradients = torch.autograd.grad(expected, inputs, d_out.double())
-    return max(float((a.double() - b).norm() / b.norm()) for a, b in zip(results, (expected,) + gradients))
+    return {name: float((x.double() - y).norm() / y.norm())
+            for name, x, y in zip(("out", "dq", "dk", "dv"), results, (expected,) + gradients)}
+
+
+def checked(*shape):
+    """The largest error of a backend and kind of block and, if it is too large, why."""
+    try:
+        errors = check(*shape)
+    except Exception as exception:  # a kind of block that a backend refuses is a row that failed
+        return float("nan"), why(exception)
+    wrong = {name: e for name, e in errors.items() if not e <= TOLERANCE}
+    reason = "wrong result: " + ", ".join(f"{name} {e:.3g}" for name, e in wrong.items())
+    return max((wrong or errors).values()), reason if wrong else ""
 
 
 def time_graph(call, seconds):
@@ -134,13 +153,9 @@ def time_graph(call, seconds):
     return (statistics.median(samples), pick(0.05), pick(0.95), len(samples), *sensors.since(half))
 
 
-def shapes(lengths):
+def blocks(n):
     """(n_q, n_k, causal): of a rank's block, and of the halves that a balanced causal ring attends."""
-    for n in lengths:
-        yield n, n, False
-        yield n, n, True
-        yield n // 2, n, False
-        yield n, n // 2, False
+    return (n, n, False), (n, n, True), (n // 2, n, False), (n, n // 2, False)
 
 
 def main():
@@ -169,8 +184,9 @@ def main():
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for backend in args.backend:
-            errors = {causal: check(backend, causal, args.head_dim) for causal in (False, True)}
-            for n_q, n_k, causal in shapes(args.lengths):
+            group = args.heads // args.kv_heads
+            checks = [checked(backend, *block, 2 * group, 2, args.head_dim) for block in blocks(512)]
+            for (n_q, n_k, causal), (error, reason) in (pair for n in args.lengths for pair in zip(blocks(n), checks)):
                 torch.manual_seed(1)
                 q, d_out = random(args.heads, n_q, args.head_dim), random(args.heads, n_q, args.head_dim)
                 k, v = random(args.kv_heads, n_k, args.head_dim), random(args.kv_heads, n_k, args.head_dim)
@@ -181,11 +197,11 @@ def main():
                         "head_dim": args.head_dim, "causal": str(causal).lower(), "layout": "contiguous",
                         "schedule": "kernel", "pass": phase, "n_q": n_q, "n_k": n_k,
                         "mask": "causal" if causal else "full", "launches_per_sample": CALLS, "regime": "sustained",
-                        "error_norm": f"{errors[causal]:.4g}", "status": "ok",
+                        "error_norm": f"{error:.4g}", "status": "ok",
                     }
                     try:
-                        if not errors[causal] <= TOLERANCE:
-                            raise RuntimeError(f"wrong result: {errors[causal]:.3g}")
+                        if reason:
+                            raise RuntimeError(reason)
                         with torch.no_grad():
                             out, lse, rest = forward(backend, q, k, v, causal)
                             call = lambda: forward(backend, q, k, v, causal)
@@ -195,7 +211,7 @@ def main():
                         row.update(time_ms=f"{median:.6g}", p5_ms=f"{p5:.6g}", p95_ms=f"{p95:.6g}", samples=n,
                                    sm_clock_mhz=mhz, power_w=watts, temperature_c=degrees)
                     except Exception as exception:  # a shape that a backend refuses is a row that failed
-                        row.update(status="failed", reason=str(exception).splitlines()[0][:200])
+                        row.update(status="failed", reason=why(exception))
                         failed += 1
                     writer.writerow(row)
                     file.flush()

@@ -5,8 +5,9 @@
 
 Both rotations (allgather and alltoall), the cuDNN and flash backends, forward and forward+backward, full and causal
 (causal with PyTorch's head-tail load balancer, which is the zigzag layout; full with contiguous shards, as it demands).
-Every configuration is compared with double precision on the CPU at a small size before it is timed. Timed eagerly, as
-users run it: the host's launches are part of what is measured. The slowest rank counts. Random normal bf16 data.
+Every configuration is compared with attention over the whole sequence in double precision at a small size before it is
+timed: the output, and for rows with a backward pass the gradients of q, k and v too. Timed eagerly, as users run it: the
+host's launches are part of what is measured. The slowest rank counts. Random normal bf16 data.
 """
 import argparse
 import csv
@@ -51,58 +52,66 @@ def gpu_key(name):
     return key[:4] + "_sxm" if key in ("h200", "h100_80gb_hbm3", "b200") else key
 
 
-def run_once(mesh, tensors, causal, backend, backward, gqa):
-    """One call inside context_parallel's own sharding; returns a closure to time and the local output."""
-    q, k, v = tensors
-
-    def once():
-        for t in (q, k, v):
-            t.grad = None
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=gqa)
-        if backward:
-            out.backward(gradient)
-        return out
-
-    gradient = torch.randn_like(q) if backward else None
-    return once
+def why(exception):
+    """One line of an exception that may have no text."""
+    return (str(exception).splitlines() or [type(exception).__name__])[0][:200]
 
 
 def inside(mesh, shape, causal, backend, backward, rotate, body, seed=1):
-    """Shards random q, k, v over the mesh and calls body(once, q, k, v)."""
+    """Shards random q, k, v and the gradient of the output over the mesh, all four in the same layout, and calls
+    body(once, sharded, whole): once() is a call of attention, and its backward pass if asked for."""
     heads, kv_heads, seq_len, head_dim = shape
     set_rotate_method(rotate)
     _cp_options.enable_load_balance = causal
     torch.manual_seed(seed)  # the same whole tensors on every rank
     device = torch.device("cuda", torch.cuda.current_device())
     tensors = [
-        torch.randn(1, h, seq_len, head_dim, device=device, dtype=torch.bfloat16) for h in (heads, kv_heads, kv_heads)
+        torch.randn(1, h, seq_len, head_dim, device=device, dtype=torch.bfloat16)
+        for h in (heads, kv_heads, kv_heads) + (heads,) * backward
     ]
     whole = [t.clone() for t in tensors] if seq_len <= 4096 else None
-    with context_parallel(mesh, buffers=tensors, buffer_seq_dims=[2, 2, 2], no_restore_buffers=set(tensors)):
+    with context_parallel(mesh, buffers=tensors, buffer_seq_dims=[2] * len(tensors), no_restore_buffers=set(tensors)):
         with sdpa_kernel(BACKENDS[backend]):
-            for t in tensors:
+            q, k, v = inputs = tensors[:3]
+            for t in inputs:
                 t.requires_grad_(backward)
-            once = run_once(mesh, tensors, causal, backend, backward, heads != kv_heads)
-            return body(once, whole)
+
+            def once():
+                for t in inputs:
+                    t.grad = None
+                out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=heads != kv_heads)
+                if backward:
+                    out.backward(tensors[3])
+                return out
+
+            return body(once, inputs, whole)
 
 
-def check(mesh, causal, backend, rotate, head_dim, gqa):
-    """||out - reference|| / ||reference|| of the forward pass over all ranks at 1024 tokens."""
-    heads, kv_heads = (4, 2) if gqa else (2, 2)
+def reference(whole, causal):
+    """Output of attention over the whole sequence in double precision, on this GPU alone, and, given the gradient of the
+    output as the fourth tensor, the gradients of q, k and v. Nothing is sharded, no attention operator is called."""
+    q, k, v, *d_out = (t.double() for t in whole)
+    inputs = [t.requires_grad_(bool(d_out)) for t in (q, k, v)]
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+    score = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    if causal:
+        score = score.masked_fill(torch.ones_like(score, dtype=torch.bool).triu(1), float("-inf"))
+    out = score.softmax(-1) @ v
+    return [out.detach(), *(torch.autograd.grad(out, inputs, *d_out) if d_out else ())]
 
-    def body(once, whole):
-        with torch.no_grad():
-            out = once()
-        (full,) = context_parallel_unshard(mesh, [out.detach()], [2])
-        q, k, v = (t.double().cpu() for t in whole)
-        k, v = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
-        score = q @ k.transpose(-1, -2) / head_dim**0.5
-        if causal:
-            score = score.masked_fill(torch.ones(score.shape[-2:], dtype=torch.bool).triu(1), float("-inf"))
-        expected = score.softmax(-1) @ v
-        return float((full.double().cpu() - expected).norm() / expected.norm())
 
-    return inside(mesh, (heads, kv_heads, 1024, head_dim), causal, backend, False, rotate, body)
+def check(mesh, causal, backend, backward, rotate, head_dim, gqa):
+    """||x - reference|| / ||reference|| over all ranks at 1024 tokens of the output and, if the backward pass is asked
+    for, of the gradients of q, k and v, by name. The shards are put together as the layout has them."""
+
+    def body(once, inputs, whole):
+        out = once().detach()
+        shards = [out] + ([t.grad for t in inputs] if backward else [])
+        full = [context_parallel_unshard(mesh, [shard.contiguous()], [2])[0] for shard in shards]
+        return {name: float((x.double() - expected).norm() / expected.norm())
+                for name, x, expected in zip(("out", "dq", "dk", "dv"), full, reference(whole, causal))}
+
+    return inside(mesh, (4, 2 if gqa else 4, 1024, head_dim), causal, backend, backward, rotate, body)
 
 
 def measure(once, cap_s):
@@ -179,7 +188,7 @@ def main():
             "clocks": "not locked",
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "host_cores": os.cpu_count(),
-            "how": "eager, slowest rank, median; checked at 1024 tokens against double precision before timing",
+            "how": "eager, slowest rank, median; output and gradients checked against fp64 at 1024 tokens before",
             "command": f"torchrun --nproc-per-node={world} torch_context_parallel.py " + " ".join(sys.argv[1:]),
         }
         for key, value in header.items():
@@ -190,25 +199,28 @@ def main():
 
     checks = {}
 
-    def checked(backend, rotate, causal):
-        """The error of a configuration and, if it is too large, why; once for all its rows."""
-        if (backend, rotate, causal) not in checks:
+    def checked(backend, rotate, causal, backward):
+        """The largest error of a configuration and, if it is too large, why; once for all its rows."""
+        key = backend, rotate, causal, backward
+        if key not in checks:
             error, reason = float("nan"), ""
             try:
-                error = check(mesh, causal, backend, rotate, args.head_dim, args.heads != args.kv_heads)
-                if not error <= TOLERANCE:
-                    reason = f"wrong result: {error:.3g}"
+                errors = check(mesh, causal, backend, backward, rotate, args.head_dim, args.heads != args.kv_heads)
+                wrong = {name: e for name, e in errors.items() if not e <= TOLERANCE}
+                error = max((wrong or errors).values())
+                if wrong:
+                    reason = "wrong result: " + ", ".join(f"{name} {e:.3g}" for name, e in wrong.items())
             except Exception as exception:  # a backend that refuses the shape is a row that failed
-                reason = str(exception).splitlines()[0][:200]
-            checks[backend, rotate, causal] = error, reason
-        return checks[backend, rotate, causal]
+                reason = why(exception)
+            checks[key] = error, reason
+        return checks[key]
 
     # Short ones first: a run may be ended by a time limit.
     failed = 0
     for seq_len, backend, rotate, causal, backward in itertools.product(
         args.seq_len, args.backend, args.rotate, (False, True), (False, True)
     ):
-        error, reason = checked(backend, rotate, causal)
+        error, reason = checked(backend, rotate, causal, backward)
         row = {
             "implementation": "pytorch_context_parallel",
             "backend": backend,
@@ -231,13 +243,13 @@ def main():
             try:
                 shape = (args.heads, args.kv_heads, seq_len, args.head_dim)
                 median, p5, p95, n, ci = inside(
-                    mesh, shape, causal, backend, backward, rotate, lambda once, whole: measure(once, args.cap_s)
+                    mesh, shape, causal, backend, backward, rotate, lambda once, inputs, whole: measure(once, args.cap_s)
                 )
                 row.update(
                     time_ms=f"{median:.6g}", p5_ms=f"{p5:.6g}", p95_ms=f"{p95:.6g}", samples=n, ci95_rel=f"{ci:.4g}"
                 )
             except Exception as exception:
-                row.update(status="failed", reason=str(exception).splitlines()[0][:200])
+                row.update(status="failed", reason=why(exception))
         failed += row["status"] == "failed"
         if writer:
             writer.writerow(row)
