@@ -17,16 +17,17 @@ __global__ void copy_words(uint4* __restrict__ out, const uint4* __restrict__ in
   if (i < words) __stcs(out + i, __ldcs(in + i));
 }
 
-// RMS norm. Shapes: in, out [tokens][hidden], weight [hidden]; hidden a multiple of 8 and at most 8 * 4 * kThreads.
+// RMS norm. Shapes: in, out [tokens][hidden], weight [hidden]; hidden a multiple of 8 and at most 8 * kKept * kThreads.
 // Grid: one block a token; the row stays in registers between the sum and the product.
+template <int kKept>
 __global__ void rms_norm_kernel(uint4* __restrict__ out, const uint4* __restrict__ in, const uint4* __restrict__ weight,
                                 int words) {
   __shared__ float partial[kThreads / 32];
   const uint4* row = in + blockIdx.x * int64_t(words);
-  uint4 kept[4];
+  uint4 kept[kKept];
   float sum = 0;
 #pragma unroll
-  for (int c = 0; c < 4; ++c) {
+  for (int c = 0; c < kKept; ++c) {
     const int w = threadIdx.x + c * kThreads;
     if (w >= words) break;
     kept[c] = __ldcs(row + w);
@@ -43,7 +44,7 @@ __global__ void rms_norm_kernel(uint4* __restrict__ out, const uint4* __restrict
   for (int i = 0; i < kThreads / 32; ++i) sum += partial[i];
   const float scale = rsqrtf(sum / (8.0f * words) + 1e-5f);
 #pragma unroll
-  for (int c = 0; c < 4; ++c) {
+  for (int c = 0; c < kKept; ++c) {
     const int w = threadIdx.x + c * kThreads;
     if (w >= words) break;
     float x[8], g[8];
@@ -128,10 +129,14 @@ void copy_kernel(void* out, const void* in, int64_t bytes, cudaStream_t stream) 
 }
 
 void rms_norm(void* out, const void* in, const void* weight, int64_t tokens, int64_t hidden, cudaStream_t stream) {
-  if (hidden % 8 || hidden > 8 * 4 * kThreads) throw BenchError("rms_norm: hidden must be a multiple of 8 up to 8192");
-  rms_norm_kernel<<<static_cast<int>(tokens), kThreads, 0, stream>>>(
-      static_cast<uint4*>(out), static_cast<const uint4*>(in), static_cast<const uint4*>(weight),
-      static_cast<int>(hidden / 8));
+  constexpr int kWord = 8 * kThreads;  // numbers that the threads of a block hold in one word each
+  if (hidden % 8 || hidden > 20 * kWord) throw BenchError("rms_norm: hidden must be a multiple of 8 up to 40960");
+  const auto kernel = hidden <= 4 * kWord   ? rms_norm_kernel<4>
+                      : hidden <= 8 * kWord ? rms_norm_kernel<8>
+                                            : rms_norm_kernel<20>;
+  kernel<<<static_cast<int>(tokens), kThreads, 0, stream>>>(static_cast<uint4*>(out), static_cast<const uint4*>(in),
+                                                            static_cast<const uint4*>(weight),
+                                                            static_cast<int>(hidden / 8));
   ORRERY_LAUNCHED();
 }
 

@@ -202,6 +202,15 @@ void add_elementwise_rows(Table& table) {
       add_elementwise(table, Kernel::rotary, t, width, t == 8 * K && width == 4096);
     for (int64_t hidden : {4096, 8192}) add_elementwise(table, Kernel::embed, t, hidden, t == 8 * K && hidden == 4096);
   }
+  // The other shipped models, at one number of tokens: 3B, 33B, 175B, 405B, 1T. Those without rotary positions or gates
+  // have none here either.
+  for (int64_t hidden : {3200, 5120, 7168, 12288, 16384, 36864}) {
+    add_elementwise(table, Kernel::rms_norm, 8 * K, hidden, false);
+    add_elementwise(table, Kernel::add, 8 * K, hidden, false);
+    add_elementwise(table, Kernel::embed, 8 * K, hidden, false);
+  }
+  for (int64_t inner : {8640, 19200, 22016, 53248}) add_elementwise(table, Kernel::swiglu, 8 * K, inner, false);
+  for (int64_t width : {5120, 7168, 16384}) add_elementwise(table, Kernel::rotary, 8 * K, width, false);
 }
 
 }  // namespace orrery
