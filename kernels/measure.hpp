@@ -90,7 +90,8 @@ struct Measurement {
 // Kernels under 200 us are captured as many as fill 400 us into one graph that rotates through the sets, so that
 // neither the launch nor the resolution of events counts; longer ones are launched one at a time behind an L2 flush.
 Measurement measure(Rig& rig, const Work& work, Regime regime = Regime::sustained, Window window = {});
-// Longer than this a burst would be no different: the clock falls within tens of milliseconds of one launch.
+// Longer than this a burst would be no different, so that a row with a sustained window has none: the clock falls
+// within tens of milliseconds of one launch.
 constexpr double kLongestBurstUs = 60e3;
 
 // The same stopping rule for anything that times itself: `once` returns microseconds. Called, but not counted, for half

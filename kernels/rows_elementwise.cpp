@@ -202,8 +202,8 @@ void add_elementwise_rows(Table& table) {
       add_elementwise(table, Kernel::rotary, t, width, t == 8 * K && width == 4096);
     for (int64_t hidden : {4096, 8192}) add_elementwise(table, Kernel::embed, t, hidden, t == 8 * K && hidden == 4096);
   }
-  // The other shipped models, at one number of tokens: 3B, 33B, 175B, 405B, 1T. Those without rotary positions or gates
-  // have none here either.
+  // The other shipped models, at one number of tokens: 3B (its heads of 100 are turned by no kernel here), 13B, 33B,
+  // 175B, 405B, 1T. Those without rotary positions or gates have none here either.
   for (int64_t hidden : {3200, 5120, 7168, 12288, 16384, 36864}) {
     add_elementwise(table, Kernel::rms_norm, 8 * K, hidden, false);
     add_elementwise(table, Kernel::add, 8 * K, hidden, false);

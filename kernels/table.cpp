@@ -50,7 +50,7 @@ Outcome both_regimes(Rig& rig, const Work& work, const std::string& unit, const 
   out.values = check;
   for (Regime regime : {Regime::burst, Regime::sustained}) {
     const bool burst = regime == Regime::burst;
-    if (burst ? elapsed_us(start, end) > kLongestBurstUs : !sustained) continue;
+    if (burst ? sustained && elapsed_us(start, end) > kLongestBurstUs : !sustained) continue;
     const Measurement m = measure(rig, work, regime, burst ? kBurst : *sustained);
     out.rows.push_back(result_fields(m, unit));
     if (out.rows.size() == 1) out.headline = headline(m.us.median);
