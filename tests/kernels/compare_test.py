@@ -6,16 +6,16 @@ import tempfile
 import unittest
 
 COMPARE = os.path.join(os.path.dirname(__file__), "../../validate/measured/compare.py")
-HEAD = "# gpu = test\nkernel,n,bytes,time_us,samples,sm_clock_mhz,status\n"
+HEAD = "kernel,n,bytes,time_us,samples,sm_clock_mhz,status"
 
 
-def compare(first, second, *options, name="merge"):
+def compare(first, second, *options, name="merge", head=HEAD):
     """Exit code and last line of comparing two files with these lines."""
     with tempfile.TemporaryDirectory() as folder:
         for run, lines in (("first", first), ("second", second)):
             os.mkdir(f"{folder}/{run}")
             with open(f"{folder}/{run}/{name}.csv", "w") as file:
-                file.write(HEAD + "".join(line + "\n" for line in lines))
+                file.write("".join(line + "\n" for line in ["# gpu = test", head, *lines]))
         done = subprocess.run([sys.executable, COMPARE, f"{folder}/first", f"{folder}/second", *options],
                               capture_output=True, text=True)
         return done.returncode, (done.stdout or done.stderr).strip().splitlines()[-1]
@@ -42,6 +42,12 @@ class Compare(unittest.TestCase):
 
     def test_work_is_matched_however_many_digits_it_is_written_with(self):
         line = compare(["a,1,1.04858e+06,100,20,1500,ok"], ["a,1,1048576,100,20,1500,ok"])[1]
+        self.assertTrue(line.startswith("1 of 1 rows"), line)
+
+    def test_what_a_row_found_beside_its_times_does_not_say_which_row_it_is(self):
+        head = ("kernel,mechanism,compute_alone_us,compute_alone_p5_us,compute_alone_p95_us,transfer_overlapped_us,"
+                "transfer_overlapped_p5_us,samples,transfer_samples,status")
+        line = compare(["a,b,100,99,101,50,49,20,21,ok"], ["a,b,101,98,103,50.5,48,22,30,ok"], name="overlap", head=head)[1]
         self.assertTrue(line.startswith("1 of 1 rows"), line)
 
     def test_power_rows_are_left_out(self):

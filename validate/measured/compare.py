@@ -15,11 +15,11 @@ import sys
 
 TIMES = {"time_us", "time_ms", "compute_alone_us", "compute_overlapped_us", "transfer_alone_us", "transfer_overlapped_us"}
 # What a row found, as opposed to what it measured (the key it is matched by).
-RESULTS = TIMES | {
-    "p5_us", "p95_us", "p5_ms", "p95_ms", "samples", "ci95_rel", "launches_per_sample", "cache", "sm_clock_mhz", "power_w",
-    "temperature_c", "throttle", "error_norm", "error_row_max", "status", "reason", "algorithm_gb_per_s", "bus_gb_per_s",
-    "compute_slowdown", "transfer_slowdown", "compute_ci95_rel", "transfer_ci95_rel", "compute_clock_alone_mhz",
-    "compute_clock_overlapped_mhz"}
+RESULTS = TIMES | {time.replace("_us", f"_{quantile}_us") for time in TIMES for quantile in ("p5", "p95")} | {
+    "p5_us", "p95_us", "p5_ms", "p95_ms", "samples", "transfer_samples", "ci95_rel", "launches_per_sample", "cache",
+    "sm_clock_mhz", "power_w", "temperature_c", "throttle", "error_norm", "error_row_max", "status", "reason",
+    "algorithm_gb_per_s", "bus_gb_per_s", "compute_slowdown", "transfer_slowdown", "compute_ci95_rel", "transfer_ci95_rel",
+    "compute_clock_alone_mhz", "compute_clock_overlapped_mhz"}
 STAMPED = {"attention", "gemm", "merge", "elementwise"}  # files whose clock is stamped around every sample
 
 
