@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The tables of README.md that compare the measured files with public numbers, from the files.
+"""The tables of README.md that compare the measured files with public numbers and with each other, from the files.
 
     validate/measured/tables.py           prints them
     validate/measured/tables.py --check   exits with 1 if README.md has other ones
@@ -8,6 +8,9 @@ import csv
 import math
 import pathlib
 import sys
+
+sys.dont_write_bytecode = True  # the folder is for data
+import compare
 
 HERE = pathlib.Path(__file__).parent
 
@@ -119,14 +122,38 @@ def rings(files):
                 yield f"| {gpus} GPUs, {mask if mask == 'full' else mask + ' causal'}, {transport} | {cells} |"
 
 
+def agreement(first, second, tolerance=0.02):
+    """How much two runs of --full agree, by file and where there are both by regime."""
+    yield f"| lines of both runs | within {tolerance:.0%} | in cycles | median difference | 95 % of them | largest |"
+    yield "|---|---|---|---|---|---|"
+    def line(name, pairs, stamped):
+        sizes = [abs(d) for _, d, _ in pairs]
+        cycles = [abs((1 + d) * (1 + clock) - 1) for _, d, clock in pairs if clock is not None] if stamped else []
+        share = lambda values: f"{sum(v <= tolerance for v in values) / len(values):.1%}" if values else ""
+        return (f"| {name}: {len(pairs)} | {share(sizes)} | {share(cycles)} | {compare.quantile(sizes, 0.5):.2%} | "
+                f"{compare.quantile(sizes, 0.95):.2%} | {max(sizes):.1%} |")
+
+    everything = []
+    for stem, pairs, _ in compare.compare(HERE / first, HERE / second):
+        everything += pairs
+        regimes = {}
+        for pair in pairs:
+            regimes.setdefault(dict(pair[0]).get("regime", ""), []).append(pair)
+        parts = regimes.items() if {"burst", "sustained"} <= set(regimes) else [("", pairs)]
+        for regime, some in parts:
+            yield line(f"{stem}, {regime}" if regime else stem, some, stem in compare.STAMPED)
+    yield line("all", everything, False)
+
+
 def main():
-    attention_rows = read("h200_sxm/attention.csv")
+    attention_rows = read("h200_sxm_full/attention.csv")
     tables = [list(published_runs(attention_rows)), list(h100_runs(attention_rows)),
               list(collectives(read("h200_sxm_x2/collectives.csv"), 2)),
               list(collectives(read("h200_sxm_x4/collectives.csv"), 4)),
               list(rings({2: read("h200_sxm_x2/ring.csv") + read("h200_sxm_x2_shapes/ring.csv"),
                           4: read("h200_sxm_x4/ring.csv")})),
-              list(rings({2: read("h100_sxm_x2/ring.csv"), 4: read("h100_sxm_x4/ring.csv")}))]
+              list(rings({2: read("h100_sxm_x2/ring.csv"), 4: read("h100_sxm_x4/ring.csv")})),
+              list(agreement("h200_sxm_full", "h200_sxm_full_repeat"))]
     if sys.argv[1:] == ["--check"]:
         text = (HERE / "README.md").read_text()
         stale = [table[0] for table in tables if "\n".join(table) not in text]
