@@ -169,7 +169,7 @@ void add_elementwise(Table& table, Kernel kernel, int64_t tokens, int64_t width,
   row.what = what_of(kernel);
   row.bytes = elementwise_bytes(kernel, tokens, width);
   row.quick = quick;
-  row.expected_s = 0.4;
+  row.expected_s = 0.2;
   row.keys = {{"gpu", table.gpu},
               {"kernel", name_of(kernel)},
               {"tokens", std::to_string(tokens)},

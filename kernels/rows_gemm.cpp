@@ -92,7 +92,7 @@ void add(Table& table, const std::string& model, const std::string& layer, const
   row.bytes = s.bytes();
   row.quick = quick;
   const double launch_s = 1.6e-15 * row.flops;  // and 20 samples of each regime
-  row.expected_s = 0.3 + 20 * (launch_s + std::min(3 * launch_s, 0.03)) + (sustained ? 0.7 + 20 * launch_s : 0);
+  row.expected_s = 0.2 + 20 * (launch_s + std::min(3 * launch_s, 0.03)) + (sustained ? 0.7 + 20 * launch_s : 0);
   row.keys = {{"gpu", table.gpu},
               {"model", model},
               {"layer", layer},

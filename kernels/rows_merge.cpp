@@ -202,7 +202,7 @@ void add_merge(Table& table, Variant variant, int64_t n, int64_t heads, int64_t 
   const bool merges = variant == Variant::block || variant == Variant::f32 || variant == Variant::eager;
   row.flops = (merges ? 3.0 : variant == Variant::accumulate ? 1.0 : 0.0) * static_cast<double>(s.elements());
   row.quick = quick;
-  row.expected_s = 0.4;
+  row.expected_s = 0.2;
   row.keys = {{"gpu", table.gpu},
               {"kernel", name_of(variant)},
               {"n_q", std::to_string(n)},
