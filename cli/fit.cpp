@@ -74,10 +74,14 @@ double first_number(const std::string& text, const std::string& what) {
   return std::stod(match.str());
 }
 
-/// Throws FitError for a time of both passes: their shares are not known.
+/// Throws FitError for a time of both passes: their shares are not known. Rows that say why they are not to be
+/// predicted are not fitted on either.
 void add_single_passes(const MeasuredTable& table, std::vector<MeasuredKernel>& rows) {
   const std::size_t before = rows.size();
   add_rows(table, rows);
+  rows.erase(std::remove_if(rows.begin() + static_cast<std::ptrdiff_t>(before), rows.end(),
+                            [&](const MeasuredKernel& row) { return !table.text(row.row, "not_predicted").empty(); }),
+             rows.end());
   for (std::size_t i = before; i < rows.size(); ++i) {
     if (!rows[i].both_passes) continue;
     throw FitError(

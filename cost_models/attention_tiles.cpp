@@ -16,7 +16,7 @@ constexpr std::int64_t most_lists = 1 << 14;
 std::vector<double> list_lengths(const TileLists& t) {
   const auto count = static_cast<std::size_t>(t.lists);
   std::vector<double> lengths(count, t.tiles / static_cast<double>(t.lists));
-  if (t.tiles >= t.longest * static_cast<double>(t.lists) * (1 - 1e-9)) return lengths;
+  if (t.equal()) return lengths;
   const double slope = t.longest / static_cast<double>(t.lists);
   const auto ramp = [&](double offset, double plateau) {
     double sum = 0;
@@ -60,7 +60,7 @@ Makespan makespan(const TileLists& t, const TileCycles& c, int sms, int idle_sms
   idle_sms = std::clamp(idle_sms, 1, sms);
   const auto lists = static_cast<double>(t.lists);
   const double masked_extra = t.masked_tiles / lists * (c.masked_tile - c.full_tile);
-  if (t.tiles >= t.longest * lists * (1 - 1e-9)) {
+  if (t.equal()) {
     const double all = lists * static_cast<double>(t.heads), waves = std::ceil(all / sms);
     const double wave = c.list_start + t.tiles / lists * c.full_tile + masked_extra;
     return {waves * wave, waves * sms - all >= idle_sms ? wave : 0};
@@ -75,6 +75,13 @@ Makespan makespan(const TileLists& t, const TileCycles& c, int sms, int idle_sms
   Makespan result = schedule(durations, exact_heads, sms, idle_sms);
   result.cycles += work * static_cast<double>(t.heads - exact_heads) / sms;
   return result;
+}
+
+double starts_in_step(const TileLists& t, int sms, double drift) {
+  if (!(drift > 0)) return 0;
+  const double all = static_cast<double>(t.lists) * static_cast<double>(t.heads);
+  const double waves = t.equal() ? std::ceil(all / sms) : 1;
+  return drift * (1 - std::exp(-waves / drift)) * std::min(1.0, all / sms);
 }
 
 }  // namespace orrery

@@ -18,6 +18,8 @@ struct TileLists {
   double masked_tiles = 0;  // of these, tiles that hold masked pairs
   std::int64_t heads = 0;   // heads times batch
   bool longest_first = false;
+
+  bool equal() const { return tiles >= longest * static_cast<double>(lists) * (1 - 1e-9); }
 };
 
 /// Cycles of one thread block: list_start + full_tile for each tile + masked_tile - full_tile for each masked one.
@@ -35,5 +37,10 @@ struct Makespan {
   double tail = 0;
 };
 Makespan makespan(const TileLists& lists, const TileCycles& cycles, int sms, int idle_sms = 1);
+
+/// How many times all SMs together wait for the first loads and last stores of their lists. Lists that start together
+/// share the memory's rate; those of equal length drift apart, e-fold in `drift` waves, others after the first. Fewer
+/// lists than SMs share it among fewer.
+double starts_in_step(const TileLists& lists, int sms, double drift);
 
 }  // namespace orrery

@@ -110,7 +110,19 @@ class Fitter {
     throw FitError(row.place + ": no model of this head_dim");  // cannot happen: models are made from the rows
   }
 
-  /// What does not depend on head_dim is shared by all: launch and traffic per element. Cycles are not.
+  /// A mask is laid over scores, of which a tile has as many whatever head_dim is: it costs as many cycles.
+  static void share_mask(const AttentionModel& from, AttentionModel& to) {
+    const double beyond = to.full_tile.value - from.full_tile.value;
+    const double ratio = from.full_tile.value / to.full_tile.value;
+    to.masked_tile = from.masked_tile;
+    for (double* cycles : {&to.masked_tile.value, &to.masked_tile.low, &to.masked_tile.high}) *cycles += beyond;
+    to.masked_kernel = from.masked_kernel;
+    for (double* tiles : {&to.masked_kernel.value, &to.masked_kernel.low, &to.masked_kernel.high}) {
+      *tiles = 1 + (*tiles - 1) * ratio;
+    }
+  }
+
+  /// What does not depend on head_dim is shared by all: launch and traffic per element. Cycles are not, but for masks.
   void fit_attention(Phase phase) {
     const auto rows_of = [&](bool window, bool halo) {
       return fitted([&](const MeasuredKernel& row) {
@@ -133,13 +145,14 @@ class Fitter {
     }
     const auto models = std::span(kernels().attention).subspan(first);
     const auto constants = constants_of_attention();
-    // Shared: launch, query_traffic, grouped_traffic, grouped_launch; the last three are of windows.
-    const std::size_t shared_count = 4, own_count = constants.size() - 3;
+    // Shared: launch, query_traffic, grouped_traffic, grouped_launch, waves_in_step, and what masks cost; the last
+    // three are of windows.
+    const std::size_t shared_count = 5, of_masks = 2, own_count = constants.size() - 3;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
-      const bool moves = phase == Phase::backward || c == 0;
-      if (moves) {
+      const bool around = constants[c].unit == "B" || constants[c].name == "grouped_launch";
+      if (phase == Phase::backward || !around) {
         unknowns.add(models.front(), constants[c], fmt::format("attention.{}", name_of(phase)));
       } else {
         known(models.front().*constants[c].member, fmt::format("attention.{}.{}", name_of(phase), constants[c].name),
@@ -148,13 +161,15 @@ class Fitter {
     }
     for (AttentionModel& model : models) {
       const std::string owner = fmt::format("attention.{}.d{}", name_of(phase), model.head_dim);
-      for (std::size_t c = shared_count; c < own_count; ++c) unknowns.add(model, constants[c], owner);
+      const std::size_t own = &model == &models.front() ? own_count : own_count - of_masks;
+      for (std::size_t c = shared_count; c < own; ++c) unknowns.add(model, constants[c], owner);
     }
     const auto share = [&] {
       for (AttentionModel& model : models) {
         for (std::size_t c = 0; c < shared_count; ++c) {
           model.*constants[c].member = models.front().*constants[c].member;
         }
+        if (&model != &models.front()) share_mask(models.front(), model);
       }
     };
     unknowns.fit_to(rows, fmt::format("attention {}", name_of(phase)), [&](const MeasuredKernel& row) {

@@ -140,6 +140,7 @@ class PublishedFitter {
       model.*c.member = known(std::string(c.name), std::string(c.unit), 0, Provenance::assumed,
                               "forward, one kernel does everything");
     }
+    model.waves_in_step.source = "not published";
     // FlashAttention-2 and 3, backward: O and dO read (4 B), the fp32 sum of dQ cleared (4), read and dQ written (6).
     // With grouped heads, dK and dV of every query head written and read, two tensors of 2 B.
     if (phase == Phase::backward) {
@@ -237,7 +238,8 @@ class PublishedFitter {
       c->source = fmt::format("{:.4} times {}, from {} of {}", factor, lent_->profile.name, rows.size(),
                               file_of(*rows.front()));
     }
-    for (Constant* c : {&model.launch, &model.query_traffic, &model.grouped_traffic, &model.grouped_launch}) {
+    for (Constant* c :
+         {&model.launch, &model.query_traffic, &model.grouped_traffic, &model.grouped_launch, &model.waves_in_step}) {
       if (c->source.empty()) continue;  // the lender does not know
       c->rows = 0;
       c->provenance = Provenance::assumed;

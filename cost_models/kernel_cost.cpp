@@ -19,6 +19,11 @@ bool measured_type(double element_bytes) {
   return element_bytes == 2;
 }
 
+/// What a thread block loads before its first tile and stores after its last: Q and O, backward K, V, dK and dV.
+Bytes ends_of_list(const AttentionShape& shape, double tile, bool forward) {
+  return Bytes::from_si((forward ? 2 : 4) * tile * shape.head_dim * shape.element_bytes);
+}
+
 std::int64_t tiles_along(double rows, double tile) {
   return static_cast<std::int64_t>(std::ceil(rows / tile));
 }
@@ -80,7 +85,9 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   load.cycles = busy.cycles;
   load.tail_cycles = busy.tail;
   if (beside.held > 0) load.beside_cycles = makespan(lists, cycles, std::max(1, peaks.sms - beside.held)).cycles;
-  load.unclocked = Seconds::from_si(launch + traffic / memory_rate(kernels, peaks).si());
+  const double in_step = starts_in_step(lists, peaks.sms, model.waves_in_step.value) * peaks.sms *
+                         ends_of_list(shape, forward ? tile_query : tile_key, forward).si();
+  load.unclocked = Seconds::from_si(launch + (traffic + in_step) / memory_rate(kernels, peaks).si());
   load.flops = attention_flops(computed, model.phase);
   // Where the mask is, P and dS are zero: one of two products forward, three of five backward.
   const double zeros = forward ? 1.0 / 2 : 3.0 / 5;

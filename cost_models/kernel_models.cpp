@@ -65,13 +65,14 @@ std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
            {"tensor_power", "W", &PowerModel::tensor_power, 1, 1e4, 2000, "sustained rows at the power limit"}}};
 }
 
-std::array<ConstantOf<AttentionModel>, 11> constants_of_attention() {
+std::array<ConstantOf<AttentionModel>, 12> constants_of_attention() {
   return {
       {{"launch", "s", &AttentionModel::launch, 0, 1e-4, 5e-6, "blocks of a few hundred tokens"},
        {"query_traffic", "B", &AttentionModel::query_traffic, 0, 100, 14, "blocks with many more queries than keys"},
        {"grouped_traffic", "B", &AttentionModel::grouped_traffic, 0, 100, 4, "blocks with fewer key heads"},
        {"grouped_launch", "s", &AttentionModel::grouped_launch, 0, 1e-4, 2e-6, "small blocks with fewer key heads",
         true},
+       {"waves_in_step", "1", &AttentionModel::waves_in_step, 0, 100, 5, "full blocks of one and of many waves", true},
        {"list_start", "cycle", &AttentionModel::list_start, 0, 1e5, 3000, "blocks of few keys (backward: queries)"},
        {"full_tile", "cycle", &AttentionModel::full_tile, 1, 1e6, 3000, "full blocks of several lengths"},
        {"masked_tile", "cycle", &AttentionModel::masked_tile, 1, 1e6, 4500, "causal blocks"},

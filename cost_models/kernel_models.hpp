@@ -28,6 +28,7 @@ struct AttentionModel {
   Constant query_traffic;    // B per element of Q that kernels around the tiles move (backward: dO * O, fp32 dQ)
   Constant grouped_traffic;  // B per element of K and query head, if query heads share keys (backward: dK, dV sums)
   Constant grouped_launch;   // s, if query heads share keys: of the kernel that sums their dK and dV
+  Constant waves_in_step;    // e-fold in which lists of equal length drift apart; 0: starts do not wait for memory
   Constant list_start;       // cycles
   Constant full_tile;        // cycles
   Constant masked_tile;      // cycles
@@ -119,7 +120,7 @@ struct ConstantOf {
 
 std::array<ConstantOf<ClockModel>, 11> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
-std::array<ConstantOf<AttentionModel>, 11> constants_of_attention();
+std::array<ConstantOf<AttentionModel>, 12> constants_of_attention();
 std::array<ConstantOf<GemmModel>, 3> constants_of_gemm();
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
 std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside();

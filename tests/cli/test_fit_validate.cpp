@@ -85,14 +85,14 @@ TEST_CASE("the tables of errors in the README are what validate prints: make err
 TEST_CASE(
     "rows that a profile was fitted on are known in a file of any name, and others are not in a file of that name") {
   const TemporaryFolder folder;
-  const std::filesystem::path copy = folder.path() / "mine.csv", same_name = folder.path() / "h200_sxm/merge.csv";
-  std::filesystem::copy_file(measured / "h200_sxm/merge.csv", copy);
+  const std::filesystem::path copy = folder.path() / "mine.csv", same_name = folder.path() / "h200_sxm_full/merge.csv";
+  std::filesystem::copy_file(measured / "h200_sxm_full/merge.csv", copy);
   const auto held_out_of = [](const std::filesystem::path& file) {
     const auto json = nlohmann::json::parse(
         run_program(fmt::format("validate --format json --measured \"{}\"", file.string())).output);
     return std::pair(json["summary"]["rows"].get<std::size_t>(), json["rows"].size());
   };
-  CHECK(held_out_of(copy) == held_out_of(measured / "h200_sxm/merge.csv"));
+  CHECK(held_out_of(copy) == held_out_of(measured / "h200_sxm_full/merge.csv"));
   CHECK(held_out_of(copy).first < held_out_of(copy).second);
   // The first row of that file, which is fitted on, but measured again.
   std::filesystem::create_directories(same_name.parent_path());
@@ -132,48 +132,55 @@ TEST_CASE("a fit of merges alone says that attention is missing") {
   CHECK_THAT(result.error, ContainsSubstring("no attention rows"));
 }
 
-TEST_CASE("the committed profiles of our own measurements are what the fit of the committed files writes") {
-  const std::vector<std::string> own = {"gemm", "merge", "elementwise", "overhead"};
-  const struct {
-    std::string gpu;
-    std::vector<std::string> attention;
-    std::string more;  // files before --runs
-    std::string runs = "";
-  } fits[] = {
-      {"h200_sxm",
-       {"attention"},
-       quoted_file("h200_sxm_full/links.csv") + quoted_file("h200_sxm_eager/eager.csv") +
-           quoted_file("h200_sxm_x4/collectives.csv") + " --other-chip" +
-           quoted_file("h200_sxm_second_gpu/attention.csv") + quoted_file("h200_sxm_third_gpu/attention.csv") +
-           quoted_file("h200_sxm_full/attention.csv"),
-       quoted_file("h200_sxm_torch_x2_more/torch_context_parallel_gqa.csv") +
-           quoted_file("h200_sxm_torch_x2_more/torch_context_parallel_128k.csv")},
-      {"h100_sxm",
-       {"attention_forward", "attention_backward"},
-       quoted_file("h100_sxm/links.csv") + quoted_file("h100_sxm_eager/eager.csv") +
-           quoted_file("h100_sxm_x4/collectives.csv") + " --other-chip" + quoted_file("h100_sxm_full/attention.csv"),
-       ""}};
+TEST_CASE("the fit commands of the README write the committed profiles") {
   const TemporaryFolder folder;
-  for (const auto& [gpu, attention, more, runs] : fits) {
-    INFO(gpu);
-    const auto files = [&gpu = gpu](const std::string& suffix, const std::vector<std::string>& names) {
-      std::string text;
-      for (const std::string& name : names) text += quoted_file(fmt::format("{}{}/{}.csv", gpu, suffix, name).c_str());
-      return text;
-    };
-    const std::string out = (folder.path() / (gpu + ".toml")).string();
-    const ProgramRun fit = run_program(
-        "fit" + files("", attention) + files("", own) + files("_x2", {"links", "collectives", "overlap"}) + more +
-        " --runs" + files("_x2", {"ring", "torch_context_parallel", "overlap"}) + runs + " -o " + out);
-    REQUIRE(fit.exit_code == 0);
-    CHECK_THAT(fit.output, ContainsSubstring("attention forward"));
+  const std::filesystem::path root = ORRERY_SOURCE_DIR;
+  std::istringstream readme(read_file(root / "README.md"));
+  const std::string begin = "orrery fit ", end = " -o scenarios/profiles/";
+  int commands = 0;
+  for (std::string line; std::getline(readme, line);) {
+    if (!line.starts_with(begin + "validate/measured/")) continue;
+    INFO(line);
+    ++commands;
+    const auto at = line.find(end);
+    REQUIRE(at != std::string::npos);
+    const std::string profile = line.substr(at + end.size()), out = (folder.path() / profile).string();
+    // The shell, for its braces.
+    const std::string arguments = line.substr(begin.size(), at - begin.size());
+    REQUIRE(run_program(fmt::format("-c \"cd \'{}\' && \'{}\' fit {} -o \'{}\'\"", root.string(), ORRERY_PROGRAM,
+                                    arguments, out),
+                        "bash")
+                .exit_code == 0);
     // Compilers may differ in the last digits of a constant, so what it predicts is compared.
-    const std::string rows = "validate --format json --measured" + files("_x2", {"ring"});
+    const std::string gpu = profile.substr(0, profile.find('.'));
+    const std::string file = arguments.substr(0, arguments.find(' '));
+    const std::string rows = "validate --format json --measured" + (file.ends_with("flash.csv")
+                                                                        ? fmt::format(" \"{}\"", (root / file).string())
+                                                                        : quoted_file((gpu + "_x2/ring.csv").c_str()));
     const auto committed = nlohmann::json::parse(run_program(rows).output);
     const auto fitted = nlohmann::json::parse(run_program(rows + " --profile " + out).output);
     CHECK_THAT(fitted["summary"]["mean_abs_rel"].get<double>(),
                WithinAbs(committed["summary"]["mean_abs_rel"].get<double>(), 1e-4));
   }
+  CHECK(commands == 4);
+}
+
+TEST_CASE("a row that says why it is not predicted is not fitted on either") {
+  const TemporaryFolder folder;
+  std::istringstream merges(
+      read_file(std::filesystem::path(ORRERY_SOURCE_DIR) / "validate/measured/h200_sxm/merge.csv"));
+  std::string marked;
+  for (std::string line; std::getline(merges, line);) {
+    if (!line.starts_with('#')) line += line.starts_with("gpu,") ? ",not_predicted" : ",by hand";
+    marked += line + "\n";
+  }
+  const auto output_with = [&](const std::string& file) {
+    return run_program("fit" + quoted_file("h200_sxm/attention.csv") + quoted_file("h200_sxm/overhead.csv") + " " +
+                       file + " -o " + (folder.path() / "profile.toml").string())
+        .output;
+  };
+  CHECK_THAT(output_with(quoted_file("h200_sxm/merge.csv")), ContainsSubstring("\nmerge "));
+  CHECK_THAT(output_with(folder.write("merge.csv", marked).string()), !ContainsSubstring("\nmerge "));
 }
 
 TEST_CASE("a profile of published rates is what the command in its description writes") {
@@ -216,8 +223,17 @@ TEST_CASE("the files of one GPU alone make a profile, or the error says which ro
                                        quoted_file("h200_sxm_repeat/attention.csv"));
   CHECK(check.exit_code == 0);
 
-  const ProgramRun few = fit("h200_sxm_second_gpu");  // one causal length of 64 per head
+  std::istringstream all(
+      read_file(std::filesystem::path(ORRERY_SOURCE_DIR) / "validate/measured/h200_sxm_repeat/attention.csv"));
+  std::string full_blocks;
+  for (std::string line; std::getline(all, line);) {
+    if (line.starts_with('#') || line.find(",causal,") == std::string::npos || line.starts_with("implementation")) {
+      if (line.find(",window,10") == std::string::npos) full_blocks += line + "\n";
+    }
+  }
+  const ProgramRun few = run_program("fit " + folder.write("full.csv", full_blocks).string() +
+                                     quoted_file("h200_sxm_repeat/overhead.csv") + " -o " + out);
   CHECK(few.exit_code == 2);
-  CHECK_THAT(few.error, ContainsSubstring("do not determine attention.forward.d64.masked_tile") &&
+  CHECK_THAT(few.error, ContainsSubstring("do not determine attention.forward.d64.masked_") &&
                             ContainsSubstring("measure causal blocks"));
 }

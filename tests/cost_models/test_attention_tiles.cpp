@@ -1,6 +1,8 @@
 // Tile lists on SMs, against schedules done by hand.
 #include "cost_models/attention_tiles.hpp"
 
+#include <cmath>
+
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
 
@@ -135,4 +137,16 @@ TEST_CASE("types that were not measured keep to the roofline") {
   const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
   CHECK_THAT(attention_cost(shape, Phase::forward, peaks, measured_profile()).duration.si(),
              WithinRel(4 * 1e6 * 128 / 1e14, 1e-12));
+}
+
+TEST_CASE(
+    "equal lists start together in the first wave and have drifted apart after many, others start together once") {
+  const double drift = 5, first = drift * (1 - std::exp(-1 / drift));
+  CHECK(starts_in_step(full_block(10, 4, 1), sms, 0) == 0);
+  CHECK_THAT(starts_in_step(full_block(10, 4, 1), sms, drift), WithinRel(first, 1e-12));
+  CHECK_THAT(starts_in_step(full_block(10, 4, 1000), sms, drift), WithinRel(drift, 1e-12));
+  // Five lists load half as much as ten.
+  CHECK_THAT(starts_in_step(full_block(5, 4, 1), sms, drift), WithinRel(first / 2, 1e-12));
+  const TileLists causal{.lists = 4, .longest = 4, .tiles = 10, .heads = 1000};
+  CHECK_THAT(starts_in_step(causal, sms, drift), WithinRel(first, 1e-12));
 }

@@ -35,6 +35,7 @@ Profile truth() {
     m.query_traffic = number(forward ? 0 : 18);
     m.grouped_traffic = number(forward ? 0 : 5);
     m.grouped_launch = number(forward ? 0 : 2e-6);
+    m.waves_in_step = number(forward ? 1.2 : 6);
     m.list_start = number(forward ? 2500 : 8000);
     m.full_tile = number(forward ? 2650 : 7600);
     m.masked_tile = number(forward ? 4000 : 9000);

@@ -133,3 +133,23 @@ TEST_CASE(
     CHECK((rows < 10) == (bytes / copy_rate > cycles / test_clock));  // both sides are seen
   }
 }
+
+TEST_CASE("thread blocks that start together wait for Q and O at the rate of copies, backward for K, V, dK and dV") {
+  Profile profile = measured_profile();
+  const double rows = 128, width = 128, heads = 100, sms = round_peaks.sms;
+  const AttentionShape shape{
+      .pairs = rows * rows, .query_rows = rows, .key_rows = rows, .heads = heads, .kv_heads = heads, .head_dim = width};
+  for (AttentionModel model : profile.kernels->attention) {
+    if (model.head_dim != width) continue;
+    const auto unclocked = [&](double waves) {
+      model.waves_in_step = number(waves);
+      return attention_load(shape, model, *profile.kernels, round_peaks, rows, rows).unclocked.si();
+    };
+    const double tensors = model.phase == Phase::forward ? 2 : 4, drift = 3;
+    const double waves = std::ceil(heads / sms);
+    const double starts = drift * (1 - std::exp(-waves / drift)) * std::min(1.0, heads / sms);
+    CHECK_THAT(
+        unclocked(drift) - unclocked(0),
+        WithinRel(starts * sms * tensors * rows * width * 2 / memory_rate(*profile.kernels, round_peaks).si(), 1e-9));
+  }
+}

@@ -7,6 +7,7 @@
 #include <map>
 #include <sstream>
 
+#include "scenarios/preset_files.hpp"
 #include "tests/catch.hpp"
 #include "validate/residuals.hpp"
 
@@ -30,13 +31,13 @@ const char* columns =
 }  // namespace
 
 TEST_CASE("attention blocks of an H200 that were held out are predicted within the stated errors") {
-  const std::vector<Prediction> rows = predict("h200_sxm/attention.csv");
+  const std::vector<Prediction> rows = predict("h200_sxm_full/attention.csv");
   std::map<std::string, ErrorSummary> groups;
   for (const ErrorSummary& g : summarize(rows)) groups[g.group] = g;
-  CHECK(groups["h200_sxm: attention forward"].median_abs_rel < 0.015);
-  CHECK(groups["h200_sxm: attention forward"].p90_abs_rel < 0.04);
-  CHECK(groups["h200_sxm: attention backward"].median_abs_rel < 0.016);
-  CHECK(groups["h200_sxm: attention backward"].p90_abs_rel < 0.045);
+  CHECK(groups["h200_sxm_full: attention forward"].median_abs_rel < 0.015);
+  CHECK(groups["h200_sxm_full: attention forward"].p90_abs_rel < 0.04);
+  CHECK(groups["h200_sxm_full: attention backward"].median_abs_rel < 0.015);
+  CHECK(groups["h200_sxm_full: attention backward"].p90_abs_rel < 0.04);
   CHECK(std::count_if(rows.begin(), rows.end(), [](const Prediction& p) { return p.fitted; }) * 10 <=
         static_cast<std::ptrdiff_t>(rows.size()) * 4);
 }
@@ -44,7 +45,7 @@ TEST_CASE("attention blocks of an H200 that were held out are predicted within t
 TEST_CASE("matrix products, merges and elementwise kernels that were held out have a median error below 3.5 %") {
   for (const char* file : {"gemm", "merge", "elementwise"}) {
     INFO(file);
-    CHECK(over_all(predict(std::string("h200_sxm/") + file + ".csv")).median_abs_rel < 0.035);
+    CHECK(over_all(predict(std::string("h200_sxm_full/") + file + ".csv")).median_abs_rel < 0.035);
   }
 }
 
@@ -169,7 +170,7 @@ TEST_CASE("a row without an interval counts in no coverage") {
 
 TEST_CASE("rows that set the width of an interval are not among those it is tried on") {
   int calibrated = 0, fitted = 0;
-  const std::vector<Prediction> rows = predict("h200_sxm/elementwise.csv");
+  const std::vector<Prediction> rows = predict("h200_sxm_full/elementwise.csv");
   for (const Prediction& p : rows) {
     calibrated += p.calibrated;
     fitted += p.fitted;
@@ -379,4 +380,17 @@ TEST_CASE("a run with time stamps lies beside its simulation: every op of a ring
   CHECK_THAT(trace.str(), ContainsSubstring("rank 1 simulated") && ContainsSubstring("difference_us") &&
                               ContainsSubstring("\"thread_name\"") && !ContainsSubstring("\"ts\":-"));
   CHECK(std::any_of(ring->ops.begin(), ring->ops.end(), [](const OpResidual& op) { return op.measured_start_s < 0; }));
+}
+
+TEST_CASE("a mask costs an attention kernel as many cycles at every head_dim, where a profile was fitted to blocks") {
+  const Profile profile = load_profile("h200_sxm", "h200_sxm");
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    const AttentionModel& narrow = *profile.kernels->attention_of(phase, 64);
+    const AttentionModel& wide = *profile.kernels->attention_of(phase, 128);
+    REQUIRE(narrow.head_dim != wide.head_dim);
+    const auto of_a_tile = [](const AttentionModel& m) { return m.masked_tile.value - m.full_tile.value; };
+    const auto of_the_kernel = [](const AttentionModel& m) { return (m.masked_kernel.value - 1) * m.full_tile.value; };
+    CHECK_THAT(of_a_tile(narrow), WithinRel(of_a_tile(wide), 1e-3));
+    CHECK_THAT(of_the_kernel(narrow), WithinRel(of_the_kernel(wide), 1e-3));
+  }
 }
