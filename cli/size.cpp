@@ -129,8 +129,15 @@ void add_size(CLI::App& app) {
   command->add_option("--target", a->target, "step=10s, tokens/s=1e6 or mfu=0.4; several, joined by commas: all hold");
   static const std::map<std::string, Objective> objectives = {
       {"time", Objective::time}, {"cost", Objective::cost}, {"energy", Objective::energy}, {"gpus", Objective::gpus}};
-  command->add_option("--objective", a->objective, "time, cost, energy or gpus")
-      ->transform(CLI::CheckedTransformer(objectives))
+  const auto set_objective = [a](const std::string& name) {
+    const auto found = objectives.find(name);
+    if (found == objectives.end()) {
+      throw std::runtime_error(fmt::format(
+          "--objective \"{}\" is not known (it says what is to be least), write time, cost, energy or gpus", name));
+    }
+    a->objective = found->second;
+  };
+  command->add_option_function<std::string>("--objective", set_objective, "time, cost, energy or gpus")
       ->default_str("time");
   command->add_option("--attention", a->attention,
                       "full, window:left=4096 or pi:k=1024,period=16384[,count=1]; by default the model's own");

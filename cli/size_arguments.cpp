@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "scenarios/data_files.hpp"
+#include "scenarios/nearest.hpp"
 #include "scenarios/preset_files.hpp"
 #include "sim/units.hpp"
 
@@ -50,6 +51,9 @@ std::map<std::string, std::string> pairs_of(const std::string& text, const std::
     if (equals == std::string::npos || equals == 0)
       throw std::runtime_error(
           fmt::format("{}: \"{}\" has no {}, write NAME=VALUE", option, part, equals == 0 ? "name" : "value"));
+    if (part.find_first_of(" \t") != std::string::npos)
+      throw std::runtime_error(
+          fmt::format("{}: \"{}\" has spaces (they would belong to a name), write NAME=VALUE", option, part));
     const std::string name = part.substr(0, equals);
     if (!pairs.emplace(name, part.substr(equals + 1)).second)
       throw std::runtime_error(
@@ -91,6 +95,12 @@ std::vector<Primitive> pattern_of(const std::string& text) {
         text));
   }
   auto keys = pairs_of(text.substr(kind.size() + 1), "--attention");
+  const std::vector<std::string> known =
+      kind == "pi" ? std::vector<std::string>{"k", "period", "count"} : std::vector<std::string>{"left"};
+  for (const auto& [key, value] : keys) {
+    if (std::find(known.begin(), known.end(), key) == known.end())
+      throw std::runtime_error(fmt::format("--attention {} knows no \"{}\", {}", kind, key, suggest(key, known)));
+  }
   const auto count = [&](const char* key) {
     if (!keys.contains(key))
       throw std::runtime_error(fmt::format("--attention {} needs {}, write {}=1024", kind, key, key));
@@ -109,8 +119,6 @@ std::vector<Primitive> pattern_of(const std::string& text) {
       throw std::runtime_error("--attention pi: count = 0 skips nothing, write 1 or more, or \"all\"");
     primitives.push_back(skip);
   }
-  if (!keys.empty())
-    throw std::runtime_error(fmt::format("--attention {} knows no \"{}\", leave it out", kind, keys.begin()->first));
   for (const Primitive& primitive : primitives) check(primitive, 1);
   return primitives;
 }
@@ -146,12 +154,12 @@ class ProfileChoices {
   explicit ProfileChoices(const std::string& text) {
     if (text.find('=') == std::string::npos) {
       for_others_ = text;
-      if (!text.empty()) resolve(text, "profiles");  // it is there, also if nobody needs it
     } else {
       by_gpu_ = pairs_of(text, "--profile");
     }
   }
   ProfileChoice of(const std::string& gpu) {
+    if (!for_others_.empty()) load_profile(for_others_, gpu);  // it can be read, also if nobody needs it
     const auto found = by_gpu_.find(gpu);
     if (found == by_gpu_.end()) return {for_others_, true};
     const ProfileChoice choice{found->second, false};

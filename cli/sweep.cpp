@@ -202,6 +202,10 @@ void lead(const SweepOptions& options, const SweepProcesses& processes, int thre
 void run(const SweepOptions& options) {
   if (options.results.empty())
     throw std::runtime_error("--output is empty (results would be in a file that goes away), name a file");
+  std::error_code error;
+  if (std::filesystem::is_other(options.results, error))
+    throw std::runtime_error(
+        fmt::format("{}: is no plain file (results are read from it again), name a file", options.results));
   // A file at its largest allowed size is an error to report, not our end.
   std::signal(SIGXFSZ, SIG_IGN);
   if (options.space.empty()) {

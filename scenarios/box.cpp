@@ -80,6 +80,10 @@ class MatrixReader {
     if (gpus > 1) box.nvlinks = nvlinks(0, 1);
     for (int a = 0; a < gpus; ++a) {
       for (int b = 0; b < gpus; ++b) {
+        if (relation(a, b) != relation(b, a)) {
+          throw error(fmt::format("GPU{0} beside GPU{1} is {2}, GPU{1} beside GPU{0} is {3}", a, b, relation(a, b),
+                                  relation(b, a)));
+        }
         if (a != b && nvlinks(a, b) != box.nvlinks) {
           throw error(
               fmt::format("GPU{} and GPU{} are joined by {}, GPU0 and GPU1 by {} (no topology of this program has "
@@ -144,8 +148,8 @@ class XmlReader {
     try {
       pt::read_xml(stream, root);
     } catch (const pt::xml_parser_error& problem) {
-      throw InputError(
-          fmt::format("{}:{}: this is not valid XML ({})", file.string(), problem.line(), problem.message()));
+      throw InputError(fmt::format("{}:{}: this is not valid XML ({}), let NCCL write NCCL_TOPO_DUMP_FILE again",
+                                   file.string(), problem.line(), problem.message()));
     }
     const auto system = root.get_child_optional("system");
     if (!system) throw error("there is no <system>");
@@ -192,12 +196,17 @@ class XmlReader {
   void read(const pt::ptree& parent, int socket, int branch) {
     for (const auto& [name, node] : parent) {
       if (name == "gpu") read_gpu(node, socket, branch);
-      if (name == "net" && node.get("<xmlattr>.name", "") != "") {
-        const double megabits = node.get("<xmlattr>.speed", 0.0);
-        nics_.push_back(fmt::format("{} ({} Gbit/s)", node.get("<xmlattr>.name", ""), megabits / 1000));
-      }
+      if (name == "net" && node.get("<xmlattr>.name", "") != "") read_nic(node);
       if (name == "pci" || name == "nic") read(node, socket, branch < 0 ? branches_++ : branch);
     }
+  }
+
+  void read_nic(const pt::ptree& node) {
+    const std::string speed = node.get("<xmlattr>.speed", "0");
+    const int megabits = whole(speed);
+    if (megabits < 0)
+      throw error(fmt::format("a <net> has speed=\"{}\", which is no number of Mbit/s", in_one_line(speed)));
+    nics_.push_back(fmt::format("{} ({} Gbit/s)", node.get("<xmlattr>.name", ""), megabits / 1000.0));
   }
 
   int links_in(const std::string& count) const {
@@ -290,8 +299,20 @@ NodeShape shape_of(const Box& box, const Gpu& gpu) {
   return box.nvlinks > 0 ? switched(box, gpu) : tree(box, gpu);
 }
 
+namespace {
+
+Rank sockets_of(const NodeShape& shape, Rank ranks) {
+  return shape.sockets == 2 && ranks > shape.gpus / 2 ? 2 : 1;
+}
+
+}  // namespace
+
+bool is_even(const NodeShape& shape, Rank ranks) {
+  return ranks % sockets_of(shape, ranks) == 0;
+}
+
 PcieTree tree_of(const NodeShape& shape, Rank ranks, const LinkSpec& link) {
-  const Rank sockets = shape.sockets == 2 && ranks > shape.gpus / 2 ? 2 : 1;
+  const Rank sockets = sockets_of(shape, ranks);
   Rank per_switch = std::min(shape.gpus_per_switch, ranks / sockets);
   while (per_switch > 1 && (ranks / sockets) % per_switch != 0) --per_switch;
   PcieTree part{ranks, per_switch, link, link, sockets, std::nullopt};

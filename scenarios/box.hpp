@@ -37,9 +37,11 @@ struct NodeShape {
 /// Throws InputError if no topology has this shape, or if the NVLinks are not those of the GPU.
 NodeShape shape_of(const Box& box, const Gpu& gpu);
 
-/// Of the tree, the part that `ranks` GPUs are on, which share switches as far as they fill them. Uplinks and the link
-/// between the sockets are taken to be as wide as a GPU's. Throws std::invalid_argument if they cannot be spread
-/// evenly.
+/// Whether as many of `ranks` GPUs can be on each of the sockets that they need.
+bool is_even(const NodeShape& shape, Rank ranks);
+
+/// Of the tree, the part that `ranks` GPUs are on, which share switches as far as they fill them and are as many on
+/// each socket. Uplinks and the link between the sockets are taken to be as wide as a GPU's.
 PcieTree tree_of(const NodeShape& shape, Rank ranks, const LinkSpec& link);
 
 /// The text of [cluster], for a box of these GPUs. What the file cannot know is marked as assumed. Throws InputError if

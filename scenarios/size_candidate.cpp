@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -90,7 +91,9 @@ class Candidates {
 
   std::vector<Candidate> list() {
     for (std::size_t gpu = 0; gpu < problem_.gpus.size(); ++gpu) {
+      const std::optional<NodeShape>& node = problem_.gpus[gpu].node;
       for (const Degrees& degrees : all_degrees()) {
+        if (node && degrees.ranks() < node->gpus && !is_even(*node, degrees.ranks())) continue;
         for (const int node_size : node_sizes_for(degrees)) {
           Candidate c;
           c.gpu = static_cast<int>(gpu);

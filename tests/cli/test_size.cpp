@@ -264,6 +264,10 @@ TEST_CASE("size: an option that names something twice, or a number that cannot b
     CHECK_THAT(size_error(prefill + "--target " + target), ContainsSubstring("not a positive number of at most"));
   CHECK_THAT(size_error(prefill + "--target step=10"), ContainsSubstring("--target step: \"10\" has no unit"));
   CHECK_THAT(size_error(prefill + "--profile none"), ContainsSubstring("there is no \"none\" in profiles"));
+  CHECK_THAT(size_error(prefill + "--objective costs"), ContainsSubstring("write time, cost, energy or gpus"));
+  CHECK_THAT(size_error(prefill + "--price 'h100_sxm = 2.5'"), ContainsSubstring("has spaces"));
+  CHECK_THAT(size_error(prefill + "--attention pi:k=1024,perod=3"), ContainsSubstring("did you mean \"period\"?"));
+  CHECK_THAT(size_error(prefill + "--profile ./none.toml"), ContainsSubstring("there is no such file"));
   CHECK_THAT(size_error(prefill + "--box ''"), ContainsSubstring("there is no such file"));
   CHECK_THAT(size_error(prefill + "--node-size ''"), ContainsSubstring("not a whole number"));
   CHECK_THAT(size_error("size --model llama3_8b --context 8K --pass prefill --gpu 'h100\nx'"),
@@ -308,6 +312,16 @@ TEST_CASE("size: nodes are the boxes that nvidia-smi and NCCL describe") {
   CHECK(two["best"][0]["gpus"] == 16);
   CHECK(two["best"][0]["node_size"] == 8);
   CHECK(two["best"][0]["link"] == "nvlink4");
+  // Two sockets of three GPUs each: five of them are not as many on each.
+  std::string six = "\tGPU0\tGPU1\tGPU2\tGPU3\tGPU4\tGPU5\tCPU Affinity\n";
+  for (int a = 0; a < 6; ++a) {
+    six += fmt::format("GPU{}", a);
+    for (int b = 0; b < 6; ++b) six += a == b ? "\tX" : a / 3 == b / 3 ? "\tPIX" : "\tSYS";
+    six += "\t0-31\n";
+  }
+  const ScratchFolder folder;
+  const std::string five = train + "--gpu l20 --keep 100 --batch 5 --box " + folder.write("six", six).string();
+  for (const nlohmann::json& plan : size_json(five)["best"]) CHECK(plan["gpus"] != 5);
   CHECK_THAT(size_error(tree + "--node-size 4"), ContainsSubstring("give one of the two"));
   CHECK_THAT(size_error(train + "--gpu l20,h100_sxm --box " + boxes + "l40s_4_topo.txt"),
              ContainsSubstring("GPUs of one kind"));

@@ -355,6 +355,7 @@ TEST_CASE("sweep: what is mistyped is said before anything is written") {
   check_refused(run_program(space("\xff") + out), "not UTF-8");
   check_refused(run_program("sweep " + sweep.space + " -o " + sweep.folder.path().string()), "unable to open");
   check_refused(run_program("sweep " + sweep.space + " -o /nowhere/r.sqlite"), "unable to open");
+  check_refused(run_program("sweep " + sweep.space + " -o /dev/null"), "/dev/null: is no plain file");
   CHECK(!fs::exists(sweep.results));
 }
 

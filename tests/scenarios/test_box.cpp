@@ -136,7 +136,10 @@ TEST_CASE("part of a PCIe tree shares switches as far as it fills them, and sock
     CHECK(tree.gpus_per_switch == row.per_switch);
     CHECK(tree.sockets == row.sockets);
     CHECK(pcie_tree({108, BytesPerSecond::from_si(1e12)}, tree).ranks() == row.ranks);
+    CHECK(is_even(eight, row.ranks));
   }
+  CHECK_FALSE(is_even(eight, 5));
+  CHECK_FALSE(is_even(eight, 7));
 }
 
 TEST_CASE("a damaged or uneven box is one sentence") {
@@ -152,8 +155,11 @@ TEST_CASE("a damaged or uneven box is one sentence") {
            Row{good.substr(0, good.find("GPU2\t")), "2 columns of GPUs and 0 rows"},
            Row{good.substr(0, good.rfind("GPU3")), "4 columns of GPUs and 3 rows"},
            Row{replaced(good, "GPU1\tNV18", "GPU1"), "is \""},
-           Row{replaced(good, "NV18", "NV17"), "GPU0 and GPU2 are joined by NV18, GPU0 and GPU1 by NV17"},
-           Row{replaced(good, "NV18", "SYS"), "no topology of this program has both"},
+           Row{replaced(good, "NV18", "NV17"), "GPU0 beside GPU1 is NV17, GPU1 beside GPU0 is NV18"},
+           Row{matrix(3, [](int a, int b) { return std::string(a + b == 1 ? "NV17" : "NV18"); }),
+               "GPU0 and GPU2 are joined by NV18, GPU0 and GPU1 by NV17"},
+           Row{matrix(3, [](int a, int b) { return std::string(a + b == 1 ? "SYS" : "NV18"); }),
+               "no topology of this program has both"},
            Row{replaced(good, "NV18", "NV"), "GPU0 beside GPU1 is \"NV\""},
            Row{replaced(good, " X ", "X!"), "GPU0 beside GPU0 is \"X!\""},
            Row{matrix(3, [](int a, int b) { return std::string(a + b == 1 ? "PIX" : "SYS"); }),
@@ -169,6 +175,7 @@ TEST_CASE("a damaged or uneven box is one sentence") {
            Row{replaced(xml, "count=\"5\"", "count=\"many\""), "which is no number of links"},
            Row{replaced(xml, " count=\"5\"", ""), "which is no number of links"},
            Row{replaced(xml, "0xa5f3", "0xb5f3"), "describes 2 hosts"},
+           Row{replaced(xml, "speed=\"200000\"", "speed=\"nan\""), "speed=\"nan\", which is no number of Mbit/s"},
        }) {
     INFO(row.words);
     const std::string message = refusal_of(row.text);
