@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "scenarios/in_parallel.hpp"
+#include "scenarios/step_power.hpp"
 
 namespace orrery {
 namespace {
@@ -48,10 +49,14 @@ struct Entry {
   auto promise() const { return std::tuple(least.time * least.gpus, least.time); }
 };
 
+/// Of the time that the search goes by; what it finds is simulated with more care, within 1.1 % of the whole.
+constexpr double search_error = 0.015;
+
 class Search {
  public:
   Search(const SizeProblem& problem, const SizeOptions& options)
-      : problem_(problem), options_(options), useful_(useful_flops(problem)) {
+      : problem_(problem), options_(options), bursts_(problem), useful_(useful_flops(problem)) {
+    bursts_.prepare(Regime::burst);
     for (const GpuOption& option : problem.gpus) peaks_.push_back(peak_of_types(problem, option.gpu));
   }
 
@@ -68,7 +73,8 @@ class Search {
     while (!queue.empty()) {
       std::vector<std::size_t> chosen;
       for (; !queue.empty() && chosen.size() < round; queue.pop()) {
-        if (options_.prune && hopeless(entries_[queue.top()])) {
+        const Entry& entry = entries_[queue.top()];
+        if (options_.prune && hopeless(entry.candidate, entry.least)) {
           ++result_.bounded_away;
         } else {
           chosen.push_back(queue.top());
@@ -90,6 +96,18 @@ class Search {
     return {time.si(), time.si() / 3600 * gpus * gpu.price_per_hour.value_or(0), gpus, time.si() * gpus * watts};
   }
 
+  bool settles(const Candidate& c) const {
+    return options_.settle && has_power_limit(problem_.gpus[static_cast<std::size_t>(c.gpu)].profile);
+  }
+
+  /// Bounds run each kernel alone at the power limit. A step that also idles has power left for a higher clock, up to
+  /// that of bursts. If power grows with the third power of the clock (that of tensor cores, fitted: with the fourth),
+  /// K of kernels and B of idling take K (1 + e)^2 <= K / (1 + e) + B at a clock of 1 + e: K e <= B / 3 is gained.
+  Merits least_of(const Candidate& c, const Bound& bound) const {
+    if (!settles(c)) return merits_of(c, bound.time);
+    return merits_of(c, std::max(bound.time - bound.beside_kernels / 3, bound_of(bursts_, c).time));
+  }
+
   void bound_all() {
     double least = 0;
     std::set<int> filled;
@@ -102,7 +120,7 @@ class Search {
         ++result_.too_large;
         continue;
       }
-      entries_.push_back({candidate, bound, merits_of(candidate, bound.time)});
+      entries_.push_back({candidate, bound, least_of(candidate, bound)});
     }
     result_.least_memory = Bytes::from_si(least);
     for (const int size : problem_.node_sizes) {
@@ -140,23 +158,31 @@ class Search {
   }
 
   /// Cannot be among the best, on the front, the smallest or the fastest.
-  bool hopeless(const Entry& entry) const {
+  bool hopeless(const Candidate& c, const Merits& least) const {
     if (done_.empty()) return false;
-    if (misses_target(entry.candidate, entry.least.time)) {
+    if (misses_target(c, least.time)) {
       // The nearest to a target that nobody meets is still to be found.
-      const bool nearer =
-          best_.empty() && options_.least_mfu && mfu_of(entry.candidate, entry.least.time) > highest_mfu_;
-      return entry.least.time > fastest_ && !nearer;
+      const bool nearer = best_.empty() && options_.least_mfu && mfu_of(c, least.time) > highest_mfu_;
+      return least.time > fastest_ && !nearer;
     }
-    const auto order = entry.least.order(options_.objective);
+    const auto order = least.order(options_.objective);
     const bool among_best = best_.size() < static_cast<std::size_t>(options_.keep) || order <= best_.back();
     if (among_best) return false;
-    return std::any_of(front_.begin(), front_.end(), [&](const Merits& m) { return m.dominates(entry.least); });
+    return std::any_of(front_.begin(), front_.end(), [&](const Merits& m) { return m.dominates(least); });
+  }
+
+  SimulatedStep simulated(const Entry& entry) const {
+    const Candidate& c = entry.candidate;
+    if (!options_.settle) return simulate_candidate(problem_, c);
+    const SimulatedStep step = simulate_for_search(problem_, c, entry.bound);
+    const bool borderline =
+        misses_target(c, step.time.si() * (1 - search_error)) != misses_target(c, step.time.si() * (1 + search_error));
+    return borderline ? simulate_settled(problem_, c) : step;
   }
 
   /// Samples of a step may say a little less than is certain of the whole.
-  static SimulatedStep at_least(const Bound& bound, SimulatedStep step) {
-    step.time = std::max(step.time, bound.time);
+  static SimulatedStep at_least(const Entry& entry, SimulatedStep step) {
+    step.time = std::max(step.time, Seconds::from_si(entry.least.time));
     return step;
   }
 
@@ -166,12 +192,15 @@ class Search {
     in_parallel(chosen.size(), options_.threads, [&](std::size_t i) {
       Entry& entry = entries_[chosen[i]];
       if (!options_.prune) {
-        steps[i] = simulate_candidate(problem_, entry.candidate);
+        steps[i] = simulated(entry);
       } else if (entry.is_tight) {
-        steps[i] = at_least(entry.bound, simulate_candidate(problem_, entry.candidate));
+        steps[i] = at_least(entry, simulated(entry));
       } else {
         entry.bound = tightened(problem_, entry.candidate, entry.bound);
-        entry.least = merits_of(entry.candidate, entry.bound.time);
+        entry.least = least_of(entry.candidate, entry.bound);
+        if (settles(entry.candidate))
+          entry.least = merits_of(entry.candidate, std::max(Seconds::from_si(entry.least.time),
+                                                            least_settled(problem_, entry.candidate, entry.bound)));
         entry.is_tight = true;
       }
     });
@@ -189,12 +218,15 @@ class Search {
   Sized sized_of(const Candidate& c, const Bound& bound, const SimulatedStep& step) const {
     const GpuOption& gpu = problem_.gpus[static_cast<std::size_t>(c.gpu)];
     const Merits merits = merits_of(c, step.time);
+    std::optional<double> energy;
+    if (gpu.gpu.board_power) energy = merits.energy;
+    if (step.energy) energy = step.energy->si();
     return {c,
             bound,
             step,
             c.degrees.ranks(),
             gpu.price_per_hour ? std::optional(merits.cost) : std::nullopt,
-            gpu.gpu.board_power ? std::optional(merits.energy) : std::nullopt,
+            energy,
             mfu_of(c, merits.time)};
   }
 
@@ -241,62 +273,74 @@ class Search {
       result_.best.push_back(done_[i].first);
   }
 
-  /// What was found, simulated once more with the clock that the mean power of its step leaves.
-  void settle() {
-    std::vector<Sized*> found;
-    for (std::vector<Sized>* list : {&result_.best, &result_.front})
-      for (Sized& sized : *list) found.push_back(&sized);
-    for (std::optional<Sized>* one : {&result_.fewest, &result_.fastest, &result_.highest_mfu})
-      if (*one) found.push_back(&**one);
-    std::vector<const Sized*> distinct;
-    const auto same = [](const Sized* a) { return [a](const Sized* b) { return a->candidate == b->candidate; }; };
-    for (const Sized* sized : found)
-      if (std::none_of(distinct.begin(), distinct.end(), same(sized))) distinct.push_back(sized);
-    SizeProblem bursts = problem_;
-    bursts.prepare(Regime::burst);
-    std::vector<Sized> settled(distinct.size());
-    in_parallel(distinct.size(), options_.threads, [&](std::size_t i) {
-      const Candidate& c = distinct[i]->candidate;
-      const Bound bound = bound_of(bursts, c);
-      settled[i] = sized_of(c, bound, at_least(bound, simulate_settled(problem_, c)));
-    });
-    for (Sized* sized : found)
-      *sized = *std::find_if(settled.begin(), settled.end(),
-                             [&](const Sized& s) { return s.candidate == sized->candidate; });
-    order_again();
+  Merits merits_of(const Sized& s) const {
+    Merits merits = merits_of(s.candidate, s.step.time);
+    if (s.energy) merits.energy = *s.energy;
+    return merits;
   }
 
-  void order_again() {
-    const auto merits = [&](const Sized& s) { return merits_of(s.candidate, s.step.time); };
+  /// What was found, with the clock that its mean power leaves, if it has not got that yet.
+  void settle() {
+    std::vector<Sized> found = result_.best;
+    const auto add = [&](const Sized& sized) {
+      const auto same = [&](const Sized& s) { return s.candidate == sized.candidate; };
+      if (std::none_of(found.begin(), found.end(), same)) found.push_back(sized);
+    };
+    // And what may be as good but for the search's error.
+    constexpr std::size_t most_more = 8;
+    for (std::size_t i = found.size(); i < done_.size() && i < result_.best.size() + most_more; ++i) {
+      const Sized& sized = done_[i].first;
+      const Merits hoped = merits_of(sized.candidate, sized.step.time * (1 - search_error));
+      if (hoped.order(options_.objective) > merits_of(result_.best.back()).order(options_.objective)) break;
+      add(sized);
+    }
+    for (const Sized& sized : result_.front) add(sized);
+    for (const std::optional<Sized>* one : {&result_.fewest, &result_.fastest, &result_.highest_mfu})
+      if (*one) add(**one);
+    in_parallel(found.size(), options_.threads, [&](std::size_t i) {
+      const Candidate c = found[i].candidate;
+      const Bound bound = bound_of(bursts_, c);
+      SimulatedStep step = found[i].step;
+      if (!step.energy) step = simulate_settled(problem_, c);
+      step.time = std::max(step.time, bound.time);
+      found[i] = sized_of(c, bound, step);
+    });
+    if (!found.empty()) present(std::move(found));
+  }
+
+  void present(std::vector<Sized> found) {
     const auto by = [&](Objective objective) {
-      return [&merits, objective](const Sized& a, const Sized& b) {
-        return merits(a).order(objective) < merits(b).order(objective);
+      return [this, objective](const Sized& a, const Sized& b) {
+        return merits_of(a).order(objective) < merits_of(b).order(objective);
       };
     };
-    const auto misses = [&](const Sized& s) { return misses_target(s.candidate, s.step.time.si()); };
-    for (std::vector<Sized>* list : {&result_.best, &result_.front}) std::erase_if(*list, misses);
-    std::stable_sort(result_.best.begin(), result_.best.end(), by(options_.objective));
-    // The search's order may differ from this one: what is best now belongs to the front.
-    if (!result_.best.empty() && std::none_of(result_.front.begin(), result_.front.end(), [&](const Sized& s) {
-          return s.candidate == result_.best.front().candidate;
-        }))
-      result_.front.push_back(result_.best.front());
-    const std::vector<Sized> all = result_.front;
-    std::erase_if(result_.front, [&](const Sized& s) {
-      return std::any_of(all.begin(), all.end(), [&](const Sized& f) { return merits(f).dominates(merits(s)); });
-    });
-    std::stable_sort(result_.front.begin(), result_.front.end(), by(Objective::time));
-    if (result_.fewest && misses(*result_.fewest)) result_.fewest.reset();
-    for (const std::vector<Sized>* list : {&result_.best, &result_.front}) {
-      for (const Sized& sized : *list) {
-        if (!result_.fewest || by(Objective::gpus)(sized, *result_.fewest)) result_.fewest = sized;
-        if (by(Objective::time)(sized, *result_.fastest)) result_.fastest = sized;
-      }
+    std::stable_sort(found.begin(), found.end(), by(Objective::time));
+    result_.fastest = found.front();
+    if (result_.highest_mfu) {
+      const auto less = [](const Sized& a, const Sized& b) { return a.mfu < b.mfu; };
+      result_.highest_mfu = *std::max_element(found.begin(), found.end(), less);
     }
+    std::erase_if(found, [&](const Sized& s) { return misses_target(s.candidate, s.step.time.si()); });
+    result_.front.clear();
+    result_.fewest.reset();
+    for (const Sized& s : found) {
+      const auto beats = [&](const Sized& f) { return merits_of(f).dominates(merits_of(s)); };
+      const auto equals = [&](const Sized& f) {
+        return f.step.time == s.step.time && f.gpus == s.gpus && f.cost == s.cost;
+      };
+      if (std::none_of(found.begin(), found.end(), beats) &&
+          std::none_of(result_.front.begin(), result_.front.end(), equals))
+        result_.front.push_back(s);
+    }
+    if (!found.empty()) result_.fewest = *std::min_element(found.begin(), found.end(), by(Objective::gpus));
+    std::stable_sort(found.begin(), found.end(), by(options_.objective));
+    found.resize(std::min(found.size(), static_cast<std::size_t>(options_.keep)));
+    result_.best = std::move(found);
   }
 
   const SizeProblem& problem_;
   const SizeOptions& options_;
+  SizeProblem bursts_;
   Flops useful_;
   std::vector<FlopsPerSecond> peaks_;  // by GPU
   std::vector<Entry> entries_;

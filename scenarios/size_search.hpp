@@ -29,7 +29,7 @@ struct Sized {
   SimulatedStep step;
   int gpus = 0;
   std::optional<double> cost;    // of a step, in units of the price, if there is one
-  std::optional<double> energy;  // joules of a step with every board at its power limit, if that is published
+  std::optional<double> energy;  // joules of a step: by the profile's power model, or at the board's published power
   double mfu = 0;
 };
 

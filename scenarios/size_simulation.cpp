@@ -167,12 +167,16 @@ double blocks_of(const SizeProblem& problem, const Candidate& c) {
   return layers * c.microbatches * passes * steps * c.degrees.ranks();
 }
 
-/// A few programs from whose times that of the candidate follows, or its own if that has at most so many blocks.
+enum class Care { samples, whole_if_small };
+
+/// A few programs from whose times that of the candidate follows, or its own if that is small. `fine`: of double rings
+/// more than a guess needs.
 class Samples : public PoweredStep {
  public:
-  Samples(const SizeProblem& problem, const Candidate& c, double most_blocks = 0) {
+  Samples(const SizeProblem& problem, const Candidate& c, Care care, bool fine = false) {
+    constexpr double most_blocks = 20'000;
     const SampleSize all = whole(problem, c);
-    if (blocks_of(problem, c) <= most_blocks) {
+    if (care == Care::whole_if_small && blocks_of(problem, c) <= most_blocks) {
       samples_.push_back(std::make_unique<Sample>(scenario_of(problem, c, all), 1));
       return;
     }
@@ -182,7 +186,7 @@ class Samples : public PoweredStep {
     const int one_more = c.degrees.virtual_stages > 1 ? stages : 1;
     const Repeats microbatches = stages == 1 ? Repeats::of(1, 2, all.microbatches)
                                              : Repeats::of(2 * stages, 2 * stages + one_more, all.microbatches);
-    const Repeats groups = groups_of(problem, c, most_blocks > 0);
+    const Repeats groups = groups_of(problem, c, fine);
     for (int corner = 0; corner < 8; ++corner) {
       double weight = 1;
       const auto choose = [&](const Repeats& r, int bit) {
@@ -231,10 +235,23 @@ class Samples : public PoweredStep {
     return sum;
   }
 
+  /// Of what all ranks compute, at the present clock, a rank.
+  Joules mean_energy() {
+    Joules sum;
+    for (const auto& sample : samples_) {
+      const std::vector<KernelWork> ranks = sample->program.kernel_work_of_ranks();
+      Joules all;
+      for (const KernelWork& work : ranks) all += work.energy;
+      sum += all * (sample->weight / static_cast<double>(ranks.size()));
+    }
+    return sum;
+  }
+
   /// As simulated last.
   SimulatedStep step() const {
     SimulatedStep step;
     step.time = time_;
+    step.kernels = kernels();
     name_bottleneck(step, parts_);
     return step;
   }
@@ -271,31 +288,72 @@ class Samples : public PoweredStep {
 }  // namespace
 
 SimulatedStep simulate_candidate(const SizeProblem& problem, const Candidate& c) {
-  Samples samples(problem, c);
+  Samples samples(problem, c, Care::samples);
   samples.simulate(Regime::sustained);
+  return samples.step();
+}
+
+SimulatedStep simulate_for_search(const SizeProblem& problem, const Candidate& c, const Bound& bound) {
+  constexpr double close_enough = 0.01;  // of the power limit: a third of that in time
+  const Profile& profile = problem.gpus[static_cast<std::size_t>(c.gpu)].profile;
+  Samples samples(problem, c, Care::whole_if_small);
+  if (!has_power_limit(profile)) {
+    samples.simulate(Regime::sustained);
+    return samples.step();
+  }
+  const ClockModel& clock = profile.kernels->clock;
+  KernelWork work = samples.hottest(Regime::sustained);
+  Seconds alike = samples.kernels() + bound.beside_kernels;  // of GPUs that do not lag
+  for (int pass = 0; pass < 2; ++pass) {
+    const ClockCap cap = cap_at_limit(samples, clock, alike, work);
+    work = samples.hottest(cap);
+    const Seconds kernels = samples.kernels();
+    const bool is_limited = cap.hz() < 0.999 * clock.maximum_clock.value;
+    const double lag = is_limited ? slowest_lag(clock, c.degrees.ranks(), alike) : 0;
+    const Seconds lagging = samples.simulate(ClockCap::shared(cap.hz() * (1 - lag)));
+    alike = lagging - (samples.kernels() - kernels);
+    if (!is_limited || mean_power(clock, work, alike).si() > (1 - close_enough) * clock.power_limit.value) break;
+  }
   return samples.step();
 }
 
 Bound tightened(const SizeProblem& problem, const Candidate& c, Bound bound) {
   // Of a kernel of 50 ns or more the simulator's rounding to ticks takes less than this.
   constexpr double rounding = 1e-5;
-  bound.time = std::max(bound.time, Samples(problem, c).kernels() * (1 - rounding) + bound.beside_kernels);
+  bound.time =
+      std::max(bound.time, Samples(problem, c, Care::samples).kernels() * (1 - rounding) + bound.beside_kernels);
   return bound;
 }
 
+Seconds least_settled(const SizeProblem& problem, const Candidate& c, const Bound& bound) {
+  constexpr double rounding = 1e-5;  // as above
+  const ClockModel& clock = problem.gpus[static_cast<std::size_t>(c.gpu)].profile.kernels->clock;
+  Samples samples(problem, c, Care::samples);
+  const KernelWork alone = samples.hottest(Regime::sustained);
+  const Seconds step = samples.kernels() + bound.beside_kernels;
+  const ClockCap cap = cap_at_limit(samples, clock, step, alone);
+  const bool is_limited = cap.hz() < 0.999 * clock.maximum_clock.value;
+  const double lag = is_limited ? slowest_lag(clock, c.degrees.ranks(), step) : 0;
+  samples.hottest(ClockCap::shared(cap.hz() * (1 - lag)));
+  return samples.kernels() * (1 - rounding) + bound.beside_kernels;
+}
+
 SimulatedStep simulate_settled(const SizeProblem& problem, const Candidate& c) {
-  constexpr double most_blocks = 20'000;
   const Profile& profile = problem.gpus[static_cast<std::size_t>(c.gpu)].profile;
-  Samples samples(problem, c, most_blocks);
+  Samples samples(problem, c, Care::whole_if_small, true);
   if (!has_power_limit(profile)) {
     samples.simulate(Regime::sustained);
     return samples.step();
   }
   const ClockModel& clock = profile.kernels->clock;
   const double cap_hz = settle_clock(samples, clock, Regime::sustained);
+  const Joules kernels = samples.mean_energy();  // of GPUs alike, which wait for the slowest
   const double lag = cap_hz > 0 ? slowest_lag(clock, c.degrees.ranks(), samples.step().time) : 0;
   if (lag > 0) samples.simulate(ClockCap::shared(cap_hz * (1 - lag)));
-  return samples.step();
+  SimulatedStep step = samples.step();
+  const Joules idle = Watts::from_si(clock.idle_power.value) * step.time;
+  step.energy = (idle + kernels) * static_cast<double>(c.degrees.ranks());
+  return step;
 }
 
 }  // namespace orrery

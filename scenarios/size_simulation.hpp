@@ -1,6 +1,7 @@
 // How long the step of a candidate takes, by simulation.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "scenarios/size_bound.hpp"
@@ -25,7 +26,9 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& candi
 
 struct SimulatedStep {
   Seconds time;
-  std::string bottleneck;  // largest part of the critical path
+  Seconds kernels;               // of that: of the first stage's rank with the last tokens
+  std::optional<Joules> energy;  // of all GPUs, if the profile has a power model and the clock is settled
+  std::string bottleneck;        // largest part of the critical path
   double bottleneck_share = 0;
 };
 /// All layers of a chunk do the same, and so do microbatches once a pipeline is full: few of each are simulated, and
@@ -34,11 +37,19 @@ struct SimulatedStep {
 /// Each kernel runs alone at the power limit, as bounds have it.
 SimulatedStep simulate_candidate(const SizeProblem& problem, const Candidate& candidate);
 
-/// The same, with the mean power of the step at the limit, as `orrery simulate` has it (step_power.hpp).
+/// The same for a search: whole if it is small, and with the mean power near the limit, in one simulation or two.
+SimulatedStep simulate_for_search(const SizeProblem& problem, const Candidate& candidate, const Bound& bound);
+
+/// The same, with the mean power of the step at the limit, as `orrery simulate` has it (step_power.hpp); within 1.1 %
+/// of that if not whole.
 SimulatedStep simulate_settled(const SizeProblem& problem, const Candidate& candidate);
 
 /// A higher bound than `bound`: with all kernels of the first stage's rank that has the last tokens, as the same
 /// programs have them. Takes a small part of what their simulation does.
 Bound tightened(const SizeProblem& problem, const Candidate& candidate, Bound bound);
+
+/// The same of `simulate_settled`: kernels run at the clock that the power limit leaves if the step takes no longer
+/// than they and `bound.beside_kernels` do. (Longer steps leave a higher clock, but not so much that they end sooner.)
+Seconds least_settled(const SizeProblem& problem, const Candidate& candidate, const Bound& bound);
 
 }  // namespace orrery

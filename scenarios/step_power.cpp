@@ -90,6 +90,14 @@ class WholeStep : public PoweredStep {
 
 }  // namespace
 
+ClockCap cap_at_limit(PoweredStep& powered, const ClockModel& clock, Seconds step, const KernelWork& at_present) {
+  return Settling(powered, clock).cap_for(step.si(), at_present, 1);
+}
+
+Watts mean_power(const ClockModel& clock, const KernelWork& work, Seconds step) {
+  return Watts::from_si(clock.idle_power.value) + work.energy / step;
+}
+
 bool has_power_limit(const Profile& profile) {
   return profile.kernels && profile.kernels->clock.power_limit.value > 0;
 }

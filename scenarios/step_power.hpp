@@ -34,6 +34,13 @@ class PoweredStep {
 /// in all). The last simulation is at the cap that it returns, in Hz; 0: none.
 double settle_clock(PoweredStep& step, const ClockModel& clock, Regime regime);
 
+/// The highest cap at which the rank that draws most meets the limit, if a step takes `step` at the caps at which its
+/// kernels are `at_present`, and loses or gains what they do.
+ClockCap cap_at_limit(PoweredStep& powered, const ClockModel& clock, Seconds step, const KernelWork& at_present);
+
+/// Of the rank whose kernels are `work`.
+Watts mean_power(const ClockModel& clock, const KernelWork& work, Seconds step);
+
 /// Whether the profile has a power model; those of published rates have none.
 bool has_power_limit(const Profile& profile);
 

@@ -438,6 +438,57 @@ TEST_CASE("a long ring simulated in merged steps takes what all its steps take")
   CHECK(checked >= 5);
 }
 
+TEST_CASE("what is found at the clock of its mean power does not depend on pruning or on how much is shown") {
+  SizeProblem p = problem({"h100_sxm"});
+  p.gpus[0].profile = load_profile("h100_sxm", "h100_sxm");
+  p.model.layers = 4;
+  p.tokens = 16384;
+  p.batch = 1;
+  p.max_gpus = 8;
+  p.node_sizes = {2};
+  p.layouts = {"zigzag"};
+  p.network = load_link("pcie4_x16");  // slow: kernels rest, and what has no power to spend on them is not the fastest
+  p.prepare();
+  SizeOptions options;
+  options.keep = 1;
+  const SizeResult one = search(p, options);
+  options.keep = 12;
+  const SizeResult many = search(p, options);
+  options.prune = false;
+  const SizeResult all = search(p, options);
+  REQUIRE(many.best.size() == 12);
+  CHECK(one.best.front().step.time == many.best.front().step.time);
+  CHECK(many.best.front().step.time == all.best.front().step.time);
+  CHECK(many.simulated < all.simulated);
+  for (const SizeResult* result : {&one, &many}) {
+    REQUIRE(result->front.size() == all.front.size());
+    for (std::size_t i = 0; i < all.front.size(); ++i) CHECK(result->front[i].step.time == all.front[i].step.time);
+  }
+
+  // A target that a plan just meets is met by it, or with fewer GPUs.
+  options.prune = true;
+  options.objective = Objective::gpus;
+  for (std::size_t i = 0; i < many.best.size(); i += 4) {
+    const Sized& plan = many.best[i];
+    options.slowest = plan.step.time * (1 + 1e-9);
+    const SizeResult found = search(p, options);
+    REQUIRE(!found.best.empty());
+    CHECK(found.best.front().gpus <= plan.gpus);
+    CHECK(found.best.front().step.time <= *options.slowest);
+  }
+
+  // Neither a search nor its result is faster than kernels at the power limit allow, and energy is that of a
+  // simulation.
+  for (const Sized& plan : all.best) {
+    const Bound bound = tightened(p, plan.candidate, bound_of(p, plan.candidate));
+    CHECK(least_settled(p, plan.candidate, bound) <= plan.step.time);
+    CHECK_THAT(simulate_for_search(p, plan.candidate, bound).time.si(), WithinRel(plan.step.time.si(), 0.015));
+    const CandidateScenario exact = scenario_of(p, plan.candidate, whole(p, plan.candidate));
+    StepProgram program = build_step(exact.scenario, exact.folds);
+    CHECK_THAT(*plan.energy, WithinRel(simulate_step(program, exact.scenario).power->energy.si(), 1e-6));
+  }
+}
+
 TEST_CASE("plans too large to be simulated whole again are found within 1.1 % of the whole, power and all") {
   std::mt19937 random(3);
   const auto one_of = [&](const auto& all) { return all[random() % all.size()]; };
