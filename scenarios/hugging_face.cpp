@@ -372,6 +372,11 @@ ModelShape load_hugging_face_config(const std::filesystem::path& file) {
   model.hidden = config.count({"hidden_size", "n_embd"}, model_limits::width);
   model.heads = config.count({"num_attention_heads", "n_head"}, model_limits::heads);
   model.kv_heads = config.count_or({"num_key_value_heads"}, model.heads, model_limits::heads);
+  if (!gpt2 && config.find({"num_key_value_heads"}) == nullptr)
+    model.assumed.push_back(
+        {"num_key_value_heads", std::to_string(model.heads), "as many as num_attention_heads; not in the file"});
+  if (config.find({"quantization_config"}) != nullptr)
+    model.assumed.push_back({"quantization_config", "not used", "numbers are as wide as the stated dtype"});
   // In GPT2Config n_inner = null means 4 * n_embd.
   model.ffn_hidden = gpt2 ? config.count_or({"n_inner", "intermediate_size"}, 4 * model.hidden, model_limits::width)
                           : config.count({"intermediate_size"}, model_limits::width);

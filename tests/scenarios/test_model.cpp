@@ -157,7 +157,10 @@ TEST_CASE("what a config leaves out and the class of its model type documents is
   CHECK_FALSE(llama.tied_embeddings);
   CHECK(llama.kv_heads == 32);
   CHECK(llama.head_dim == 1024 / 32);
-  REQUIRE(llama.assumed.size() == 2);
+  REQUIRE(llama.assumed.size() == 3);
+  CHECK(llama.assumed[2].name == "num_key_value_heads");
+  CHECK(llama.assumed[2].value == "32");
+  CHECK(load("llama", ", \"quantization_config\": {}").assumed.back().value == "not used");
   CHECK(llama.assumed[0].name == "hidden_act");
   CHECK(llama.assumed[0].value == "silu");
   CHECK(llama.assumed[1].name == "tie_word_embeddings");
