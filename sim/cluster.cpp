@@ -24,6 +24,29 @@ struct UsableEdges {
   }
 };
 
+/// The length of two paths, one after the other. What is beyond 2^63 ps is all equally far; see refuse_beyond_time.
+template <class Distance>
+Distance longer_by(Distance a, Distance b) {
+  Ticks latency = 0;
+  if (__builtin_add_overflow(a.latency, b.latency, &latency)) latency = std::numeric_limits<Ticks>::max();
+  return {latency, a.hops + b.hops};
+}
+
+bool is_beyond_time(Seconds latency) {
+  return latency.si() * ticks_per_second >= 9223372036854775807.0;
+}
+
+/// Names the slowest link, since it is the likeliest to be wrong.
+void refuse_beyond_time(const Route& route, std::span<const Link> links) {
+  if (!is_beyond_time(route.latency)) return;
+  const LinkId slowest = *std::max_element(route.links.begin(), route.links.end(),
+                                           [&](LinkId a, LinkId b) { return links[a].latency < links[b].latency; });
+  throw std::overflow_error(fmt::format(
+      "the latencies of a route of {} links add up to {:.3g} s, {:.3g} s of it for the link {} (beyond 2^63 "
+      "ps, 106 days); give it a smaller one",
+      route.links.size(), route.latency.si(), links[slowest].latency.si(), links[slowest].name));
+}
+
 }  // namespace
 
 Cluster::Cluster(GpuResources gpu) : gpu_(gpu) {
@@ -76,6 +99,12 @@ void Cluster::connect(Node a, Node b, BytesPerSecond bandwidth_per_direction, Se
                     "sent); give zero or more",
                     node_names_[a], node_names_[b], latency.si()));
   }
+  if (is_beyond_time(latency)) {
+    throw std::invalid_argument(
+        fmt::format("the link {} - {} has a latency of {:.3g} s (beyond 2^63 ps, 106 days); give a "
+                    "smaller one",
+                    node_names_[a], node_names_[b], latency.si()));
+  }
   forget_routes();
   add_link(a, b, bandwidth_per_direction, latency);
   add_link(b, a, bandwidth_per_direction, latency);
@@ -99,15 +128,14 @@ std::vector<LinkId> Cluster::last_links_from(Node source) const {
   using Edges = UsableEdges<decltype(is_usable)>;
   const boost::filtered_graph<Graph, Edges> usable(graph_, Edges{&is_usable});
 
-  const Distance unreached{std::numeric_limits<Ticks>::max(), 0};
-  const auto longer_by = [](Distance a, Distance b) { return Distance{a.latency + b.latency, a.hops + b.hops}; };
+  const Distance unreached{std::numeric_limits<Ticks>::max(), std::numeric_limits<std::int32_t>::max()};
   std::vector<Distance> distance(node_names_.size());
   boost::dijkstra_shortest_paths(
       usable, source,
       boost::weight_map(boost::get(&EdgeLink::length, usable))
           .distance_map(boost::make_iterator_property_map(distance.begin(), boost::get(boost::vertex_index, graph_)))
           .distance_compare(std::less<Distance>())
-          .distance_combine(longer_by)
+          .distance_combine(&longer_by<Distance>)
           .distance_inf(unreached)
           .distance_zero(Distance{}));
 
@@ -124,7 +152,6 @@ std::vector<LinkId> Cluster::last_links_from(Node source) const {
 std::optional<std::array<LinkId, 2>> Cluster::over_one_node(Rank source, Rank destination) const {
   if (!is_dead_.empty()) return std::nullopt;
   const Node from = gpus_[source], to = gpus_[destination];
-  const auto sum = [](Distance a, Distance b) { return Distance{a.latency + b.latency, a.hops + b.hops}; };
   // connect() makes links in pairs, there and back.
   std::optional<std::array<LinkId, 2>> best;
   Distance length;
@@ -135,7 +162,7 @@ std::optional<std::array<LinkId, 2>> Cluster::over_one_node(Rank source, Rank de
     for (auto [out, out_end] = boost::out_edges(from, graph_); out != out_end; ++out) {
       if (boost::target(*out, graph_) != middle) continue;
       const std::array<LinkId, 2> links = {graph_[*out].link, graph_[*back].link ^ 1};
-      const Distance d = sum(graph_[*out].length, graph_[*back].length);
+      const Distance d = longer_by(graph_[*out].length, graph_[*back].length);
       const auto from_the_end = [](const std::array<LinkId, 2>& a) { return std::array{a[1], a[0]}; };
       if (!best || d < length || (d == length && from_the_end(links) < from_the_end(*best))) {
         best = links;
@@ -155,10 +182,10 @@ std::optional<std::array<LinkId, 2>> Cluster::over_one_node(Rank source, Rank de
   std::vector<std::pair<Node, Distance>> reached = {{from, Distance{}}};
   for (std::size_t i = 0; i < reached.size(); ++i) {
     const auto [node, distance] = reached[i];
-    if (!forwards(node, from) || !(sum(distance, nearest_[node]) < length)) continue;
+    if (!forwards(node, from) || !(longer_by(distance, nearest_[node]) < length)) continue;
     for (auto [out, end] = boost::out_edges(node, graph_); out != end; ++out) {
       const Node next = boost::target(*out, graph_);
-      const Distance d = sum(distance, graph_[*out].length);
+      const Distance d = longer_by(distance, graph_[*out].length);
       if (!(d < length)) continue;
       if (next == to) return std::nullopt;
       const auto known = std::find_if(reached.begin(), reached.end(), [&](const auto& r) { return r.first == next; });
@@ -215,6 +242,7 @@ const Route& Cluster::route(Rank source, Rank destination) const {
   if (source != destination) {
     if (const auto links = over_one_node(source, destination)) {
       Route near{{links->begin(), links->end()}, links_[(*links)[0]].latency + links_[(*links)[1]].latency};
+      refuse_beyond_time(near, links_);
       return routes_.emplace(key, std::move(near)).first->second;
     }
   }
@@ -236,6 +264,7 @@ const Route& Cluster::route(Rank source, Rank destination) const {
   if (source != destination && search.first >= 0) route.links.push_back(search.first);
   std::reverse(route.links.begin(), route.links.end());
   for (const LinkId link : route.links) route.latency += links_[link].latency;
+  refuse_beyond_time(route, links_);
   return routes_.emplace(key, std::move(route)).first->second;
 }
 

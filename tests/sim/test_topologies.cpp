@@ -233,6 +233,29 @@ TEST_CASE("A link over which nothing would ever arrive is refused, naming its en
   }
 }
 
+TEST_CASE("A latency that time cannot hold, alone or with others on a route, is refused by the name of its link") {
+  const Seconds beyond = Seconds::from_si(1.01 * std::ldexp(1, 63) / ticks_per_second);
+  Cluster cluster({});
+  const auto a = cluster.add_gpu("gpu0"), b = cluster.add_gpu("gpu1"), hub = cluster.add_switch("hub");
+  CHECK_THROWS_WITH(cluster.connect(a, hub, fast.bandwidth, beyond),
+                    ContainsSubstring("the link gpu0 - hub has a latency of 9.32e+06 s"));
+  cluster.connect(a, hub, fast.bandwidth, beyond * 0.625);
+  cluster.connect(hub, b, fast.bandwidth, beyond * 0.5);
+  const auto c = cluster.add_gpu("gpu2"), far = cluster.add_switch("far");
+  cluster.connect(hub, far, fast.bandwidth, beyond * 0.5);
+  cluster.connect(far, c, fast.bandwidth, Seconds());
+  // Found by the short search, over one switch, and by the long one.
+  for (const Rank destination : {1, 2}) {
+    CHECK_THROWS_AS(cluster.route(0, destination), std::overflow_error);
+    CHECK_THROWS_WITH(cluster.route(0, destination),
+                      ContainsSubstring("add up to 1.05e+07 s") && ContainsSubstring("for the link gpu0 -> hub"));
+  }
+  CHECK_THROWS_WITH(cluster.route(1, 2), ContainsSubstring("for the link gpu1 -> hub"));
+  // What is no shorter way is not refused for it.
+  cluster.connect(a, b, fast.bandwidth, beyond * 0.75);
+  CHECK(route_text(cluster, 0, 1) == "gpu0 -> gpu1");
+}
+
 TEST_CASE("The table lists every topology once") {
   std::vector<std::string_view> names;
   for (const TopologyInfo& topology : topologies()) names.push_back(topology.name);
