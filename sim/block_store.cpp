@@ -43,6 +43,7 @@ BlockStore::BlockStore(const Program& program, const Cluster& cluster)
       slot_of_signal_(signal_slots_),
       categories_(program.categories().size()),
       phases_(program.phases().size()),
+      place_of_account_(streams_per_rank * categories_ * phases_, -1),
       routes_(cluster, ranks_),
       kept_(static_cast<std::size_t>(std::clamp<std::int64_t>(program.shapes(), 1, most_kept))) {
   std::iota(slot_of_signal_.begin(), slot_of_signal_.end(), SignalPlace{0});
@@ -241,18 +242,20 @@ void BlockStore::keep_signals(const std::vector<bool>& used) {
 }
 
 std::uint16_t BlockStore::account(const Op& op) {
-  const Account account{op.stream, op.category, op.phase};
-  const auto known = std::find(accounts_.begin(), accounts_.end(), account);
-  constexpr std::size_t most = std::size_t{1} << 16;  // what CompiledOp::account can tell apart
-  if (known == accounts_.end() && accounts_.size() == most) {
-    throw std::invalid_argument(
-        fmt::format("the program has ops of more than {} kinds (stream, category and phase), "
-                    "use fewer categories or phases",
-                    most));
+  std::int32_t& place =
+      place_of_account_[(static_cast<std::size_t>(op.stream) * categories_ + op.category) * phases_ + op.phase];
+  if (place < 0) {
+    constexpr std::size_t most = std::size_t{1} << 16;  // what CompiledOp::account can tell apart
+    if (accounts_.size() == most) {
+      throw std::invalid_argument(
+          fmt::format("the program has ops of more than {} kinds (stream, category and phase), "
+                      "use fewer categories or phases",
+                      most));
+    }
+    place = static_cast<std::int32_t>(accounts_.size());
+    accounts_.push_back({op.stream, op.category, op.phase});
   }
-  const auto place = static_cast<std::uint16_t>(known - accounts_.begin());
-  if (known == accounts_.end()) accounts_.push_back(account);
-  return place;
+  return static_cast<std::uint16_t>(place);
 }
 
 void BlockStore::check(Rank rank, const Op& op) const {

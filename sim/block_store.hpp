@@ -90,7 +90,6 @@ struct Account {
   Stream stream = Stream::compute;
   std::uint8_t category = 0;
   std::uint8_t phase = 0;
-  bool operator==(const Account&) const = default;
 };
 
 struct CompiledBlock {
@@ -176,6 +175,7 @@ class BlockStore {
   bool joins_markers_ = false;
   const std::size_t categories_;
   const std::size_t phases_;
+  std::vector<std::int32_t> place_of_account_;  // by stream, category and phase; -1: no op so far
   RouteTable routes_;
   std::vector<Account> accounts_;
   OpBuffer buffer_;

@@ -429,6 +429,24 @@ TEST_CASE("A rank in two of the sets that a block's ops are for is refused") {
   CHECK_THROWS_WITH(simulate(Twice(4), star(4, gigabytes_per_second(1))), ContainsSubstring("rank 1 in two sets"));
 }
 
+TEST_CASE("More kinds of ops than accounts can tell apart are refused") {
+  struct Kinds : ListProgram {
+    using ListProgram::ListProgram;
+    std::span<const std::string> categories() const override { return names; }
+    std::span<const std::string> phases() const override { return names; }
+    std::vector<std::string> names = std::vector<std::string>(256, "kind");
+  };
+  Kinds program(1);
+  Op op = compute_op(1);
+  for (int kind = 0; kind < 65536; ++kind) {
+    op.category = static_cast<std::uint8_t>(kind / 256);
+    op.phase = static_cast<std::uint8_t>(kind % 256);
+    program.add(0, op);
+  }
+  program.add(0, transfer_op(Stream::copy_out));
+  CHECK_THROWS_WITH(simulate(program, star(1, gigabytes_per_second(1))), ContainsSubstring("more than 65536 kinds"));
+}
+
 TEST_CASE("A stream that is hardly used gets its ops in time") {
   const auto result = simulate(SparseProgram(), star(1, gigabytes_per_second(1)));
   CHECK(result.end == 1000 * 10);
