@@ -243,14 +243,13 @@ TEST_CASE("A latency that time cannot hold, alone or with others on a route, is 
   cluster.connect(hub, b, fast.bandwidth, beyond * 0.5);
   const auto c = cluster.add_gpu("gpu2"), far = cluster.add_switch("far");
   cluster.connect(hub, far, fast.bandwidth, beyond * 0.5);
-  cluster.connect(far, c, fast.bandwidth, Seconds());
+  cluster.connect(far, c, fast.bandwidth, beyond * 0.625);
   // Found by the short search, over one switch, and by the long one.
-  for (const Rank destination : {1, 2}) {
-    CHECK_THROWS_AS(cluster.route(0, destination), std::overflow_error);
-    CHECK_THROWS_WITH(cluster.route(0, destination),
-                      ContainsSubstring("add up to 1.05e+07 s") && ContainsSubstring("for the link gpu0 -> hub"));
-  }
-  CHECK_THROWS_WITH(cluster.route(1, 2), ContainsSubstring("for the link gpu1 -> hub"));
+  CHECK_THROWS_AS(cluster.route(0, 1), std::overflow_error);
+  CHECK_THROWS_WITH(cluster.route(0, 1),
+                    ContainsSubstring("add up to 1.05e+07 s") && ContainsSubstring("for the link gpu0 -> hub"));
+  CHECK_THROWS_WITH(cluster.route(1, 2),
+                    ContainsSubstring("add up to 1.51e+07 s") && ContainsSubstring("for the link far -> gpu2"));
   // What is no shorter way is not refused for it.
   cluster.connect(a, b, fast.bandwidth, beyond * 0.75);
   CHECK(route_text(cluster, 0, 1) == "gpu0 -> gpu1");
