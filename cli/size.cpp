@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "cli/commands.hpp"
+#include "cli/progress_bar.hpp"
 #include "cli/size_arguments.hpp"
 #include "cli/size_report.hpp"
 
@@ -78,8 +80,14 @@ std::vector<std::string> warnings_of(const SizeProblem& problem, const SizeResul
 
 void run(const SizeArguments& a) {
   const SizeProblem problem = problem_of(a);
-  const SizeOptions options = options_of(a, problem);
+  SizeOptions options = options_of(a, problem);
+  std::optional<ProgressBar> bar;
+  options.progress = [&](std::int64_t decided, std::int64_t candidates) {
+    if (!bar) bar.emplace(0, candidates);
+    bar->show(decided);
+  };
   const SizeResult result = search(problem, options);
+  bar.reset();
   if (!result.fastest) {
     throw std::runtime_error(
         fmt::format("no cluster up to {} GPUs holds it (at least {} per GPU are needed), allow more GPUs or other ones",

@@ -81,6 +81,8 @@ class Search {
         }
       }
       for (const std::size_t again : look_at(chosen)) queue.push(again);
+      if (options_.progress)
+        options_.progress(result_.candidates - static_cast<std::int64_t>(queue.size()), result_.candidates);
     }
     conclude();
     if (options_.settle) settle();
@@ -100,12 +102,10 @@ class Search {
     return options_.settle && has_power_limit(problem_.gpus[static_cast<std::size_t>(c.gpu)].profile);
   }
 
-  /// Bounds run each kernel alone at the power limit. A step that also idles has power left for a higher clock, up to
-  /// that of bursts. If power grows with the third power of the clock (that of tensor cores, fitted: with the fourth),
-  /// K of kernels and B of idling take K (1 + e)^2 <= K / (1 + e) + B at a clock of 1 + e: K e <= B / 3 is gained.
+  /// Bounds run each kernel alone at the power limit; no clock is higher than that of bursts.
   Merits least_of(const Candidate& c, const Bound& bound) const {
     if (!settles(c)) return merits_of(c, bound.time);
-    return merits_of(c, std::max(bound.time - bound.beside_kernels / 3, bound_of(bursts_, c).time));
+    return merits_of(c, std::max(bound.time - most_gain(bound.beside_kernels), bound_of(bursts_, c).time));
   }
 
   void bound_all() {
@@ -174,7 +174,8 @@ class Search {
   SimulatedStep simulated(const Entry& entry) const {
     const Candidate& c = entry.candidate;
     if (!options_.settle) return simulate_candidate(problem_, c);
-    const SimulatedStep step = simulate_for_search(problem_, c, entry.bound);
+    const auto may_matter = [&](Seconds least) { return !hopeless(c, merits_of(c, least)); };
+    const SimulatedStep step = simulate_for_search(problem_, c, entry.bound, may_matter);
     const bool borderline =
         misses_target(c, step.time.si() * (1 - search_error)) != misses_target(c, step.time.si() * (1 + search_error));
     return borderline ? simulate_settled(problem_, c) : step;

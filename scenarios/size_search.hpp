@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct SizeOptions {
   bool prune = true;                // false: take what simulations say of all that fit, for tests
   bool settle = true;               // the clocks of what is found, so that it takes what `orrery simulate` says
   int threads = 2;                  // the result does not depend on it
+  std::function<void(std::int64_t decided, std::int64_t candidates)> progress{};
 };
 
 /// A candidate that fits and was simulated.

@@ -293,7 +293,12 @@ SimulatedStep simulate_candidate(const SizeProblem& problem, const Candidate& c)
   return samples.step();
 }
 
-SimulatedStep simulate_for_search(const SizeProblem& problem, const Candidate& c, const Bound& bound) {
+Seconds most_gain(Seconds idle) {
+  return idle / 3;
+}
+
+SimulatedStep simulate_for_search(const SizeProblem& problem, const Candidate& c, const Bound& bound,
+                                  const std::function<bool(Seconds)>& may_matter) {
   constexpr double close_enough = 0.01;  // of the power limit: a third of that in time
   const Profile& profile = problem.gpus[static_cast<std::size_t>(c.gpu)].profile;
   Samples samples(problem, c, Care::whole_if_small);
@@ -313,6 +318,8 @@ SimulatedStep simulate_for_search(const SizeProblem& problem, const Candidate& c
     const Seconds lagging = samples.simulate(ClockCap::shared(cap.hz() * (1 - lag)));
     alike = lagging - (samples.kernels() - kernels);
     if (!is_limited || mean_power(clock, work, alike).si() > (1 - close_enough) * clock.power_limit.value) break;
+    const Seconds idle = lagging - samples.kernels();
+    if (!may_matter(lagging - most_gain(idle - bound.beside_kernels))) break;
   }
   return samples.step();
 }

@@ -1,6 +1,7 @@
 // How long the step of a candidate takes, by simulation.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -37,8 +38,15 @@ struct SimulatedStep {
 /// Each kernel runs alone at the power limit, as bounds have it.
 SimulatedStep simulate_candidate(const SizeProblem& problem, const Candidate& candidate);
 
-/// The same for a search: whole if it is small, and with the mean power near the limit, in one simulation or two.
-SimulatedStep simulate_for_search(const SizeProblem& problem, const Candidate& candidate, const Bound& bound);
+/// How much faster kernels are if a step also idles, which leaves them power for a higher clock. If power grows with
+/// the third power of the clock (that of tensor cores, fitted: with the fourth), K of kernels and B of idling take K (1
+/// + e)^2 <= K / (1 + e) + B at a clock of 1 + e: K e <= B / 3 is gained.
+Seconds most_gain(Seconds idle);
+
+/// The same for a search: whole if it is small, and with the mean power near the limit, in one simulation or, if it
+/// `may_matter` that it takes at least so long, two. Otherwise its time is too long rather than too short.
+SimulatedStep simulate_for_search(const SizeProblem& problem, const Candidate& candidate, const Bound& bound,
+                                  const std::function<bool(Seconds)>& may_matter);
 
 /// The same, with the mean power of the step at the limit, as `orrery simulate` has it (step_power.hpp); within 1.1 %
 /// of that if not whole.
