@@ -43,7 +43,7 @@ struct Entry {
   Candidate candidate;
   Bound bound;
   Merits least;  // by the bound: no simulation is better
-  bool is_tight = false;
+  enum class Rests { on_closed_form, on_kernels, on_kernels_and_power } rests = Rests::on_closed_form;
 
   /// GPU count by GPU count would find each front point soonest; the fastest of each count first.
   auto promise() const { return std::tuple(least.time * least.gpus, least.time); }
@@ -187,6 +187,22 @@ class Search {
     return step;
   }
 
+  Entry::Rests tightest_of(const Candidate& c) const {
+    return settles(c) ? Entry::Rests::on_kernels_and_power : Entry::Rests::on_kernels;
+  }
+  void tighten(Entry& entry) const {
+    const Candidate& c = entry.candidate;
+    if (entry.rests == Entry::Rests::on_closed_form) {
+      entry.bound = tightened(problem_, c, entry.bound);
+      entry.least = least_of(c, entry.bound);
+      entry.rests = Entry::Rests::on_kernels;
+    } else {
+      const Seconds settled = least_settled(problem_, c, entry.bound);
+      entry.least = merits_of(c, std::max(Seconds::from_si(entry.least.time), settled));
+      entry.rests = Entry::Rests::on_kernels_and_power;
+    }
+  }
+
   /// Simulates those whose bounds are as tight as they get and tightens those of the others, which come back.
   std::vector<std::size_t> look_at(const std::vector<std::size_t>& chosen) {
     std::vector<std::optional<SimulatedStep>> steps(chosen.size());
@@ -194,15 +210,10 @@ class Search {
       Entry& entry = entries_[chosen[i]];
       if (!options_.prune) {
         steps[i] = simulated(entry);
-      } else if (entry.is_tight) {
+      } else if (entry.rests == tightest_of(entry.candidate)) {
         steps[i] = at_least(entry, simulated(entry));
       } else {
-        entry.bound = tightened(problem_, entry.candidate, entry.bound);
-        entry.least = least_of(entry.candidate, entry.bound);
-        if (settles(entry.candidate))
-          entry.least = merits_of(entry.candidate, std::max(Seconds::from_si(entry.least.time),
-                                                            least_settled(problem_, entry.candidate, entry.bound)));
-        entry.is_tight = true;
+        tighten(entry);
       }
     });
     std::vector<std::size_t> again;

@@ -90,12 +90,38 @@ class WholeStep : public PoweredStep {
 
 }  // namespace
 
-ClockCap cap_at_limit(PoweredStep& powered, const ClockModel& clock, Seconds step, const KernelWork& at_present) {
-  return Settling(powered, clock).cap_for(step.si(), at_present, 1);
-}
-
 Watts mean_power(const ClockModel& clock, const KernelWork& work, Seconds step) {
   return Watts::from_si(clock.idle_power.value) + work.energy / step;
+}
+
+ClockCap cap_at_limit(PoweredStep& powered, const ClockModel& clock, Seconds step, const KernelWork& at_present) {
+  const double limit = clock.power_limit.value;
+  const auto excess = [&](double hz) {
+    const KernelWork work = powered.hottest(ClockCap::shared(hz));
+    return mean_power(clock, work, step + (work.time - at_present.time)).si() / limit - 1;
+  };
+  double high = clock.maximum_clock.value, low = slowest_share * high;
+  double over = excess(high), under = excess(low);
+  if (over <= 0) return ClockCap::shared(high);
+  if (under >= 0) return ClockCap::shared(low);
+  // False position, with the Illinois rule: what keeps its place twice counts half.
+  constexpr double near = 1e-4;
+  double found = low;
+  for (int i = 0, side = 0; i < bisections; ++i) {
+    found = (low * over - high * under) / (over - under);
+    const double here = excess(found);
+    if (std::abs(here) < near) break;
+    if (here > 0) {
+      high = found, over = here;
+      if (side == 1) under /= 2;
+      side = 1;
+    } else {
+      low = found, under = here;
+      if (side == -1) over /= 2;
+      side = -1;
+    }
+  }
+  return ClockCap::shared(found);
 }
 
 bool has_power_limit(const Profile& profile) {
