@@ -85,7 +85,7 @@ class EventEngine {
     Rank rank = 0;
     std::uint32_t first_signal = 0;  // of the rank
     State state = State::start_waits;
-    std::uint8_t next_wait = 0;
+    std::uint8_t next_wait = 0;  // after the one that keeps it waiting
     Stream kind = Stream::compute;
   };
   static_assert(sizeof(StreamState) == 64);

@@ -25,7 +25,7 @@ void EventEngine::check_all_done() {
   for (StreamId stream = 0; stream < static_cast<StreamId>(streams_.size()); ++stream) {
     const StreamState& self = streams_[stream];
     if (self.op == nullptr || hindrances.contains(stream) || ++waiting > most_named) continue;
-    const CompiledWait& wait = self.op->waits[self.next_wait];
+    const CompiledWait& wait = self.op->waits[self.next_wait - std::size_t{1}];
     lines += fmt::format("\n  {} waits for signal {} of rank {}: it has been raised {} times, wanted are {}",
                          name(stream), program_.signals()[static_cast<std::size_t>(wait.signal.signal)],
                          wrap(self.rank, wait.signal.distance), signal(self, wait.place).count, self.wanted);

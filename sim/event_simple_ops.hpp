@@ -23,7 +23,7 @@ ORRERY_HOT bool EventEngine::wait_through(StreamId stream, StreamState& self, Wa
     if (signal.count >= wanted) continue;
     self.wanted = wanted;
     self.next_waiter = signal.first_waiter;
-    self.next_wait = i;
+    self.next_wait = static_cast<std::uint8_t>(i + 1);  // woken only once this one is met
     signal.first_waiter = stream;
     return false;
   } while (++i < end);
