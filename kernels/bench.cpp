@@ -34,7 +34,8 @@ std::vector<const Row*> chosen(const Table& table, const BenchOptions& options) 
   for (const Row& row : table.rows) {
     const bool named = std::any_of(options.only.begin(), options.only.end(),
                                    [&](const std::string& pattern) { return matches(row.name, pattern); });
-    if (options.only.empty() ? options.full || options.list || row.quick : named) rows.push_back(&row);
+    const bool of_set = options.list || (options.full ? row.in_full : row.quick);
+    if (options.only.empty() ? of_set : named) rows.push_back(&row);
   }
   return rows;
 }
@@ -47,7 +48,10 @@ void list(const Table& table, const std::vector<const Row*>& rows) {
     for (const Row* row : rows) {
       if (row->group != group.name) continue;
       std::printf("  %-62s %10s FLOP %10s B  %s%s\n", row->name.c_str(), format_number(row->flops).c_str(),
-                  format_number(row->bytes).c_str(), row->what.c_str(), row->quick ? " [quick]" : "");
+                  format_number(row->bytes).c_str(), row->what.c_str(),
+                  row->quick     ? " [quick]"
+                  : row->in_full ? ""
+                                 : " [only by name]");
     }
   }
 }

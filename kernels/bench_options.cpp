@@ -14,7 +14,7 @@ const char* const kBenchUsage =
     "as\n"
     "                   in --full only with --full, and without heating the GPU first\n"
     "  --quick          a small set of rows, under 2 minutes on one GPU (the default)\n"
-    "  --full           every row, under 8 minutes on one GPU\n"
+    "  --full           every row that --list does not mark [only by name], under 8 minutes on one GPU\n"
     "  --output DIR     where the CSV files go (default: validate/measured/<gpu> for the whole of --full, otherwise\n"
     "                   validate/measured/<gpu>_part)\n"
     "  --device N       the GPU for the rows that need one (default: 0)\n"

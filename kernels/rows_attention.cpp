@@ -200,6 +200,12 @@ void add_shapes(Table& table) {
   both(shape(32 * K, 32 * K, 128, 16, 64, Mask::window, 1024));
   both(shape(8 * K, 9 * K, 32, 32, 128, Mask::window, 1024));
   both(shape(128 * K, 128 * K, 32, 32, 128, Mask::window, 1024));
+  // Lengths that are no multiple of a tile's 128 rows.
+  const size_t in_full = table.rows.size();
+  for (int64_t n : {1056, 1088, 1120, 1152, 4112, 4160, 4224}) {
+    for (Mask mask : {Mask::full, Mask::causal}) both(shape(n, n, 32, 32, 128, mask));
+  }
+  for (size_t i = in_full; i < table.rows.size(); ++i) table.rows[i].in_full = false;
 }
 #endif
 

@@ -26,7 +26,8 @@ struct Row {
   std::string what;  // one line, for --list
   Fields keys;       // the columns that say what was measured
   double flops = 0, bytes = 0;
-  bool quick = false;  // part of --quick
+  bool quick = false;   // part of --quick
+  bool in_full = true;  // part of --full; otherwise measured where --only names it
   // What the host decides drifts by the minute: `run` is called so often, spread over the whole run, and the outcome of
   // the last call, which counts the samples of all, is written.
   int rounds = 1;

@@ -93,7 +93,7 @@ TEST_CASE("the quick set and the full set fit their time on one GPU by the table
   double quick = 0, full = 0;
   const Table table = make_table(1, "test", "none");
   for (const Row& row : table.rows) {
-    full += row.expected_s;
+    if (row.in_full) full += row.expected_s;
     if (row.quick) quick += row.expected_s;
   }
   CHECK(quick < 120);
