@@ -128,6 +128,7 @@ std::string json_of(const std::vector<Prediction>& rows, const std::vector<Error
       }
       row["extrapolated"] = p.extrapolated;
       row["fitted"] = p.fitted;
+      row["calibrated"] = p.calibrated;
     }
     for (const auto& [column, cell] : p.carried) row["carried"][column] = cell;
     json["rows"].push_back(std::move(row));

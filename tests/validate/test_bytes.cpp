@@ -173,6 +173,24 @@ TEST_CASE("USP sends a head exchange and a ring of its group's blocks") {
   }
 }
 
+TEST_CASE(
+    "gradients of USP take as many hops as blocks if backward starts where forward ended, of LoongTrain one more") {
+  // SandAI-org/MagiAttention at 2c64135: FA3RingAttnFunc saves the block it received last, FA3DoubleRingAttnFunc its
+  // own.
+  const auto sent_backward = [](const char* preset, int groups) {
+    IdealCase c = preset_case(preset, groups);
+    c.members = 2;
+    c.tokens = 128 * groups;
+    c.layout = "zigzag";
+    return std::pair(sent_by_each_rank(c).backward,
+                     kv_bytes(c.tokens / groups, kv_heads_per_member(c.kv_heads, 2), c.head_dim, 2).si());
+  };
+  for (const int groups : {2, 4}) {
+    const auto [usp, block] = sent_backward("magi_benchmark_usp", groups);
+    CHECK(sent_backward("magi_benchmark_loongtrain", groups).first == usp + block);
+  }
+}
+
 TEST_CASE("a double ring sends P - 1 blocks, and a gradient hop home more for every ring") {
   // LoongTrain, arXiv 2406.18485.
   for (const int ranks : {2, 4, 8, 16}) {

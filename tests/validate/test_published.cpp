@@ -77,7 +77,7 @@ TEST_CASE("a row of a whole step is its base scenario with the keys of its colum
 }
 
 TEST_CASE(
-    "runs of published tables are predicted within 12 % in the mean, and nine of ten orderings of methods are right") {
+    "runs of published tables are predicted within 12 % in the mean, and all orderings of methods but two are right") {
   std::vector<Prediction> rows;
   for (const std::filesystem::path& file : committed_files("published")) {
     const std::vector<Prediction> more = predict_runs(MeasuredTable::read(file), "");
@@ -92,5 +92,5 @@ TEST_CASE(
   for (const Prediction& p : rows) CHECK_FALSE((p.many_gpus && p.fitted));
   const OrderingSummary order = orderings(rows);
   CHECK(order.pairs >= 100);
-  CHECK(10 * order.right >= 9 * order.pairs);
+  CHECK(order.right >= order.pairs - 2);  // which, and why: README.md
 }
