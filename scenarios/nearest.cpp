@@ -41,17 +41,21 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 std::optional<std::string> nearest(std::string_view typed, std::span<const std::string> names) {
+  const std::string lower = in_lower_case(typed);
   const std::string* best = nullptr;
   std::size_t least = 0;
   for (const std::string& name : names) {
-    const std::size_t distance = edit_distance(in_lower_case(typed), in_lower_case(name));
+    const std::size_t distance = edit_distance(lower, in_lower_case(name));
     if (distance > std::max(typed.size(), name.size()) / 3) continue;
     if (best != nullptr && distance >= least) continue;
     best = &name;
     least = distance;
   }
-  if (best == nullptr) return std::nullopt;
-  return *best;
+  if (best != nullptr) return *best;
+  const auto longer = std::find_if(names.begin(), names.end(),
+                                   [&](const std::string& name) { return in_lower_case(name).starts_with(lower); });
+  if (typed.size() < 2 || longer == names.end()) return std::nullopt;
+  return *longer;
 }
 
 std::string suggest(std::string_view typed, std::span<const std::string> names) {

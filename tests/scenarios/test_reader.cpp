@@ -323,6 +323,10 @@ TEST_CASE("the edit distance counts a swap of neighbours as one") {
   const std::vector<std::string> names = {"ring", "all_gather"};
   CHECK(nearest("rnig", names) == "ring");
   CHECK_FALSE(nearest("ulysses", names).has_value());
+  const std::vector<std::string> gpus = {"a100_40_sxm", "a100_80_sxm", "h100_sxm", "h200"};
+  CHECK(nearest("A100", gpus) == "a100_40_sxm");  // the beginning of a name
+  CHECK(nearest("h100", gpus) == "h200");         // a slip of a letter is nearer than what is left out
+  CHECK_FALSE(nearest("h", gpus).has_value());
   CHECK(suggest("ulysses", names) == "known: ring, all_gather");
 }
 
