@@ -38,8 +38,8 @@ std::vector<std::string> options_of(const CLI::App& app) {
   return names;
 }
 
-/// What is wrong with the command line: a command or option that does not exist, with the nearest that does, or else
-/// what CLI11 says.
+/// What is wrong with the command line: a command or option that does not exist, with the nearest that does, an option
+/// that is there too often, or else what CLI11 says.
 std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
   const bool has_command = !app.get_subcommands().empty();
   const CLI::App& place = has_command ? *app.get_subcommands().front() : app;
@@ -49,6 +49,10 @@ std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
       return fmt::format("{} has no option {}, {}", place.get_name(), name, orrery::suggest(name, options_of(place)));
     }
     if (!has_command) return fmt::format("there is no command {}, {}", name, orrery::suggest(name, commands_of(app)));
+  }
+  for (const CLI::Option* option : place.get_options()) {
+    const int most = option->get_items_expected_max(), given = static_cast<int>(option->count());
+    if (most > 0 && given > most) return fmt::format("{} has {} values (it takes {})", option->get_name(), given, most);
   }
   return orrery::in_one_line(error.what());
 }

@@ -174,13 +174,15 @@ TEST_CASE("whatever the user mistypes ends with exit code 2, one message on stan
   }
 }
 
-TEST_CASE("a mistyped command or option is named beside the nearest that exists") {
+TEST_CASE("a mistyped command or option is named beside the nearest that exists, and one given too often") {
   CHECK_THAT(run_program("simlate " + example).error,
              ContainsSubstring("there is no command simlate, did you mean \"simulate\"?"));
   for (const char* option : {"--fromat json", "--fromat=json"}) {
     CHECK_THAT(run_program(std::string("simulate ") + option + " " + example).error,
                ContainsSubstring("orrery: simulate has no option --fromat, did you mean \"--format\"?"));
   }
+  CHECK_THAT(run_program("size --model llama3_8b --context 8K --pass train --gpu h100_sxm --gpu h200_sxm").error,
+             ContainsSubstring("orrery: --gpu has 2 values (it takes 1), see orrery size --help"));
 }
 
 TEST_CASE("an output that cannot be written is an error before anything is printed") {
