@@ -16,6 +16,7 @@
 #include "cost_models/fit_overlap.hpp"
 #include "cost_models/fit_published.hpp"
 #include "cost_models/intervals.hpp"
+#include "cost_models/lend.hpp"
 #include "scenarios/hardware.hpp"
 #include "scenarios/measured_profile.hpp"
 #include "scenarios/preset_files.hpp"
@@ -75,12 +76,16 @@ double first_number(const std::string& text, const std::string& what) {
 }
 
 /// Throws FitError for a time of both passes: their shares are not known. Rows that say why they are not to be
-/// predicted are not fitted on either.
+/// predicted are not fitted on either, and a row that is there twice is one measurement.
 void add_single_passes(const MeasuredTable& table, std::vector<MeasuredKernel>& rows) {
   const std::size_t before = rows.size();
+  RowDigests seen;
+  for (const MeasuredKernel& row : rows) seen.insert(row.digest);
   add_rows(table, rows);
   rows.erase(std::remove_if(rows.begin() + static_cast<std::ptrdiff_t>(before), rows.end(),
-                            [&](const MeasuredKernel& row) { return !table.text(row.row, "not_predicted").empty(); }),
+                            [&](const MeasuredKernel& row) {
+                              return !table.text(row.row, "not_predicted").empty() || !seen.insert(row.digest).second;
+                            }),
              rows.end());
   for (std::size_t i = before; i < rows.size(); ++i) {
     if (!rows[i].both_passes) continue;
@@ -89,6 +94,52 @@ void add_single_passes(const MeasuredTable& table, std::vector<MeasuredKernel>& 
                     "sum), give the time of each",
                     rows[i].place));
   }
+}
+
+/// Throws FitError for rows of another GPU than the one that is fitted.
+void require_gpu(const MeasuredTable& table, const std::string& gpu) {
+  for (std::size_t i = 0; i < table.rows(); ++i) {
+    const std::string& own = table.text(i, "gpu");
+    if (own.empty() || own == gpu) continue;
+    throw FitError(fmt::format("{}: gpu = {} (but {} is fitted), give files of that GPU", table.place(i), own, gpu));
+  }
+}
+
+/// The rows of --other-chip by machine. Throws FitError for a machine that is fitted on.
+MachineRows read_other_machines(const std::vector<std::string>& files, const std::string& gpu,
+                                std::span<const MeasuredKernel> fitted) {
+  RowDigests known;
+  for (const MeasuredKernel& row : fitted) known.insert(row.digest);
+  MachineRows machines;
+  for (const std::string& file : files) {
+    const MeasuredTable table = MeasuredTable::read(file);
+    require_gpu(table, gpu);
+    std::vector<MeasuredKernel> rows;
+    add_single_passes(table, rows);
+    // One or two short kernels take as long on another chip, to the last digit.
+    const auto same =
+        std::count_if(rows.begin(), rows.end(), [&](const auto& row) { return known.contains(row.digest); });
+    if (2 * static_cast<std::size_t>(same) > rows.size()) {
+      throw FitError(
+          fmt::format("{}: its rows are among those to fit (a chip says nothing of how others differ from "
+                      "it), give files of other chips",
+                      file));
+    }
+    for (const MeasuredKernel& row : rows) machines[machine_of(row)].push_back(row);
+  }
+  return machines;
+}
+
+std::vector<MeasuredTable> read_runs(const std::vector<std::string>& files, const std::string& gpu) {
+  std::vector<MeasuredTable> tables;
+  for (const std::string& file : files) {
+    const MeasuredTable& table = tables.emplace_back(MeasuredTable::read(file));
+    require_gpu(table, gpu);
+    if (table.has("compute_overlapped_us") || (table.has("n_gpu") && table.has("seq_len"))) continue;
+    throw FitError(
+        fmt::format("{}: no runs of several GPUs (--runs is for these and for overlap.csv), leave it out", file));
+  }
+  return tables;
 }
 
 /// Kernels, messages, host costs, transfers beside kernels, power, rings and their steps. A fit does not use all, but
@@ -124,7 +175,7 @@ Inputs read_inputs(const std::vector<std::string>& files) {
     for (std::size_t i = 0; i < table.rows(); ++i) {
       if (table.is_ok(i)) check_numbers(table, i);
       gpu.add(table.text(i, "gpu"), table.place(i));
-      if (table.has("cost")) {
+      if (table.has("cost") && table.is_ok(i)) {
         if (const auto watts = table.optional_number(i, "power_w")) idle.push_back(*watts);
       }
     }
@@ -171,8 +222,9 @@ void print(const KernelFit& fit, const std::string& output) {
       fmt::print("{:24} {:6} {:8}\n", e.group, e.fitted, e.held_out);
       continue;
     }
-    fmt::print("{:24} {:6} {:8} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:8.0f}%\n", e.group, e.fitted, e.held_out,
-               100 * e.mean, 100 * e.median, 100 * e.p90, 100 * e.max, 100 * e.coverage);
+    fmt::print("{:24} {:6} {:8} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:>9}\n", e.group, e.fitted, e.held_out,
+               100 * e.mean, 100 * e.median, 100 * e.p90, 100 * e.max,
+               e.coverage ? fmt::format("{:.0f}%", 100 * *e.coverage) : "");
   }
   fmt::print("\nfitted on every third shape in order of work; covered: rows of the last third within the 90 % band\n");
   fmt::print("wrote {}\n", output);
@@ -203,6 +255,17 @@ LentProfile lent_profile(const std::string& name, const Gpu& to) {
     });
   }
   return lent;
+}
+
+/// What no row says of kernels that the other GPU has too.
+void lend_unmeasured(const std::string& like, const Gpu& gpu, MeasuredKernels& kernels) {
+  const LentProfile from = lent_profile(like, gpu);
+  const Profile lent = lend(from.profile, from.peaks, peaks_of(gpu));
+  if (!kernels.gemm || !lent.kernels || !lent.kernels->gemm) return;
+  for (const ConstantOf<GemmModel>& constant : constants_of_gemm()) {
+    Constant& own = *kernels.gemm.*constant.member;
+    if (own.source.empty()) own = *lent.kernels->gemm.*constant.member;
+  }
 }
 
 void run_published(const FitOptions& options) {
@@ -252,22 +315,20 @@ void run(const FitOptions& options) {
     side->value = 128;
     side->source = "the tiles that the cycles of [kernels.attention] are counted in";
   }
-  KernelFit fit = fit_kernels(inputs.rows, facts, std::move(base));
+  const MachineRows other_machines = read_other_machines(options.other_chip, inputs.gpu, inputs.rows);
+  const std::vector<MeasuredTable> runs = read_runs(options.runs, inputs.gpu);
+  KernelFit fit = fit_kernels(inputs.rows, facts, std::move(base), other_machines);
   fit.profile.kernels->nccl_beside = inputs.nccl_beside;
   fit.profile.kernels->fitted_rows.insert(inputs.rows_of_nccl_beside.begin(), inputs.rows_of_nccl_beside.end());
   fit_link_efficiency(fit.profile, inputs.files);
   if (!options.other_chip.empty()) {
-    std::vector<MeasuredKernel> rows;
     std::vector<std::vector<MeasuredKernel>> chips = {inputs.rows};
-    for (const std::string& file : options.other_chip) {
-      add_single_passes(MeasuredTable::read(file), chips.emplace_back());
-      rows.insert(rows.end(), chips.back().begin(), chips.back().end());
-    }
-    fit.profile.kernels->bands.push_back(band_of_other_chip(rows, facts.peaks, fit.profile));
-    fit.profile.kernels->clock.chip_spread = spread_of_chips(chips, facts.peaks, fit.profile);
+    for (const auto& [machine, rows] : other_machines) chips.push_back(rows);
+    fit.profile.kernels->bands.push_back(band_of_other_chip(other_machines, facts.peaks, fit.profile));
+    fit.profile.kernels->clock.chip_spread =
+        spread_of_chips(chips, facts.peaks, fit.profile, fit.profile.kernels->fitted_rows);
   }
-  std::vector<MeasuredTable> runs;
-  for (const std::string& file : options.runs) runs.push_back(MeasuredTable::read(file));
+  if (!options.like.empty()) lend_unmeasured(options.like, gpu, *fit.profile.kernels);
   calibrate_runs(runs, fit.profile);
   const std::string text =
       write_profile(fit.profile, inputs.gpu, fmt::format("{}, fitted by orrery fit to {}.", inputs.gpu, inputs.files),
@@ -289,10 +350,11 @@ void add_fit(CLI::App& app) {
       ->required();
   command->add_option(
       "--other-chip", options->other_chip,
-      "Files of other GPUs of the same type, one each: how far chips differ, and how much wider the bands of "
-      "runs have to be");
-  command->add_option("--like", options->like,
-                      "Published rates: the profile of another GPU that lends what they do not say");
+      "Files of other GPUs of the same type, a folder for each: how far chips differ, and how wide the bands have "
+      "to be for a chip that was not fitted on");
+  command->add_option(
+      "--like", options->like,
+      "The profile of another GPU that lends what published rates, or the rows of products, do not say");
   command->add_option("--runs", options->runs,
                       "Files of runs of several GPUs (ring.csv, overlap.csv, ...): every other shape of them says how "
                       "wide the intervals of runs are; no constant is fitted to them");

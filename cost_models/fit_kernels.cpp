@@ -21,8 +21,8 @@ using Rows = MeasuredRows;
 
 class Fitter {
  public:
-  Fitter(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base)
-      : all_(rows), uses_(split(rows)), facts_(facts), profile_(std::move(base)) {
+  Fitter(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base, const MachineRows& others)
+      : all_(rows), uses_(split(rows)), others_(others), facts_(facts), profile_(std::move(base)) {
     profile_.kernels.emplace();
   }
 
@@ -215,14 +215,29 @@ class Fitter {
   }
 
   void fit_gemm() {
-    const Rows rows = fitted([](const MeasuredKernel& row) { return row.kind == Kind::gemm && row.clock_hz > 0; });
-    if (rows.empty()) return;
+    const auto rows_of = [&](Constant GemmModel::*of_rows) {
+      return fitted([&](const MeasuredKernel& row) {
+        return row.kind == Kind::gemm && row.clock_hz > 0 &&
+               GemmModel::of_rows(row.dense.row_alignment, row.dense.phase) == of_rows;
+      });
+    };
+    if (rows_of(nullptr).empty()) return;
     GemmModel& model = kernels().gemm.emplace();
-    Unknowns unknowns;
-    for (const auto& constant : constants_of_gemm()) unknowns.add(model, constant, "gemm");
-    unknowns.fit_to(rows, "gemm", [&](const MeasuredKernel& row) {
+    const auto residual = [&](const MeasuredKernel& row) {
       return at_measured_clock(gemm_load(row.dense, model, kernels(), facts_.peaks), row);
-    });
+    };
+    Unknowns unknowns;
+    for (const auto& constant : constants_of_gemm()) {
+      if (!constant.optional) unknowns.add(model, constant, "gemm");
+    }
+    unknowns.fit_to(rows_of(nullptr), "gemm", residual);
+    for (const auto& constant : constants_of_gemm()) {
+      const Rows rows = constant.optional ? rows_of(constant.member) : Rows();
+      if (rows.empty()) continue;
+      Unknowns efficiency;
+      efficiency.add(model, constant, "gemm");
+      efficiency.fit_to(rows, fmt::format("gemm.{}", constant.name), residual);
+    }
   }
 
   // ---- clock and power
@@ -320,41 +335,59 @@ class Fitter {
 
   // ---- error bands
 
+  /// By group and machine.
+  using Deviations = std::map<std::string, std::map<std::string, std::vector<double>>>;
+
+  void add_deviations(std::span<const MeasuredKernel> rows, const std::vector<RowUse>& uses, const Profile& profile,
+                      Deviations& deviations) const {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (uses[i] != RowUse::calibration) continue;
+      const Seconds predicted = predicted_time(rows[i], facts_.peaks, profile);
+      if (!(predicted > Seconds())) continue;
+      deviations[rows[i].group][machine_of(rows[i])].push_back(std::abs(rows[i].time / predicted - 1));
+    }
+  }
+
   void calibrate(KernelFit& result) const {
-    std::vector<double> sizes;
     std::map<std::string, ErrorBand> bands;
-    std::map<std::string, std::vector<double>> deviations;
-    for (std::size_t i = 0; i < all_.size(); ++i) {
-      const MeasuredKernel& row = all_[i];
+    for (const MeasuredKernel& row : all_) {
       ErrorBand& band = bands[row.group];
       if (band.group.empty()) band = {.group = row.group, .least = row.work, .most = row.work};
       band.least = std::min(band.least, row.work);
       band.most = std::max(band.most, row.work);
-      if (result.uses[i] != RowUse::calibration) continue;
-      const Seconds predicted = predicted_time(row, facts_.peaks, result.profile);
-      if (predicted > Seconds()) deviations[row.group].push_back(std::abs(row.time / predicted - 1));
+    }
+    Deviations deviations;
+    add_deviations(all_, result.uses, result.profile, deviations);
+    remember(all_, result.uses, facts_.peaks, result.profile);
+    for (const auto& [machine, rows] : others_) {
+      std::vector<RowUse> uses = split(rows);
+      // Nothing is fitted on them.
+      std::replace(uses.begin(), uses.end(), RowUse::fitted, RowUse::test);
+      add_deviations(rows, uses, result.profile, deviations);
+      remember(rows, uses, facts_.peaks, result.profile);
     }
     for (auto& [group, band] : bands) {
       if (deviations[group].empty()) continue;
-      band.inside = conformal_half_width(deviations[group], 0.9);
+      band.inside = pooled_half_width(deviations[group], 0.9);
       band.outside = 2 * band.inside;
-      band.rows = static_cast<int>(deviations[group].size());
+      for (const auto& [machine, of_machine] : deviations[group]) band.rows += static_cast<int>(of_machine.size());
       result.profile.kernels->bands.push_back(band);
     }
-    remember(all_, result.uses, facts_.peaks, result.profile);
     result.errors = errors_by_group(all_, result.uses, facts_.peaks, result.profile);
   }
 
   std::span<const MeasuredKernel> all_;
   std::vector<RowUse> uses_;
+  const MachineRows& others_;
   FitFacts facts_;
   Profile profile_;
 };
 
 }  // namespace
 
-KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base) {
-  return Fitter(rows, facts, std::move(base)).run();
+KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base,
+                      const MachineRows& other_machines) {
+  return Fitter(rows, facts, std::move(base), other_machines).run();
 }
 
 }  // namespace orrery

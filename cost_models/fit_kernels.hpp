@@ -1,6 +1,8 @@
 // From measured rows to the constants of a profile, and how well these predict the rows they were not fitted on.
 #pragma once
 
+#include <map>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -17,8 +19,9 @@ struct FitError : std::runtime_error {
 };
 
 /// What a row is used for. The shapes of a family are put in order of work; the first of every three is fitted on, the
-/// second calibrates the error bands, the third tests them. Of a family of four or seven shapes the last is not fitted
-/// on, so that no more than 40 % are. Both regimes of a shape share its use. Windows with a halo are families of their
+/// second calibrates the error bands, the third tests them. Of a family of seven shapes the last is not fitted on, so
+/// that no more than 40 % are. Families of fewer than five keep what determines something: one of up to three shapes,
+/// two of four. Both regimes of a shape share its use. Windows with a halo are families of their
 /// own by whether they have one. Times play no part.
 enum class RowUse { fitted, calibration, test };
 std::vector<RowUse> split(std::span<const MeasuredKernel> rows);
@@ -44,7 +47,7 @@ struct HeldOutErrors {
   std::string group;
   int fitted = 0, held_out = 0;
   double mean = 0, median = 0, p90 = 0, max = 0;  // of |predicted / measured - 1|, held-out rows
-  double coverage = 0;                            // of the test rows by the band
+  std::optional<double> coverage = std::nullopt;  // of the test rows by the band; none if there are none
 };
 
 struct KernelFit {
@@ -53,18 +56,22 @@ struct KernelFit {
   std::vector<HeldOutErrors> errors;
 };
 
-/// `base` holds what is not fitted. Throws FitError.
-KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base);
+/// `base` holds what is not fitted. The rows of other machines, which are split likewise, only calibrate the error
+/// bands. Throws FitError.
+using MachineRows = std::map<std::string, std::vector<MeasuredKernel>>;
+KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base,
+                      const MachineRows& other_machines = {});
 
 /// The band of rows measured on another GPU of the same type: chips differ in the clock they reach at the power limit.
 /// Runs of many GPUs are as uncertain as that.
 inline constexpr const char* other_chip = "another chip";
-ErrorBand band_of_other_chip(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile);
+ErrorBand band_of_other_chip(const MachineRows& machines, const GpuPeaks& peaks, const Profile& profile);
 
-/// How far chips of one type differ in the clock they reach at the power limit; each entry holds the rows of one chip.
-/// Without a source if they are fewer than two.
+/// How far chips of one type differ in the clock they reach at the power limit; each entry holds the rows of one chip,
+/// of which those count that `split` has for fits. `used` gets their digests. Without a source if they are fewer than
+/// two.
 Constant spread_of_chips(std::span<const std::vector<MeasuredKernel>> chips, const GpuPeaks& peaks,
-                         const Profile& profile);
+                         const Profile& profile, RowDigests& used);
 
 /// The errors of rows by group, in the order in which groups appear.
 std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,

@@ -45,40 +45,49 @@ void remember(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses
   }
 }
 
-ErrorBand band_of_other_chip(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile) {
+ErrorBand band_of_other_chip(const MachineRows& machines, const GpuPeaks& peaks, const Profile& profile) {
   ErrorBand band{.group = other_chip};
-  std::vector<double> deviations;
-  for (const MeasuredKernel& row : rows) {
-    if (row.kind != MeasuredKernel::Kind::attention) continue;
-    band.least = deviations.empty() ? row.work : std::min(band.least, row.work);
-    band.most = std::max(band.most, row.work);
-    deviations.push_back(std::abs(row.time / predicted_time(row, peaks, profile) - 1));
+  std::map<std::string, std::vector<double>> deviations;
+  for (const auto& [machine, rows] : machines) {
+    for (const MeasuredKernel& row : rows) {
+      if (row.kind != MeasuredKernel::Kind::attention) continue;
+      band.least = band.rows == 0 ? row.work : std::min(band.least, row.work);
+      band.most = std::max(band.most, row.work);
+      deviations[machine].push_back(std::abs(row.time / predicted_time(row, peaks, profile) - 1));
+      ++band.rows;
+    }
   }
   if (deviations.empty()) throw FitError("no attention rows of another chip, give its attention.csv");
-  band.inside = conformal_half_width(deviations, 0.9);
+  band.inside = pooled_half_width(deviations, 0.9);
   band.outside = 2 * band.inside;
-  band.rows = static_cast<int>(deviations.size());
   return band;
 }
 
 Constant spread_of_chips(std::span<const std::vector<MeasuredKernel>> chips, const GpuPeaks& peaks,
-                         const Profile& profile) {
+                         const Profile& profile, RowDigests& used) {
   std::vector<double> speeds;  // of each chip, relative to the profile
   std::set<std::string> files;
+  RowDigests digests;
+  Constant spread;
   for (const std::vector<MeasuredKernel>& rows : chips) {
+    const std::vector<RowUse> uses = split(rows);
     std::vector<double> ratios;
-    for (const MeasuredKernel& row : rows) {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const MeasuredKernel& row = rows[i];
+      if (uses[i] != RowUse::fitted) continue;
       if (row.kind != MeasuredKernel::Kind::attention || row.regime != Regime::sustained) continue;
       if (row.power.si() < at_power_limit * profile.kernels->clock.power_limit.value) continue;
       ratios.push_back(predicted_time(row, peaks, profile) / row.time);
       files.insert(file_of(row));
+      digests.insert(row.digest);
+      ++spread.rows;
     }
     if (!ratios.empty()) speeds.push_back(quantile(ratios, 0.5));
   }
-  Constant spread;
   spread.name = "clock.chip_spread";
   spread.unit = "1";
   if (speeds.size() < 2) return {};
+  used.insert(digests.begin(), digests.end());
   double mean = 0, squares = 0;
   for (const double speed : speeds) mean += speed / static_cast<double>(speeds.size());
   for (const double speed : speeds) squares += (speed - mean) * (speed - mean);
@@ -98,12 +107,12 @@ std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows,
     const MeasuredKernel& row = rows[i];
     auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.group == row.group; });
     if (group == groups.end()) group = groups.insert(groups.end(), HeldOutErrors{.group = row.group});
+    const Seconds predicted = predicted_time(row, peaks, profile);
+    if (!(predicted > Seconds())) continue;  // of a kind that has no model
     if (uses[i] == RowUse::fitted) {
       ++group->fitted;
       continue;
     }
-    const Seconds predicted = predicted_time(row, peaks, profile);
-    if (!(predicted > Seconds())) continue;
     ++group->held_out;
     errors[row.group].push_back(std::abs(predicted / row.time - 1));
     const ErrorBand* band = profile.kernels ? profile.kernels->band_of(row.group) : nullptr;
@@ -119,7 +128,7 @@ std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows,
     group.p90 = quantile(e, 0.9);
     group.max = quantile(e, 1);
     const auto [in, of_all] = covered[group.group];
-    group.coverage = of_all > 0 ? static_cast<double>(in) / of_all : 0;
+    if (of_all > 0) group.coverage = static_cast<double>(in) / of_all;
   }
   return groups;
 }

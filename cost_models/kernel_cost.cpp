@@ -98,13 +98,24 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   return load;
 }
 
+int row_alignment(std::initializer_list<double> widths, double element_bytes) {
+  int alignment = 16;
+  for (const double width : widths) {
+    while (alignment > 1 && std::fmod(std::ceil(width) * element_bytes, alignment) != 0) alignment /= 2;
+  }
+  return alignment;
+}
+
 // A product of few rows is as long as its weights take to come.
 KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const MeasuredKernels& kernels,
                      const GpuPeaks& peaks) {
   KernelLoad load;
   load.unclocked = Seconds::from_si(model.launch.value * shape.products);
   load.at_least = load.unclocked + shape.bytes / memory_rate(kernels, peaks);
-  load.cycles = shape.flops.si() / (model.efficiency.value * kernels.clock.tensor_flops_per_cycle.value) +
+  const auto of_rows = GemmModel::of_rows(shape.row_alignment, shape.phase);
+  const bool measured = of_rows != nullptr && (model.*of_rows).value > 0;
+  const double efficiency = measured ? (model.*of_rows).value : model.efficiency.value;
+  load.cycles = shape.flops.si() / (efficiency * kernels.clock.tensor_flops_per_cycle.value) +
                 shape.outputs * model.output_cycles.value;
   load.flops = shape.flops;
   load.hbm_traffic = shape.bytes;

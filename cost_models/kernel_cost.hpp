@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -75,7 +76,12 @@ struct DenseShape {
   double outputs = 0;   // elements of all results
   double products = 1;  // kernels
   double element_bytes = 2;
+  int row_alignment = 16;        // bytes, see row_alignment()
+  Phase phase = Phase::forward;  // of which the layouts are; matters where rows are not aligned
 };
+/// The largest power of two of bytes, at most 16, that rows of all these widths are a multiple of. Of a matrix that
+/// ranks cannot share evenly the largest share counts.
+int row_alignment(std::initializer_list<double> widths, double element_bytes);
 KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Profile& profile,
                       ClockCap cap = Regime::sustained);
 

@@ -83,10 +83,21 @@ std::array<ConstantOf<AttentionModel>, 12> constants_of_attention() {
         true}}};
 }
 
-std::array<ConstantOf<GemmModel>, 3> constants_of_gemm() {
+Constant GemmModel::*GemmModel::of_rows(int alignment, Phase phase) {
+  const bool forward = phase == Phase::forward;
+  if (alignment >= 16) return nullptr;
+  if (alignment >= 4) return forward ? &GemmModel::even_rows_forward : &GemmModel::even_rows_backward;
+  return forward ? &GemmModel::odd_rows_forward : &GemmModel::odd_rows_backward;
+}
+
+std::array<ConstantOf<GemmModel>, 7> constants_of_gemm() {
   return {{{"launch", "s", &GemmModel::launch, 0, 1e-4, 5e-6, "products of a few hundred tokens"},
            {"efficiency", "1", &GemmModel::efficiency, 0.05, 1, 0.9, "large products"},
-           {"output_cycles", "cycle", &GemmModel::output_cycles, 0, 1e2, 0.05, "products of several inner sizes"}}};
+           {"output_cycles", "cycle", &GemmModel::output_cycles, 0, 1e2, 0.05, "products of several inner sizes"},
+           {"even_rows_forward", "1", &GemmModel::even_rows_forward, 0.01, 1, 0.3, "rows of 4 or 8 bytes", true},
+           {"even_rows_backward", "1", &GemmModel::even_rows_backward, 0.01, 1, 0.3, "their gradients", true},
+           {"odd_rows_forward", "1", &GemmModel::odd_rows_forward, 0.01, 1, 0.1, "rows of 2 bytes", true},
+           {"odd_rows_backward", "1", &GemmModel::odd_rows_backward, 0.01, 1, 0.1, "their gradients", true}}};
 }
 
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream() {

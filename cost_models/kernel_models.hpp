@@ -41,11 +41,21 @@ struct AttentionModel {
 
 /// Matrix products: launch + (FLOPs / (efficiency * what the tensor cores do per cycle) + outputs * output_cycles) /
 /// clock, or launch + bytes / the rate of copies, if that is longer.
+///
+/// Hopper's kernels move tiles by TMA, which wants rows a multiple of 16 bytes apart. For matrices whose rows are 4 or
+/// 8 bytes apart cuBLASLt has Ampere's kernels (cp.async takes at least 4 bytes: cutlass_80_tensorop_bf16_s16816gemm,
+/// align2), for others Turing's (cutlass_75_tensorop_bf16_s1688gemm, align1). Both have other layouts forward (a dot
+/// product's numbers lie together in both operands) than backward.
 struct GemmModel {
   Constant launch;         // s
   Constant efficiency;     // of the tensor cores, at the clock that holds, inside a large product
   Constant output_cycles;  // SM cycles per element of the result: epilogue and ragged tiles
+  // Efficiencies if rows are 4 or 8 bytes apart, or 2. 0: not measured, as if they were aligned.
+  Constant even_rows_forward, even_rows_backward, odd_rows_forward, odd_rows_backward;
   PowerModel power;
+
+  /// Which of them holds for rows of that alignment, in bytes. Null: `efficiency`.
+  static Constant GemmModel::*of_rows(int alignment, Phase phase);
 };
 
 /// Kernels that only move bytes: launch + bytes / bandwidth. launch * bandwidth is the size at half the rate. The first
@@ -121,7 +131,7 @@ struct ConstantOf {
 std::array<ConstantOf<ClockModel>, 11> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
 std::array<ConstantOf<AttentionModel>, 12> constants_of_attention();
-std::array<ConstantOf<GemmModel>, 3> constants_of_gemm();
+std::array<ConstantOf<GemmModel>, 7> constants_of_gemm();
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
 std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside();
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 namespace orrery {
 namespace {
 
@@ -26,6 +28,10 @@ class Lender {
       assume(*kernels.gemm, constants_of_gemm());
       assume(kernels.gemm->power, constants_of_power());
       kernels.gemm->output_cycles.value *= cycles_;
+      // Kernels of older GPUs reach the same share only of SMs that are alike.
+      for (const ConstantOf<GemmModel>& constant : constants_of_gemm()) {
+        if (constant.optional && std::abs(cycles_ - 1) > 0.05) *kernels.gemm.*constant.member = {};
+      }
     }
     for (StreamModel& model : kernels.streams) {
       assume(model, constants_of_stream());

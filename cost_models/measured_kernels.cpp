@@ -85,6 +85,11 @@ MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row) {
   k.dense.flops = Flops::from_si(2 * tokens * in * out);
   k.dense.bytes = Bytes::from_si(2 * (tokens * in + tokens * out + in * out));
   k.dense.outputs = pass == "input_gradient" ? tokens * in : pass == "weight_gradient" ? in * out : tokens * out;
+  k.dense.row_alignment = row_alignment({in, out}, k.dense.element_bytes);
+  k.dense.phase = pass == "input_gradient" || pass == "weight_gradient" ? Phase::backward : Phase::forward;
+  if (k.dense.row_alignment < 16) {
+    k.family = fmt::format("gemm, {} rows, {}", k.dense.row_alignment >= 4 ? "even" : "odd", name_of(k.dense.phase));
+  }
   k.shape =
       fmt::format("{} {} {} {} x {} x {}", table.text(row, "model"), table.text(row, "layer"), pass, tokens, in, out);
   k.work = k.dense.flops.si();
@@ -182,6 +187,10 @@ void check_numbers(const MeasuredTable& table, std::size_t row) {
 std::string file_of(const MeasuredKernel& row) {
   const std::filesystem::path file = row.place.substr(0, row.place.rfind(':'));
   return (file.parent_path().filename() / file.filename()).string();
+}
+
+std::string machine_of(const MeasuredKernel& row) {
+  return std::filesystem::path(row.place).parent_path().filename().string();
 }
 
 TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key) {

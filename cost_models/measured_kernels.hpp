@@ -44,6 +44,8 @@ Regime regime_of(const MeasuredTable& table, std::size_t row);
 
 /// The file of a row with the folder it is in, e.g. "h200_sxm/attention.csv": what sources of constants name.
 std::string file_of(const MeasuredKernel& row);
+/// The folder of that: one run of the bench, on one machine.
+std::string machine_of(const MeasuredKernel& row);
 
 struct MaskShape {
   double n_q = 0, n_k = 0;

@@ -54,20 +54,19 @@ std::string normalized(const std::string& cell) {
 
 }  // namespace
 
-std::uint32_t row_digest(const MeasuredTable& table, std::size_t row) {
+std::uint32_t digest(std::string_view text) {
   std::uint32_t hash = 2166136261u;
-  const auto add = [&](std::string_view text) {
-    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
-  };
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+  return hash;
+}
+
+std::uint32_t row_digest(const MeasuredTable& table, std::size_t row) {
+  std::string text;
   for (const std::string_view column : identity) {
     const std::string& cell = table.text(row, column);
-    if (cell.empty()) continue;
-    add(column);
-    add("=");
-    add(normalized(cell));
-    add(";");
+    if (!cell.empty()) text += fmt::format("{}={};", column, normalized(cell));
   }
-  return hash;
+  return digest(text);
 }
 
 }  // namespace orrery

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <set>
+#include <string_view>
 
 #include "cost_models/measured_table.hpp"
 
@@ -10,7 +11,10 @@ namespace orrery {
 
 using RowDigests = std::set<std::uint32_t>;
 
-/// Of what was measured and the time: FNV-1a, 32 bits, over the cells that say so, numbers to six digits. Two rows of
+/// FNV-1a, 32 bits.
+std::uint32_t digest(std::string_view text);
+
+/// Of what was measured and the time: over the cells that say so, numbers to six digits. Two rows of
 /// the ten thousand here have the same by chance about once in a hundred sets of files.
 std::uint32_t row_digest(const MeasuredTable& table, std::size_t row);
 

@@ -434,7 +434,11 @@ AttentionProgramInput attention_input(const Scenario& s) {
                    .bytes = Bytes::from_si(input.element_bytes * (parameters + rows * width)),
                    .outputs = rows * outputs,
                    .products = products,
-                   .element_bytes = input.element_bytes};
+                   .element_bytes = input.element_bytes,
+                   .row_alignment = row_alignment(
+                       {static_cast<double>(m.hidden), static_cast<double>(m.ffn_hidden),
+                        static_cast<double>(m.heads * m.head_dim), static_cast<double>(m.kv_heads * m.head_dim)},
+                       input.element_bytes)};
   }
   const Pattern pattern = s.pattern();
   for (int c = 0; c < pattern.classes(); ++c) input.masks.push_back(pattern.mask(c, s.tokens, s.causal, s.documents));

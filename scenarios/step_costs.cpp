@@ -1,6 +1,8 @@
 #include "scenarios/step_costs.hpp"
 
 #include <algorithm>
+#include <initializer_list>
+#include <utility>
 
 namespace orrery {
 namespace {
@@ -10,26 +12,31 @@ struct KernelPieces {
   const Profile& profile;
   double tokens;  // of the rank
 
-  /// One or more matrix products of `rows` x `width`, `outputs` elements per row in all.
-  DenseCost matrices(double rows, double weights, double inputs, double outputs, double products) const {
-    return matrices(rows, weights, inputs, outputs, products, in.peaks, in.shape.element_bytes);
-  }
+  /// One or more matrix products of `rows` x `width`, `outputs` elements per row in all; `widths` are those of their
+  /// matrices.
+  struct Matrices {
+    double rows, weights, inputs, outputs, products;
+    std::initializer_list<double> widths;
+    Phase phase = Phase::forward;
+  };
+  DenseCost matrices(const Matrices& m) const { return matrices(m, in.peaks, in.shape.element_bytes); }
   /// Of a layer: in fp8, if that is asked for.
-  DenseCost layer_matrices(double rows, double weights, double inputs, double outputs, double products) const {
-    if (!(in.fp8_rate > FlopsPerSecond())) return matrices(rows, weights, inputs, outputs, products);
+  DenseCost layer_matrices(const Matrices& m) const {
+    if (!(in.fp8_rate > FlopsPerSecond())) return matrices(m);
     GpuPeaks peaks = in.peaks;
     peaks.matrix = in.fp8_rate;
-    return matrices(rows, weights, inputs, outputs, products, peaks, 1);
+    return matrices(m, peaks, 1);
   }
-  DenseCost matrices(double rows, double weights, double inputs, double outputs, double products, const GpuPeaks& peaks,
-                     double operand_bytes) const {
-    if (rows == 0 || weights == 0) return {};
-    DenseShape shape{
-        .flops = Flops::from_si(2 * rows * weights),
-        .bytes = Bytes::from_si(operand_bytes * (weights + rows * inputs) + in.shape.element_bytes * rows * outputs),
-        .outputs = rows * outputs,
-        .products = products,
-        .element_bytes = operand_bytes};
+  DenseCost matrices(const Matrices& m, const GpuPeaks& peaks, double operand_bytes) const {
+    if (m.rows == 0 || m.weights == 0) return {};
+    DenseShape shape{.flops = Flops::from_si(2 * m.rows * m.weights),
+                     .bytes = Bytes::from_si(operand_bytes * (m.weights + m.rows * m.inputs) +
+                                             in.shape.element_bytes * m.rows * m.outputs),
+                     .outputs = m.rows * m.outputs,
+                     .products = m.products,
+                     .element_bytes = operand_bytes,
+                     .row_alignment = row_alignment(m.widths, operand_bytes),
+                     .phase = m.phase};
     const KernelCost cost = dense_cost(shape, peaks, profile, in.clock_cap);
     return {cost.duration, cost.hbm_traffic, cost.flops, cost.energy};
   }
@@ -76,21 +83,24 @@ StepCosts step_costs(const StepCostInput& input, const Profile& profile) {
   const double ffn = static_cast<double>(m.ffn_hidden) / t, gates = m.gated_ffn ? 2 : 1;
   const double between = rows / (d.sequence_parallel ? t : 1) * h;
   StepCosts c;
-  c.qkv = p.layer_matrices(rows, h * (queries + 2 * keys), h, queries + 2 * keys, 1);
+  c.qkv = p.layer_matrices({rows, h * (queries + 2 * keys), h, queries + 2 * keys, 1, {h, queries + 2 * keys}});
   p.stream(c.qkv, 2 * between, "rms_norm");
   p.stream(c.qkv, 2 * rows * (queries + keys), "rotary");
-  c.output = p.layer_matrices(rows, queries * h, queries, h, 1);
+  c.output = p.layer_matrices({rows, queries * h, queries, h, 1, {queries, h}});
   p.stream(c.output, 3 * between, "add");
-  c.mlp = p.layer_matrices(rows, (gates + 1) * h * ffn, h + ffn, gates * ffn + h, 2);
+  c.mlp = p.layer_matrices({rows, (gates + 1) * h * ffn, h + ffn, gates * ffn + h, 2, {h, ffn}});
   p.stream(c.mlp, 2 * between, "rms_norm");
   p.stream(c.mlp, (gates + 1) * rows * ffn, "swiglu");
   p.stream(c.mlp, 3 * between, "add");
   p.stream(c.embedding, 2 * between, "embed");
   const double head_rows = in.pass == StepPass::training ? rows : std::min(rows, in.sequences);
-  c.head = p.matrices(head_rows, h * vocabulary, h, vocabulary, 1);
-  p.stream(c.head, 2 * between, "rms_norm");
-  // Logits are read and their gradient written; a fused loss does so in cache.
-  if (in.pass == StepPass::training && !in.fused_loss) p.stream(c.head, 2 * rows * vocabulary, "other");
+  // Vocabularies are odd at times, so that the passes take kernels of different layouts.
+  for (const auto& [head, phase] : {std::pair(&c.head, Phase::forward), std::pair(&c.head_gradient, Phase::backward)}) {
+    *head = p.matrices({head_rows, h * vocabulary, h, vocabulary, 1, {h, vocabulary}, phase});
+    p.stream(*head, 2 * between, "rms_norm");
+    // Logits are read and their gradient written; a fused loss does so in cache.
+    if (in.pass == StepPass::training && !in.fused_loss) p.stream(*head, 2 * rows * vocabulary, "other");
+  }
 
   const double of_layer = (m.attention_parameters() + m.ffn_parameters() + 2 * h) / t;
   const double of_table = h * vocabulary;

@@ -27,6 +27,7 @@ struct StepCosts {
   DenseCost head;       // norm, logits, loss
   DenseCost optimizer;  // once a step
   // Backward of matrices is twice forward (gradients of inputs, then of weights), of what streams too.
+  DenseCost head_gradient;  // half of the head's
 
   Bytes sequence;          // activations between layers of a rank's tokens, before tensor parallelism splits them
   Bytes layer_parameters;  // of a layer on a tensor rank

@@ -62,7 +62,7 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
   const std::optional<double> propagated = propagated_half_width(s, program, result);
   if (!propagated) return std::nullopt;
   const double seconds = to_seconds(result.end).si();
-  double least = 0;
+  double largest = 1;
   for (const RunBand& band : s.profile.kernels->runs) {
     if (band.implementation == s.implementation.name) {
       const auto& schedules = band.schedules;
@@ -71,11 +71,9 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
                           seconds <= band.longest_s && parts_measured(s);
       return StepInterval{*propagated * band.factor * (inside ? 1 : beyond_range), !inside};
     }
-    if (band.transport == name_of(s.implementation.transport)) {
-      least = least == 0 ? band.factor : std::min(least, band.factor);
-    }
+    largest = std::max(largest, band.factor);
   }
-  return StepInterval{*propagated * std::max(least, 1.0) * beyond_range, true};
+  return StepInterval{*propagated * largest * beyond_range, true};
 }
 
 }  // namespace orrery

@@ -117,7 +117,7 @@ class StepProgram::VisitWriter {
     if (plan_.forward && first_chunk_) cost = costs_.embedding;
     if (!plan_.forward && last_chunk_) {
       w_.wait(tensor_done);
-      cost = costs_.head + costs_.head;
+      cost = costs_.head_gradient + costs_.head_gradient;
     }
     w_.compute(cost, tables);
     if (!plan_.forward && last_chunk_) {

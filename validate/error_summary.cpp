@@ -36,7 +36,7 @@ std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) 
     for (const Prediction* p : of_group) {
       errors.push_back(std::abs(p->deviation()));
       group.mean_abs_rel += errors.back();
-      if (p->calibrated || !p->has_interval()) continue;
+      if (p->calibrated || p->extrapolated || !p->has_interval()) continue;
       ++tested;
       covered += p->within_band() ? 1 : 0;
     }

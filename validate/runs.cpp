@@ -20,11 +20,9 @@ namespace {
 /// As asked for, or as the file says, or the one named like the GPU and whose kernels ran on it, or like the GPU alone.
 std::string profile_name(const MeasuredTable& table, std::size_t row, const std::string& profile) {
   if (!profile.empty()) return profile;
-  const std::string own = table.header("profile"), &gpu = table.text(row, "gpu");
+  const std::string own = table.header("profile"), of_backend = profile_of_backend(table, row);
   if (!own.empty()) return own;
-  const std::string of_backend = gpu + "_" + table.text(row, "backend");
-  const std::vector<std::string> known = known_names("profiles");
-  return std::find(known.begin(), known.end(), of_backend) == known.end() ? gpu : of_backend;
+  return of_backend.empty() ? table.text(row, "gpu") : of_backend;
 }
 
 /// What two rows share that differ in the method alone.
@@ -137,6 +135,12 @@ std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOf
 }
 
 }  // namespace
+
+std::string profile_of_backend(const MeasuredTable& table, std::size_t row) {
+  std::string name = table.text(row, "gpu") + "_" + table.text(row, "backend");
+  const std::vector<std::string> known = known_names("profiles");
+  return std::find(known.begin(), known.end(), name) == known.end() ? "" : name;
+}
 
 Profile profile_of(const MeasuredTable& table, const std::string& profile) {
   return load_profile(profile_name(table, 0, profile), table.text(0, "gpu"));

@@ -54,7 +54,7 @@ struct ErrorSummary {
   int rows = 0;
   double mean_abs_rel = 0, median_abs_rel = 0, p90_abs_rel = 0, max_abs_rel = 0;
   std::optional<double> interval_coverage =
-      std::nullopt;       // of the rows that have an interval and did not set its width
+      std::nullopt;       // of the rows within the measured range that have an interval and did not set its width
   int not_predicted = 0;  // further rows
 };
 
@@ -71,6 +71,8 @@ std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions);
 
 /// The scenario of a run of several GPUs: attention of one layer.
 Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profile);
+/// GPU_BACKEND, if there is a profile of that name: the kernels of a row's backend are not those of its GPU's profile.
+std::string profile_of_backend(const MeasuredTable& table, std::size_t row);
 /// By name or path; empty: the profile named like the GPU of the table.
 Profile profile_of(const MeasuredTable& table, const std::string& profile);
 

@@ -134,6 +134,37 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("rows are aligned to the largest power of two of bytes, at most 16, of the worst of their widths") {
+  CHECK(row_alignment({4096, 50304}, 2) == 16);
+  CHECK(row_alignment({4096, 50264}, 2) == 16);
+  CHECK(row_alignment({4096, 50260}, 2) == 8);
+  CHECK(row_alignment({50258, 4096}, 2) == 4);
+  CHECK(row_alignment({4096, 50257}, 2) == 2);
+  CHECK(row_alignment({4096, 50257.0 / 2}, 2) == 2);  // 25129 and 25128
+  CHECK(row_alignment({4096, 50257}, 1) == 1);
+}
+
+TEST_CASE("a product of rows that are not aligned takes its cycles at the efficiency of its layout, if that is known") {
+  Profile profile = measured_profile();
+  GemmModel& model = profile.kernels->gemm.emplace();
+  model.launch = model.output_cycles = number(0);
+  model.efficiency = number(0.8);
+  model.even_rows_backward = number(0.4);
+  model.odd_rows_forward = number(0.2);
+  model.power = {number(0), number(1000)};
+  const auto time_of = [&](int alignment, Phase phase) {
+    return dense_cost({.flops = Flops::from_si(1e12), .bytes = Bytes(), .row_alignment = alignment, .phase = phase},
+                      round_peaks, profile, Regime::burst)
+        .duration.si();
+  };
+  const double aligned = 1e12 / (0.8 * 1e5 * test_clock);
+  CHECK_THAT(time_of(16, Phase::forward), WithinRel(aligned, 1e-12));
+  CHECK_THAT(time_of(8, Phase::backward), WithinRel(2 * aligned, 1e-12));
+  CHECK_THAT(time_of(4, Phase::backward), WithinRel(2 * aligned, 1e-12));
+  CHECK_THAT(time_of(4, Phase::forward), WithinRel(aligned, 1e-12));  // not measured
+  CHECK_THAT(time_of(2, Phase::forward), WithinRel(4 * aligned, 1e-12));
+}
+
 TEST_CASE("thread blocks that start together wait for Q and O at the rate of copies, backward for K, V, dK and dV") {
   Profile profile = measured_profile();
   const double rows = 128, width = 128, heads = 100, sms = round_peaks.sms;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -10,6 +11,7 @@
 #include "scenarios/preset_files.hpp"
 #include "tests/catch.hpp"
 #include "validate/residuals.hpp"
+#include "validate/run_bands.hpp"
 
 using namespace orrery;
 
@@ -166,6 +168,43 @@ TEST_CASE("a row without an interval counts in no coverage") {
   CHECK_FALSE(rows.front().has_interval());
   CHECK(over_all(rows).rows == 1);
   CHECK_FALSE(over_all(rows).interval_coverage.has_value());
+}
+
+TEST_CASE("runs that set widths and runs that try them are of every mask, rotation and length, whatever the order") {
+  const MeasuredTable table = MeasuredTable::read(measured / "h200_sxm_torch_x2/torch_context_parallel.csv");
+  const std::vector<bool> calibrates = calibrating_rows(table);
+  std::map<std::string, std::array<int, 2>> uses;
+  for (std::size_t row = 0; row < table.rows(); ++row) {
+    for (const char* column : {"causal", "schedule"}) {
+      ++uses[std::string(column) + table.text(row, column)][calibrates[row] ? 1 : 0];
+    }
+    for (std::size_t other = 0; other < row; ++other) {
+      const bool same = table.text(row, "seq_len") == table.text(other, "seq_len") &&
+                        table.text(row, "causal") == table.text(other, "causal") &&
+                        table.text(row, "schedule") == table.text(other, "schedule");
+      if (same) CHECK(calibrates[row] == calibrates[other]);
+    }
+  }
+  CHECK(uses.size() == 4);
+  for (const auto& [kind, use] : uses) {
+    INFO(kind);
+    CHECK(use[0] >= 4);
+    CHECK(use[1] >= 4);
+  }
+}
+
+TEST_CASE("coverage is that of rows within the measured range: beyond it intervals are wider on purpose") {
+  Prediction inside;
+  inside.group = "g";
+  inside.measured = Seconds::from_si(1);
+  inside.predicted = Seconds::from_si(1.2);
+  inside.band = 0.1;
+  Prediction beyond = inside;
+  beyond.extrapolated = true;
+  beyond.band = 0.5;
+  CHECK(over_all({inside, beyond}).interval_coverage == 0.0);
+  CHECK(over_all({inside, beyond}).rows == 2);
+  CHECK_FALSE(over_all({beyond}).interval_coverage.has_value());
 }
 
 TEST_CASE("rows that set the width of an interval are not among those it is tried on") {
