@@ -7,6 +7,9 @@
 //
 // Buffers: gathers alternate between two slots that hold the whole sequence.
 #include <algorithm>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "scenarios/gradient_ring.hpp"
 
@@ -29,10 +32,17 @@ class AllGather : public Schedule {
       }
       rails_.push_back(concatenate(rail));
     }
+    for (const TokenSet& queries : geometry_.group_tokens) {
+      most_chunks_ = std::max(most_chunks_, static_cast<int>(queries.ranges().size()));
+    }
     for (const Mask& mask : input.masks) {
       std::vector<TileWork>& works = whole_.emplace_back();
+      auto& forward = parts_.emplace_back();
+      auto& backward = backward_parts_.emplace_back();
       for (const TokenSet& queries : geometry_.group_tokens) {
         works.push_back(measure(mask.local(queries, geometry_.all_tokens), input.tile));
+        forward.push_back(parts_of(queries, mask, input.tile, Phase::forward));
+        backward.push_back(parts_of(queries, mask, input.tile, Phase::backward));
       }
     }
   }
@@ -77,7 +87,11 @@ class AllGather : public Schedule {
   }
 
   void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
-    const auto key = [&](int group) { return work(group * geometry_.members, visit, step); };
+    const auto key = [&](int group) {
+      const Rank rank = group * geometry_.members;
+      const std::span<const AttentionPart> kernels = parts(rank, visit);
+      return std::pair(work(rank, visit, step), std::vector(kernels.begin(), kernels.end()));
+    };
     if (nodes_ == 1) return partition_groups(geometry_, key, sets);
     // The last place of a node passes on to its first, so that only ranks at one place do the same but for a shift.
     for (int place = 0; place < places_; ++place) {
@@ -96,6 +110,37 @@ class AllGather : public Schedule {
   }
 
  private:
+  /// The kernels of a rank whose causal attention is one for each chunk of its queries; none if it is one kernel.
+  std::vector<AttentionPart> parts_of(const TokenSet& queries, const Mask& mask, TileShape tile, Phase phase) const {
+    std::vector<AttentionPart> parts;
+    if (!implementation_.gather_chunks || !mask.causal()) return parts;
+    // The middle chunks of a zigzag continue each other: two kernels all the same.
+    const Index chunks = most_chunks_, rows = queries.size() / chunks;
+    if (queries.ranges().front().stride != 1 || queries.size() % chunks != 0) return parts;
+    Index seen = 0;  // by the chunk before
+    for (Index chunk = 0; chunk < chunks; ++chunk) {
+      const TokenSet own = queries.rows(chunk * rows, rows);
+      const Index begin = own.ranges().front().begin;
+      const auto keys = [](Index from, Index past) { return TokenSet({{from, past - from, 1}}); };
+      if (phase == Phase::forward || begin == 0) {
+        parts.push_back({measure(mask.local(own, keys(0, begin + rows)), tile)});
+      } else {
+        parts.push_back({measure(mask.local(own, keys(0, begin)), tile)});
+        parts.push_back({measure(mask.local(own, keys(begin, begin + rows)), tile), rows});
+      }
+      if (phase == Phase::backward) parts.back().sum_keys = seen;
+      seen = begin + rows;
+    }
+    return parts;
+  }
+  std::span<const AttentionPart> parts(Rank rank, const Visit& visit) const {
+    if (per_rank()) return {};
+    const auto& all = visit.phase == Phase::forward ? parts_ : backward_parts_;
+    return all[static_cast<std::size_t>(visit.pattern_class)][static_cast<std::size_t>(geometry_.group_of(rank))];
+  }
+  /// Chunks are gathered one by one.
+  int messages() const { return implementation_.kv_messages * (implementation_.gather_chunks ? most_chunks_ : 1); }
+
   /// Of a gather, the hop-th transfer of a rank: first to the next node, then to the next place of its node.
   struct Hop {
     Rank to;
@@ -173,7 +218,7 @@ class AllGather : public Schedule {
         rendezvous(op, rank, to, Signal::kv_posted, ordinal);
         op.wait_for(at(rank, Signal::kv_arrived), ordinal + 1, WaitStage::finish);
       }
-      writer.transfer(action, Category::kv_transfer, implementation_.kv_messages, op, BlockWriter::Path::gather);
+      writer.transfer(action, Category::kv_transfer, messages(), op, BlockWriter::Path::gather);
     }
   }
 
@@ -238,7 +283,7 @@ class AllGather : public Schedule {
 
   void write_forward(Rank rank, const Visit& visit, int step, BlockWriter& writer) const {
     write_attention(writer, implementation_, rank, attention(rank, visit, step), work(rank, visit, step),
-                    waiting_op(rank, visit, step), consumed(rank, visit, step));
+                    waiting_op(rank, visit, step), consumed(rank, visit, step), parts(rank, visit));
   }
 
   void write_backward_ring(Rank rank, const Visit& visit, int step, BlockWriter& writer) const {
@@ -275,7 +320,7 @@ class AllGather : public Schedule {
     Op op = waiting_op(rank, visit, step);
     if (hops_ > 0) op.wait_for(at(rank, Signal::grad_sent), (number - 1) * hops_);
     op.finished[0] = consumed(rank, visit, step);
-    writer.attention(action, work(rank, visit, step), op, {at(rank, Signal::computed)});
+    writer.attention(action, work(rank, visit, step), op, {at(rank, Signal::computed)}, parts(rank, visit));
     if (hops_ == 0 || !last_of_gather) return;
     for (int hop = 0; hop < hops_; ++hop) write_scatter_hop(rank, visit, gather, hop, step, action, writer);
 
@@ -310,7 +355,7 @@ class AllGather : public Schedule {
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = step};
     action.messages = {
         {rank, to, attention.into, attention.into, rows, attention.kv_heads, true, at(to, Signal::grad_arrived)}};
-    writer.transfer(action, Category::gradient_transfer, implementation_.kv_messages, op, BlockWriter::Path::scatter);
+    writer.transfer(action, Category::gradient_transfer, messages(), op, BlockWriter::Path::scatter);
   }
 
   const Geometry& geometry_;
@@ -320,6 +365,8 @@ class AllGather : public Schedule {
   std::vector<TokenSet> rails_;  // by place: the rows of all nodes
   std::vector<TileTable> tiles_;
   std::vector<std::vector<TileWork>> whole_;  // by pattern class and group
+  int most_chunks_ = 1;                       // of contiguous queries that a rank has
+  std::vector<std::vector<std::vector<AttentionPart>>> parts_, backward_parts_;
 };
 
 }  // namespace

@@ -100,20 +100,42 @@ void BlockWriter::attention_and_tail(const Action& action, const KernelCost& cos
   compute(action, Category::attention, part(share), tail, Seconds());
 }
 
-void BlockWriter::attention(const Action& action, const TileWork& work, Op op, const StepSignals& signals) {
+void BlockWriter::attention(const Action& action, const TileWork& work, Op op, const StepSignals& signals,
+                            std::span<const AttentionPart> apart) {
   const StepKernel::When when = action.first ? StepKernel::When::first_step : StepKernel::When::later_steps;
   std::vector<StepKernel::When> behind = {when};
   if (!action.first && !action.last) behind.push_back(StepKernel::When::middle_steps);
   if (!action.first && work.query_rows < action.queries->size()) behind.push_back(StepKernel::When::part_queries);
   if (!action.first && work.key_rows < action.rows->size()) behind.push_back(StepKernel::When::part_keys);
-  const bool more =
-      work.useful > 0 && std::any_of(behind.begin(), behind.end(), [&](auto w) { return has_step_kernels(w); });
+  const bool more = work.useful > 0 && (apart.size() > 1 || std::any_of(behind.begin(), behind.end(),
+                                                                        [&](auto w) { return has_step_kernels(w); }));
   if (!more && signals.done.rank >= 0) op.finished[1] = signals.done;
   if (work.useful == 0) {
     op.started = signals.sms_free;
     add(action, Category::attention, op);
     return;
   }
+  // The last kernel is the action; those before it, on the same stream, are nothing to the functional check.
+  const AttentionPart whole{work};
+  const std::span<const AttentionPart> parts = apart.empty() ? std::span(&whole, 1) : apart;
+  for (const AttentionPart& part : parts) {
+    const bool is_last = &part == &parts.back();
+    Op one = &part == &parts.front() ? op : Op();
+    one.finished = is_last ? op.finished : decltype(op.finished){};
+    attention_kernel(is_last ? action : Action{.kind = ActionKind::marker, .layer = action.layer, .step = action.step},
+                     action, part.work, one, signals.sms_free);
+    sums(action, part);
+  }
+  for (const StepKernel::When each : behind) step_kernels(action, each, work.query_rows, work.key_rows);
+  if (more && signals.done.rank >= 0) {
+    Op done;
+    done.finished[0] = signals.done;
+    marker({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, done);
+  }
+}
+
+void BlockWriter::attention_kernel(const Action& shown, const Action& action, const TileWork& work, Op op,
+                                   SignalRef sms_free) {
   const Geometry& g = *context_.geometry;
   AttentionShape shape{.pairs = static_cast<double>(work.executed),
                        .query_rows = static_cast<double>(work.query_rows),
@@ -129,22 +151,38 @@ void BlockWriter::attention(const Action& action, const TileWork& work, Op op, c
       context_.attention->of(shape, phase_, context_.peaks, *context_.profile, context_.clock_cap, sms_beside(action));
   // A compute op's SMs: what it loses beside a transfer, in whole waves.
   if (cost.slowed > 1) op.sms = context_.peaks.sms * (1 - 1 / cost.slowed);
-  if (signals.sms_free.rank >= 0) {
-    attention_and_tail(action, cost, op, signals.sms_free);
+  if (sms_free.rank >= 0) {
+    attention_and_tail(shown, cost, op, sms_free);
   } else {
-    compute(action, Category::attention, in_stream(cost), op, host_of(context_.implementation->host_attention));
-  }
-  for (const StepKernel::When each : behind) step_kernels(action, each, work.query_rows, work.key_rows);
-  if (more && signals.done.rank >= 0) {
-    Op done;
-    done.finished[0] = signals.done;
-    marker({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, done);
+    compute(shown, Category::attention, in_stream(cost), op, host_of(context_.implementation->host_attention));
   }
   if (totals_ == nullptr) return;
   totals_->executed += cost.flops;
   totals_->attention_executed += cost.flops;
   shape.pairs = static_cast<double>(work.useful);
   totals_->useful += attention_flops(shape, phase_);
+}
+
+/// Of HBM, per element: two reads and one write.
+double BlockWriter::gradient_sum_bytes() const {
+  const Implementation& i = *context_.implementation;
+  return i.gradient_sum_bytes > 0 ? i.gradient_sum_bytes : 3 * (i.gradients_in_fp32 ? 4.0 : context_.element_bytes);
+}
+
+/// Of dQ in one kernel, of dK and of dV in one each.
+void BlockWriter::sums(const Action& action, const AttentionPart& part) {
+  const Geometry& g = *context_.geometry;
+  const double row = gradient_sum_bytes() * g.head_dim * static_cast<double>(g.batch);
+  const auto sum = [&](Index rows, int heads, int kernels) {
+    if (rows == 0) return;
+    const KernelCost cost = streaming_cost(Bytes::from_si(row * static_cast<double>(rows) * heads), context_.peaks,
+                                           *context_.profile, context_.implementation->gradient_sum_kernel);
+    for (int i = 0; i < kernels; ++i) {
+      compute({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, Category::merge, cost, Op());
+    }
+  };
+  sum(part.sum_queries, action.query_heads.count, 1);
+  sum(part.sum_keys, action.kv_heads.count, 2);
 }
 
 double BlockWriter::sms_of(Bytes message) const {
@@ -199,11 +237,10 @@ void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
 void BlockWriter::accumulate(const Action& action, Op op) {
   const Geometry& g = *context_.geometry;
   const Implementation& i = *context_.implementation;
-  const double element = i.gradients_in_fp32 ? 4.0 : context_.element_bytes;
   const double elements = 2.0 * static_cast<double>(action.rows->size() * g.batch) * action.kv_heads.count * g.head_dim;
-  const double each = i.gradient_sum_bytes > 0 ? i.gradient_sum_bytes : 3.0 * element;  // two reads and one write
   compute(action, Category::merge,
-          streaming_cost(Bytes::from_si(elements * each), context_.peaks, *context_.profile, i.gradient_sum_kernel),
+          streaming_cost(Bytes::from_si(elements * gradient_sum_bytes()), context_.peaks, *context_.profile,
+                         i.gradient_sum_kernel),
           op);
 }
 
@@ -251,8 +288,12 @@ Seconds BlockWriter::startup_of(const Action& action, Category category, int sta
   const LinkTimings& links = context_.links != nullptr ? *context_.links : nothing_measured;
   const Seconds assumed = Seconds::from_si(context_.implementation->message_startup.value * startups);
   if (path == Path::network) return assumed;
-  if (path == Path::gather && links.gather) return links.gather->startup_of_hop(largest, largest);
-  if (path == Path::scatter && links.scatter) return links.scatter->startup_of_hop(largest, largest);
+  // Keys and values of a part are one group.
+  const int parts = startups / context_.implementation->kv_messages;
+  if (path == Path::gather && links.gather)
+    return links.gather->startup_of_hop(largest / parts, largest / parts) * parts;
+  if (path == Path::scatter && links.scatter)
+    return links.scatter->startup_of_hop(largest / parts, largest / parts) * parts;
   if (category == Category::head_exchange && links.exchange) {
     Bytes all, sent;  // the table counts a rank's own share
     for (const MessageAction& m : action.messages) {

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "cost_models/kernel_cost.hpp"
@@ -30,6 +31,15 @@ struct TileWork {
   }
 
   bool operator==(const TileWork&) const = default;
+};
+
+/// A kernel that does a part of an attention, and rows that are summed with another part's behind it: of dQ, of dK and
+/// dV.
+struct AttentionPart {
+  TileWork work;
+  Index sum_queries = 0, sum_keys = 0;
+
+  bool operator==(const AttentionPart&) const = default;
 };
 
 /// What ops are accounted under.
@@ -105,7 +115,9 @@ class BlockWriter {
     SignalRef done{};      // when the last of them ends
     SignalRef sms_free{};  // when the last wave of attention leaves SMs to transfers
   };
-  void attention(const Action& action, const TileWork& work, Op op, const StepSignals& signals);
+  /// `apart`: the kernels that do it one after the other, if it is not one.
+  void attention(const Action& action, const TileWork& work, Op op, const StepSignals& signals,
+                 std::span<const AttentionPart> apart = {});
   void merge(const Action& action, Index query_rows, Op op);
   void accumulate(const Action& action, Op op);
   void dense(const Action& action, Op op);
@@ -131,6 +143,9 @@ class BlockWriter {
   void compute(const Action& action, Category category, const KernelCost& cost, Op op, Seconds host);
   Seconds host_of(const Constant& cost) const;
   KernelCost in_stream(KernelCost cost) const;
+  void attention_kernel(const Action& shown, const Action& action, const TileWork& work, Op op, SignalRef sms_free);
+  double gradient_sum_bytes() const;
+  void sums(const Action& action, const AttentionPart& part);
   void attention_and_tail(const Action& action, const KernelCost& cost, Op op, SignalRef sms_free);
   void step_kernels(const Action& action, StepKernel::When when, Index query_rows, Index key_rows);
   bool has_step_kernels(StepKernel::When when) const;

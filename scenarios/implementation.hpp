@@ -104,6 +104,10 @@ struct Implementation {
   bool gradients_in_fp32 = false;  // dK and dV on the wire
   bool gradients_apart = false;    // round a ring they go on a stream of their own, beside keys and values
   GatherAttention gather_attention = GatherAttention::together;
+  /// Together, but with a causal mask in a kernel for each chunk of the rank's queries, against the keys up to its end.
+  /// Backward in two, for the keys before the chunk and for the diagonal, since kernels with more keys than queries are
+  /// slow there; what they have in common is summed.
+  bool gather_chunks = false;
   GatherAttention halo_attention = GatherAttention::per_rank;
   GatherGradients gather_gradients = GatherGradients::reduce_scatter;
   int gather_kv_heads = 0;  // KV heads gathered at a time; 0: all

@@ -109,8 +109,9 @@ void read_ring(const Table& table, Implementation& i) {
 }
 
 void read_gather(const Table& table, Implementation& i) {
-  i.gather_attention = table.choice("attention", {"together", "per_rank"}) == "together" ? GatherAttention::together
-                                                                                         : GatherAttention::per_rank;
+  const std::string attention = table.choice("attention", {"together", "per_chunk", "per_rank"});
+  i.gather_attention = attention == "per_rank" ? GatherAttention::per_rank : GatherAttention::together;
+  i.gather_chunks = attention == "per_chunk";
   i.gather_gradients = table.choice("gradients", {"reduce_scatter", "ring"}) == "ring"
                            ? GatherGradients::ring
                            : GatherGradients::reduce_scatter;

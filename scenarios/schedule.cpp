@@ -90,7 +90,7 @@ Action attention_action(const Geometry& geometry, Rank rank, const Visit& visit,
 }
 
 void write_attention(BlockWriter& writer, const Implementation& implementation, Rank rank, Action action,
-                     const TileWork& work, Op op, SignalRef consumed) {
+                     const TileWork& work, Op op, SignalRef consumed, std::span<const AttentionPart> apart) {
   const bool merges_apart =
       action.kind == ActionKind::attend && implementation.merge == Merge::kernel && !action.first && work.useful > 0;
   action.merges = !merges_apart;
@@ -98,7 +98,8 @@ void write_attention(BlockWriter& writer, const Implementation& implementation, 
   const bool tells_of_sms = action.kind == ActionKind::attend && waits_for_sms(implementation.transfer_order);
   writer.attention(action, work, op,
                    {merges_apart ? SignalRef{} : at(rank, Signal::computed),
-                    tells_of_sms ? at(rank, Signal::sms_free) : SignalRef{}});
+                    tells_of_sms ? at(rank, Signal::sms_free) : SignalRef{}},
+                   apart);
   if (!merges_apart) return;
   Op merge;
   merge.finished[0] = at(rank, Signal::computed);

@@ -149,6 +149,6 @@ Action attention_action(const Geometry& geometry, Rank rank, const Visit& visit,
 /// layer's first block, the merge. `op` carries the waits; the last of the ops raises `computed`, the attention itself
 /// `consumed`, if given.
 void write_attention(BlockWriter& writer, const Implementation& implementation, Rank rank, Action action,
-                     const TileWork& work, Op op, SignalRef consumed);
+                     const TileWork& work, Op op, SignalRef consumed, std::span<const AttentionPart> apart = {});
 
 }  // namespace orrery

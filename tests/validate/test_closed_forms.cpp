@@ -386,6 +386,27 @@ TEST_CASE("an all-gather takes P - 1 hops, then attention") {
   }
 }
 
+TEST_CASE("gathered keys of a causal zigzag take a kernel for each chunk, backward two before whose sums follow") {
+  IdealCase c = ideal_case();
+  c.schedule = "all_gather";
+  c.layout = "zigzag";
+  c.groups = 2;
+  c.tokens = 1024;
+  c.causal = true;
+  c.implementation.kernel_gap = constant(1e-6);  // of every kernel
+  const auto gaps = [&](bool backward) {
+    IdealCase apart = c;
+    apart.backward = c.backward = backward;
+    apart.implementation.gather_chunks = true;
+    return static_cast<double>(run(apart).end - run(c).end) / static_cast<double>(to_ticks(Seconds::from_si(1e-6)));
+  };
+  const double forward = gaps(false);
+  CHECK_THAT(forward, WithinAbs(1, 1e-3));  // two kernels, not one
+  // Of the second and third quarter: what is before it and the diagonal, and a sum of dQ each; of the keys that both
+  // have seen a sum of dK and of dV: eight kernels. The rank of the first and fourth has nothing before the first: six.
+  CHECK_THAT(gaps(true) - forward, WithinAbs(8 - 1, 1e-3));
+}
+
 TEST_CASE("an all-gather that attends blocks apart hides under the local block alone") {
   for (const int ranks : {2, 3, 4, 7, 8, 16}) {
     for (const double peak : {0.1e12, 1e12, 4e12, 8e12}) {

@@ -100,6 +100,10 @@ std::vector<NamedImplementation> implementations() {
     i.transfer_order = TransferOrder::free_sms;
     i.halo_attention = GatherAttention::together;
   });
+  add("a kernel for each chunk of gathered queries", [](Implementation& i) {
+    i.transport = Transport::nccl;
+    i.gather_chunks = true;
+  });
   add("a host that is ahead from the second hop on", [](Implementation& i) {
     i.transport = Transport::nccl;
     i.merge = i.gradient_sum = Merge::kernel;
