@@ -281,7 +281,8 @@ void run_published(const FitOptions& options) {
     for (const char* key : {"grade", "how"}) {
       if (!table.header(key).empty()) source += fmt::format("; {}: {}", key, table.header(key));
     }
-    sources.insert(source);
+    // A file without a header is at least named.
+    sources.insert(source.empty() ? std::filesystem::path(file).filename().string() : source);
   }
   Profile base = load_profile(options.base, gpu_of_profile(options.base, gpu.value()));
   base.kernels.reset();

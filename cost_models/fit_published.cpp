@@ -8,6 +8,7 @@
 
 #include "cost_models/intervals.hpp"
 #include "cost_models/least_squares.hpp"
+#include "cost_models/unknowns.hpp"
 
 namespace orrery {
 namespace {
@@ -191,6 +192,20 @@ class PublishedFitter {
     kernels().attention.push_back(model);
   }
 
+  /// Not for fits of four constants: published rates of small blocks may be those of the host that launches them, and
+  /// scatter by half.
+  void refuse_contradictions(const LeastSquaresFit& result, Phase phase, const std::vector<const MeasuredKernel*>& rows,
+                             const AttentionModel& model) {
+    if (result.scatter <= Unknowns::contradicting_scatter) return;
+    const std::vector<double> all = deviations(rows, model);
+    const auto worst =
+        std::max_element(all.begin(), all.end(), [](double a, double b) { return std::abs(a) < std::abs(b); });
+    throw FitError(
+        fmt::format("attention {}: rows contradict each other (they scatter by {:.0f} % around the best "
+                    "constants, most of all {}), give rows of one kernel on one GPU",
+                    name_of(phase), 100 * result.scatter, rows[static_cast<std::size_t>(worst - all.begin())]->place));
+  }
+
   std::vector<double> deviations(const std::vector<const MeasuredKernel*>& rows, const AttentionModel& model) {
     std::vector<double> all;
     for (const MeasuredKernel* row : rows) all.push_back(deviation(*row, model));
@@ -229,8 +244,16 @@ class PublishedFitter {
       set(values.front());
       return deviations(rows, model);
     };
-    const double factor = fit(problem).values.front();
+    const LeastSquaresFit result = fit(problem);
+    const double factor = result.values.front();
+    if (factor < 1.001 * problem.lower.front() || factor > 0.999 * problem.upper.front()) {
+      throw FitError(fmt::format(
+          "attention {}: the rows take less than a tenth or more than ten times the cycles of {} ({} takes {}), are "
+          "times in time_ms milliseconds? If they are, give four rows and more a pass",
+          name_of(phase), lent_->profile.name, rows.front()->place, format(rows.front()->time)));
+    }
     set(factor);
+    refuse_contradictions(result, phase, rows, model);
     for (Constant* c : cycles) {
       c->low = c->high = 0;
       c->rows = 0;

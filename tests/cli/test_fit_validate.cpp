@@ -183,6 +183,25 @@ TEST_CASE("a row that says why it is not predicted is not fitted on either") {
   CHECK_THAT(output_with(folder.write("merge.csv", marked).string()), !ContainsSubstring("\nmerge "));
 }
 
+TEST_CASE(
+    "a file of one's own without a header makes a profile that can be read, unless its times are in another unit") {
+  const auto fit_times = [](double factor) {
+    const std::filesystem::path file = std::filesystem::temp_directory_path() / "orrery_own.csv";
+    std::ofstream(file) << "backend,gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms\n"
+                        << fmt::format("own,rtx_4090,8192,8192,32,32,128,false,kernel,forward,{}\n", 7.0 * factor)
+                        << fmt::format("own,rtx_4090,8192,8192,32,32,128,false,kernel,backward,{}\n", 20.0 * factor);
+    const std::filesystem::path profile = file.parent_path() / "orrery_own.toml";
+    const ProgramRun fit =
+        run_program(fmt::format("fit \"{}\" --like h100_sxm_fa2 -o \"{}\"", file.string(), profile.string()));
+    if (fit.exit_code != 0) return fit;
+    return run_program(fmt::format("validate --measured \"{}\" --profile \"{}\"", file.string(), profile.string()));
+  };
+  CHECK(fit_times(1).exit_code == 0);
+  const ProgramRun seconds = fit_times(1e-3);
+  CHECK(seconds.exit_code == 2);
+  CHECK_THAT(seconds.error, ContainsSubstring("milliseconds"));
+}
+
 TEST_CASE("a profile of published rates is what the command in its description writes") {
   const TemporaryFolder folder;
   const std::filesystem::path root = ORRERY_SOURCE_DIR;
