@@ -91,14 +91,20 @@ void EventEngine::lay_out_paths(const Survey& survey) {
   message_path_.resize(path_rows_ + 1);
 }
 
-/// Returns the stream that goes on. Others may have been made ready.
-ORRERY_HOT StreamId EventEngine::handle(EventKind kind, std::int32_t target, std::uint32_t generation) {
-  if (kind != EventKind::simple_end) return handle_rare(kind, target, generation);
-  StreamState& self = streams_[target];
-  end_simple(target, self);
-  return fetch(target, self) ? target : no_stream;
+ORRERY_HOT void EventEngine::handle(EventKind kind, std::int32_t target, std::uint32_t generation) {
+  StreamId stream = no_stream;
+  if (kind == EventKind::simple_compute_end) {
+    end_simple(target, false);
+  } else if (kind == EventKind::simple_transfer_end) {
+    end_simple(target, true);
+  } else {
+    stream = handle_rare(kind, target, generation);
+  }
+  if (stream == no_stream) stream = next_ready();
+  for (; stream != no_stream; stream = next_ready()) advance(stream);
 }
 
+/// Returns the stream that goes on. Others may have been made ready.
 StreamId EventEngine::handle_rare(EventKind kind, std::int32_t target, std::uint32_t generation) {
   const auto is_stale = [&](std::uint32_t current) { return generation != (current & Event::generation_mask); };
   switch (kind) {
@@ -111,7 +117,8 @@ StreamId EventEngine::handle_rare(EventKind kind, std::int32_t target, std::uint
       end_compute(target, streams_[target]);
       return target;
     }
-    case EventKind::simple_end:
+    case EventKind::simple_compute_end:
+    case EventKind::simple_transfer_end:
     case EventKind::launch:
       return target;
     case EventKind::startup_end:
@@ -145,7 +152,7 @@ StreamId EventEngine::handle_rare(EventKind kind, std::int32_t target, std::uint
 /// to. Without branches, which nobody could predict: for other kinds of events, what stream 0 needs.
 ORRERY_HOT void EventEngine::prefetch() const {
   const auto stream_of = [](const Event& event) {
-    return event.kind() == static_cast<std::uint32_t>(EventKind::simple_end) ? event.target : 0;
+    return event.kind() <= static_cast<std::uint32_t>(EventKind::simple_transfer_end) ? event.target : 0;
   };
   __builtin_prefetch(&streams_[stream_of(events_.peek(8))]);
   const std::uint32_t soon = stream_of(events_.peek(4));
@@ -176,9 +183,7 @@ SimulationResult EventEngine::run() {
     events_.drop_first();
     if (prefetches_) [[likely]]
       prefetch();
-    StreamId stream = handle(kind, target, generation);
-    if (stream == no_stream) stream = next_ready();
-    for (; stream != no_stream; stream = next_ready()) advance(stream);
+    handle(kind, target, generation);
   }
   check_all_done();
   return result();
@@ -203,7 +208,7 @@ bool EventEngine::fetch_from_next_block(StreamId stream, StreamState& self) {
     if (before != nullptr && !has_launches_) before->next = self.block;
     self.op = self.block->compiled->set_of(self.rank).first_on_stream[static_cast<std::size_t>(self.kind)];
     if (self.op != nullptr) {
-      draw(self);
+      if (is_compute(self)) draw(self);
       return true;
     }
   }

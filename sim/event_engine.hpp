@@ -43,7 +43,8 @@ class EventEngine {
 
  private:
   enum class EventKind : std::uint8_t {
-    simple_end,
+    simple_compute_end,
+    simple_transfer_end,
     compute_end,
     delivery,
     launch,
@@ -85,7 +86,7 @@ class EventEngine {
     Rank rank = 0;
     std::uint32_t first_signal = 0;  // of the rank
     State state = State::start_waits;
-    std::uint8_t next_wait = 0;  // after the one that keeps it waiting
+    std::uint16_t next_wait = 0;  // after the one that keeps it waiting; no byte, which might be part of anything
     Stream kind = Stream::compute;
   };
   static_assert(sizeof(StreamState) == 64);
@@ -152,10 +153,11 @@ class EventEngine {
   void advance_any(StreamId stream, StreamState& self);
   bool wait_through(StreamId stream, StreamState& self, WaitStage stage);
   bool issued(StreamId stream, StreamState& self);
-  bool begin_simple(StreamId stream, StreamState& self);
+  void start(StreamId stream, StreamState& self, bool sends);
+  bool begin_simple(StreamId stream, StreamState& self, bool sends);
   void send_simple(StreamId stream, StreamState& self);
-  void expect_end(StreamId stream, StreamState& self, Ticks end);
-  void end_simple(StreamId stream, StreamState& self);
+  void expect_end(StreamId stream, StreamState& self, Ticks end, EventKind kind);
+  void end_simple(StreamId stream, bool sends);
   void end_shared(const MessageState& message, StreamState& self, Ticks alone);
   bool begin(StreamId stream, StreamState& self);
   bool begin_compute(StreamId stream, StreamState& self);
@@ -166,7 +168,8 @@ class EventEngine {
   void depart(StreamId stream, StreamState& self, const CompiledMessage& message, Ticks departure);
   MessageId new_message();
   void finish(StreamId stream, StreamState& self);
-  bool fetch(StreamId stream, StreamState& self);
+  static bool is_compute(const StreamState& self) { return self.kind == Stream::compute; }
+  bool fetch(StreamId stream, StreamState& self, bool computes);
   bool fetch_from_next_block(StreamId stream, StreamState& self);
   void draw(StreamState& self) const;
 
@@ -182,7 +185,9 @@ class EventEngine {
     ++signal.count;
     if (signal.first_waiter >= 0) wake(signal, path);
   }
-  void raise_all(StreamId stream, const StreamState& self);
+  StreamId raise_simple(StreamId stream, const StreamState& self, SignalPlace place);
+  void raise_and_start(StreamId stream, const StreamState& self, SignalPlace place);
+  void raise_all(StreamId stream, StreamState& self);
   void wake(SignalState& signal, const Ticks* path_of_raiser);
 
   Rank wrap(Rank rank, std::int32_t distance) const {
@@ -204,7 +209,7 @@ class EventEngine {
 
   // Events.
   void prefetch() const;
-  StreamId handle(EventKind kind, std::int32_t target, std::uint32_t generation);
+  void handle(EventKind kind, std::int32_t target, std::uint32_t generation);
   StreamId handle_rare(EventKind kind, std::int32_t target, std::uint32_t generation);
   void end_compute(StreamId stream, StreamState& self);
   void end_startup(StreamId stream, StreamState& self);

@@ -161,7 +161,7 @@ void EventEngine::deliver(MessageId id) {
                       (is_paced(*sender.op) ? sender.op->duration : 0);
   if (has_simple_ops_ && sender.op->is_simple) {
     end_shared(state, sender, alone);
-    if (fetch(stream, sender)) make_ready(stream);
+    if (fetch(stream, sender, is_compute(sender))) make_ready(stream);
     return;
   }
   accounts_.clock(state.source).leave_comm(now_);

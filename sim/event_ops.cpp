@@ -41,7 +41,7 @@ void EventEngine::end_shared(const MessageState& message, StreamState& self, Tic
   accounts_.clock(message.destination).leave_comm(now_);
   extend_path(path(message.stream), op, op.duration + alone, now_ - self.begun);
   accounts_.add(self.rank, op.account, self.begun, now_);
-  end_simple(message.stream, self);
+  raise_all(message.stream, self);
 }
 
 /// True if the op has no duration and goes on at once; so the others.
@@ -150,8 +150,8 @@ void EventEngine::advance_any(StreamId stream, StreamState& self) {
     if (at == State::start_waits) {
       if (!wait_through(stream, self, WaitStage::start)) return;
       if (has_simple_ops_ && self.op->is_simple) {
-        if (begin_simple(stream, self)) return;
-        if (!fetch(stream, self)) return;
+        if (begin_simple(stream, self, self.op->message_count > 0)) return;
+        if (!fetch(stream, self, is_compute(self))) return;
         continue;
       }
       if (has_launches_ && !issued(stream, self)) return;
@@ -168,7 +168,7 @@ void EventEngine::advance_any(StreamId stream, StreamState& self) {
     self.state = State::finish_waits;
     if (!wait_through(stream, self, WaitStage::finish)) return;
     finish(stream, self);
-    if (!fetch(stream, self)) return;
+    if (!fetch(stream, self, is_compute(self))) return;
     at = State::start_waits;
   }
 }
