@@ -12,7 +12,8 @@
 namespace orrery {
 namespace {
 
-constexpr Rank most_ranks_in_cache = 4096;  // so that what a megabyte holds need not be fetched early
+constexpr std::uint32_t signals_fetched = 20;  // five lines: most often those of a rank, and some of the next
+constexpr Rank most_ranks_in_cache = 4096;     // so that what a megabyte holds need not be fetched early
 
 }  // namespace
 
@@ -38,7 +39,8 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       has_launches_(survey.has_launches),
       rates_matter_(survey.hbm_matters || sink_ != nullptr),
       has_simple_ops_(fixed_durations_ && !has_launches_ && !rates_matter_ && options.faults == nullptr),
-      prefetches_(has_simple_ops_ && (trunk_states_.empty() || ranks_ > most_ranks_in_cache)),
+      prefetches_(has_simple_ops_ && blocks.routes().columns() > 0 &&
+                  (trunk_states_.empty() || ranks_ > most_ranks_in_cache)),
       no_counts_(static_cast<std::size_t>(blocks.signals_per_rank())),
       accounts_(blocks.ranks(), blocks.accounts()),
       spans_(sink_),
@@ -56,7 +58,7 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
   if (has_launches_) host_times_.resize(streams_.size());
   ready_.resize(std::bit_ceil(streams_.size()));
   ready_mask_ = static_cast<std::uint32_t>(ready_.size() - 1);
-  signals_.resize(signal_count_);
+  signals_.resize(signal_count_ + signals_fetched);
   messages_.resize(streams_.size());
   lanes_.resize(ranks * blocks.routes().columns());
   compute_.resize(fixed_durations_ ? 0 : ranks);
@@ -160,7 +162,8 @@ ORRERY_HOT void EventEngine::prefetch() const {
   __builtin_prefetch(&accounts_.clock(state.rank));
   __builtin_prefetch(&paths_[soon * path_stride_]);
   const SignalState* const signals = signals_.data() + state.first_signal;
-  for (std::uint32_t i = 0; i < signals_per_rank_; i += 64 / sizeof(SignalState)) __builtin_prefetch(signals + i);
+  for (std::uint32_t i = 0; i < signals_fetched; i += 64 / sizeof(SignalState)) __builtin_prefetch(signals + i);
+  __builtin_prefetch(&lanes_[static_cast<std::size_t>(state.rank)]);
 }
 
 SimulationResult EventEngine::run() {

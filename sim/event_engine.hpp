@@ -269,10 +269,11 @@ class EventEngine {
   void mark_dirty(Rank rank);
   void mark_trunk_dirty(TrunkId trunk);
   Ticks later(Ticks time, Ticks delay, StreamId stream) const {
-    Ticks sum = 0;
-    // The queue needs a time beyond the last.
-    if (__builtin_add_overflow(time, delay, &sum) || sum == std::numeric_limits<Ticks>::max()) refuse_overflow(stream);
-    return sum;
+    // Two of them fit without their sign. The queue needs a time beyond the last.
+    const auto sum = static_cast<std::uint64_t>(time) + static_cast<std::uint64_t>(delay);
+    if (sum >= static_cast<std::uint64_t>(std::numeric_limits<Ticks>::max())) [[unlikely]]
+      refuse_overflow(stream);
+    return static_cast<Ticks>(sum);
   }
   Ticks rounded(double delay, StreamId stream) const {
     if (!(delay < 9223372036854775807.0)) refuse_overflow(stream);
