@@ -72,10 +72,11 @@ double lost_waves(const std::string& kernel, int held, double busy, double sms) 
 
 }  // namespace
 
-std::vector<Prediction> predict_overlap(const MeasuredTable& table, const Profile& profile) {
+std::vector<Prediction> predict_overlap(const MeasuredTable& table, const ProfileOfRow& profile_of_row) {
   std::vector<Prediction> all;
   for (std::size_t row = 0; row < table.rows(); ++row) {
     if (!table.is_ok(row)) continue;
+    const Profile& profile = profile_of_row(row);
     const std::string& kernel = table.text(row, "kernel");
     const std::string& mechanism = table.text(row, "mechanism");
     const std::string& link = table.text(row, "link");

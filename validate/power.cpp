@@ -52,14 +52,13 @@ Timed times_of(const MeasuredTable& table, std::size_t row, const GpuPeaks& peak
 
 }  // namespace
 
-std::vector<Prediction> predict_power(const MeasuredTable& table, const Profile& profile) {
+std::vector<Prediction> predict_power(const MeasuredTable& table, const ProfileOfRow& profile_of_row) {
   std::vector<Prediction> all;
-  if (!profile.kernels) return all;
-  const Gpu gpu = load_gpu(table.text(0, "gpu"));
-  const GpuPeaks peaks{gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
   for (std::size_t row = 0; row < table.rows(); ++row) {
     if (!table.is_ok(row)) continue;
-    const Timed timed = times_of(table, row, peaks, profile);
+    const Profile& profile = profile_of_row(row);
+    const Gpu gpu = load_gpu(table.text(row, "gpu"));
+    const GpuPeaks peaks{gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
     const bool burst = table.text(row, "regime") == "burst";
     const double second = table.number(row, "second");
     Prediction p;
@@ -69,7 +68,13 @@ std::vector<Prediction> predict_power(const MeasuredTable& table, const Profile&
     p.name = burst ? fmt::format("{} in a burst", table.text(row, "kernel"))
                    : fmt::format("{} in second {}", table.text(row, "kernel"), second);
     p.measured = Seconds::from_si(table.positive(row, "time_us") * 1e-6);
+    if (!profile.kernels) {
+      p.reason = "the profile has no model of it";
+      all.push_back(std::move(p));
+      continue;
+    }
     // The rows are medians over a second, and the lag is over long before half of the first.
+    const Timed timed = times_of(table, row, peaks, profile);
     p.predicted = burst ? timed.burst : timed.sustained;
     if (const ErrorBand* band = profile.kernels->band_of(timed.group)) {
       p.extrapolated = timed.work < band->least || timed.work > band->most;

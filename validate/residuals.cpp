@@ -88,6 +88,15 @@ void simulate_beside(Scenario& s, const std::string& pass, RunResidual& run) {
 }  // namespace
 
 std::vector<RunResidual> residuals(const MeasuredTable& table, const std::string& profile) {
+  for (const char* column : {"run_us", "rank", "step", "op", "start_us", "end_us"}) {
+    if (table.has(column)) continue;
+    throw MeasuredFileError(
+        fmt::format("{}: no column {} (it holds no runs with time stamps), give a file like ring_steps.csv of orrery "
+                    "bench",
+                    table.file().string(), column));
+  }
+  if (table.rows() == 0)
+    throw MeasuredFileError(fmt::format("{}: no rows below the column names", table.file().string()));
   std::vector<RunResidual> runs;
   std::string key;
   std::vector<std::size_t> first_rows;
@@ -113,9 +122,9 @@ std::vector<RunResidual> residuals(const MeasuredTable& table, const std::string
     if (!(op.measured_end_s > op.measured_start_s)) throw table.error(row, "end_us is not after start_us");
     runs.back().ops.push_back(std::move(op));
   }
-  const Profile loaded = profile_of(table, profile);
+  const ProfileOfRow profile_of_row = profiles_of(table, profile);
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    Scenario s = scenario_of(table, first_rows[i], loaded);
+    Scenario s = scenario_of(table, first_rows[i], profile_of_row(first_rows[i]));
     simulate_beside(s, table.text(first_rows[i], "pass"), runs[i]);
   }
   return runs;

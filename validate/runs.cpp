@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <iterator>
 #include <map>
+#include <memory>
 
 #include "scenarios/data_files.hpp"
 #include "scenarios/hardware.hpp"
@@ -59,8 +60,8 @@ Prediction predict_run(const MeasuredTable& table, std::size_t row, const Profil
 std::vector<Prediction> predict_rows(const MeasuredTable& table, const ProfileOfRow& profile) {
   std::vector<MeasuredKernel> kernels;
   add_rows(table, kernels);
-  if (kernels.empty() && table.has("compute_overlapped_us")) return predict_overlap(table, profile(0));
-  if (kernels.empty() && table.has("nvml_sm_clock_mhz")) return predict_power(table, profile(0));
+  if (kernels.empty() && table.has("compute_overlapped_us")) return predict_overlap(table, profile);
+  if (kernels.empty() && table.has("nvml_sm_clock_mhz")) return predict_power(table, profile);
   std::vector<Prediction> all;
   if (!kernels.empty()) all = predict_kernels(table, kernels, profile);
   const bool runs = has_columns(table, {"time_ms", "scenario"}) ||
@@ -142,29 +143,29 @@ std::string profile_of_backend(const MeasuredTable& table, std::size_t row) {
   return std::find(known.begin(), known.end(), name) == known.end() ? "" : name;
 }
 
-Profile profile_of(const MeasuredTable& table, const std::string& profile) {
-  return load_profile(profile_name(table, 0, profile), table.text(0, "gpu"));
-}
-
-std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile) {
-  std::map<std::pair<std::string, std::string>, Profile> loaded;  // by name and GPU
-  return predict_with(table, [&](std::size_t row) -> const Profile& {
+ProfileOfRow profiles_of(const MeasuredTable& table, const std::string& profile) {
+  using Loaded = std::map<std::pair<std::string, std::string>, Profile>;  // by name and GPU
+  return [&table, profile, loaded = std::make_shared<Loaded>()](std::size_t row) -> const Profile& {
     const std::string name = profile_name(table, row, profile);
     const std::string& gpu = table.text(row, "gpu");
-    const auto known = loaded.find({name, gpu});
-    if (known != loaded.end()) return known->second;
+    const auto known = loaded->find({name, gpu});
+    if (known != loaded->end()) return known->second;
     try {
       load_gpu(gpu);
     } catch (const InputError&) {
       throw table.error(row, fmt::format("gpu = \"{}\" is unknown, write one of orrery list gpus", gpu));
     }
     try {
-      return loaded.emplace(std::pair(name, gpu), load_profile(name, gpu)).first->second;
+      return loaded->emplace(std::pair(name, gpu), load_profile(name, gpu)).first->second;
     } catch (const InputError& error) {
       throw table.error(
           row, fmt::format("no profile to predict with ({}), name one with --profile, e.g. peak", error.what()));
     }
-  });
+  };
+}
+
+std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile) {
+  return predict_with(table, profiles_of(table, profile));
 }
 
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const Profile& profile) {

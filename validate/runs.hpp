@@ -73,8 +73,6 @@ std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions);
 Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profile);
 /// GPU_BACKEND, if there is a profile of that name: the kernels of a row's backend are not those of its GPU's profile.
 std::string profile_of_backend(const MeasuredTable& table, std::size_t row);
-/// By name or path; empty: the profile named like the GPU of the table.
-Profile profile_of(const MeasuredTable& table, const std::string& profile);
 
 /// The committed files that are validated if none is named: measured runs and kernels, or published tables.
 std::vector<std::filesystem::path> committed_files(std::string_view folder);

@@ -264,6 +264,47 @@ TEST_CASE("a measured slow-down or power that makes no sense is an error that na
   }
 }
 
+TEST_CASE("a measured file of any kind without a row predicts nothing, and one with time stamps is refused") {
+  for (const char* file : {"h200_sxm/attention.csv", "h200_sxm/gemm.csv", "h200_sxm/merge.csv", "h200_sxm/links.csv",
+                           "h200_sxm/power.csv", "h200_sxm_x2/overlap.csv", "h200_sxm_x2/ring.csv"}) {
+    INFO(file);
+    std::string names;
+    const MeasuredTable table = MeasuredTable::read(measured / file);
+    for (const std::string& column : table.columns()) {
+      names += (names.empty() ? "" : ",") + column;
+    }
+    CHECK(predict_runs(MeasuredTable::parse(names + "\n", "mine.csv"), "").empty());
+  }
+  const auto steps = [](const std::string& text) { return residuals(MeasuredTable::parse(text, "mine.csv"), ""); };
+  CHECK_THROWS_WITH(steps("n_gpu,run_us,rank,step,op,start_us,end_us\n"), ContainsSubstring("mine.csv: no rows"));
+  CHECK_THROWS_WITH(steps("implementation,rank\nring,0\n"), ContainsSubstring("mine.csv: no column run_us"));
+}
+
+TEST_CASE("slow-downs and power of two GPUs in one file are predicted with the constants of each") {
+  const std::string overlap =
+      "kernel,mechanism,channels,gpu,link,compute_alone_us,compute_overlapped_us,transfer_bytes,transfer_alone_us\n";
+  const std::string power = "gpu,kernel,shape,regime,second,time_us,nvml_sm_clock_mhz,bytes\n";
+  const auto row_of = [&](const std::string& columns_of, const std::string& gpu) {
+    return columns_of == power ? gpu + ",gemm,8192 x 8192 x 8192,sustained,5,1,,\n"
+                               : "merge,copy_engine,," + gpu + ",nvlink4,100,110,1e8,250\n";
+  };
+  for (const std::string& columns_of : {overlap, power}) {
+    INFO(columns_of);
+    const auto times = [&](const std::string& rows) {
+      std::vector<Seconds> predicted;
+      for (const Prediction& p : predict_runs(MeasuredTable::parse(columns_of + rows, "mine.csv"), ""))
+        predicted.push_back(p.predicted);
+      return predicted;
+    };
+    const std::string h200 = row_of(columns_of, "h200_sxm"), h100 = row_of(columns_of, "h100_sxm");
+    const std::vector<Seconds> both = times(h200 + h100);
+    REQUIRE(both.size() == 2);
+    CHECK(both[0] == times(h200).at(0));
+    CHECK(both[1] == times(h100).at(0));
+    CHECK(both[0] != both[1]);
+  }
+}
+
 TEST_CASE("a byte order mark before the first column is no part of its name") {
   const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1\n";
   CHECK(predict_runs(MeasuredTable::parse("\xef\xbb\xbf" + std::string(columns) + row, "mine.csv"), "").size() == 1);
