@@ -5,9 +5,8 @@
 #include <charconv>
 
 #include "scenarios/data_files.hpp"
-#include "scenarios/step_scenario.hpp"
+#include "scenarios/report.hpp"
 #include "scenarios/sweep_space.hpp"
-#include "sim/simulate.hpp"
 
 namespace orrery {
 namespace {
@@ -24,22 +23,18 @@ std::string toml_value(const std::string& cell) {
   return plain ? cell : "\"" + cell + "\"";
 }
 
-/// The row as a space of one case, so that keys mean what they mean in a sweep.
+/// The base, with the keys of the row as a space of one case, so that they mean what they mean in a sweep.
 Scenario step_scenario_of(const MeasuredTable& table, std::size_t row) {
-  SweepText text;
-  text.file = table.file().parent_path() / "row.toml";
-  text.base_file = table.file().parent_path() / table.text(row, "scenario");
-  text.base = read_text_file(text.base_file, "TOML");
-  text.space = fmt::format("base = \"{}\"\n[grid]\n", table.text(row, "scenario"));
+  const std::filesystem::path base = table.file().parent_path() / table.text(row, "scenario");
+  std::string keys;
   for (const std::string& column : table.columns()) {
     if (!is_key(column) || table.text(row, column).empty()) continue;
-    text.space += fmt::format("{} = [{}]\n", column, toml_value(table.text(row, column)));
+    keys += fmt::format("{} = [{}]\n", column, toml_value(table.text(row, column)));
   }
-  try {
-    return read_scenario(SweepSpace(std::move(text)).scenario(1));
-  } catch (const InputError& error) {
-    throw table.error(row, error.what());
-  }
+  if (keys.empty()) return load_scenario(base);
+  SweepText text{table.file().parent_path() / "row.toml", base, "", read_text_file(base, "TOML")};
+  text.space = fmt::format("base = \"{}\"\n[grid]\n{}", table.text(row, "scenario"), keys);
+  return read_scenario(SweepSpace(std::move(text)).scenario(1));
 }
 
 std::string name_of_row(const MeasuredTable& table, std::size_t row) {
@@ -60,9 +55,16 @@ Prediction predict_step(const MeasuredTable& table, std::size_t row) {
   p.name = name_of_row(table, row);
   p.reason = table.text(row, "not_predicted");
   if (!p.reason.empty()) return p;
-  const Scenario s = step_scenario_of(table, row);
-  const Ticks end = s.whole_step ? simulate(build_step(s), s.cluster).end : simulate(build_program(s), s.cluster).end;
-  p.predicted = to_seconds(end);
+  try {
+    const Report report = predict(step_scenario_of(table, row));
+    p.predicted = report.step_time;
+    if (report.interval) {
+      p.band = report.interval->half_width;
+      p.extrapolated = report.interval->extrapolated;
+    }
+  } catch (const std::exception& error) {
+    throw table.error(row, error.what());
+  }
   return p;
 }
 

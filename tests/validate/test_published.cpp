@@ -4,8 +4,7 @@
 #include <algorithm>
 #include <fstream>
 
-#include "scenarios/step_scenario.hpp"
-#include "sim/simulate.hpp"
+#include "scenarios/report.hpp"
 #include "tests/catch.hpp"
 #include "validate/orderings.hpp"
 #include "validate/runs.hpp"
@@ -69,11 +68,31 @@ TEST_CASE("a row of a whole step is its base scenario with the keys of its colum
   REQUIRE(ring != rows.end());
   const Scenario base = load_scenario(file.parent_path() / "llama2_7b.toml");
   CHECK(base.tokens == 65536);
-  CHECK(ring->predicted == to_seconds(simulate(build_step(base), base.cluster).end));
+  CHECK(ring->predicted == predict(base).step_time);
   CHECK_THROWS_WITH(predict_runs(MeasuredTable::parse("scenario,time_ms,workload.tokns\nllama2_7b.toml,1,8192\n",
                                                       file.parent_path() / "rows.csv"),
                                  ""),
                     ContainsSubstring("rows.csv:2") && ContainsSubstring("tokns"));
+}
+
+TEST_CASE("a row of a scenario is predicted as simulate does: at the power limit, with slow ranks, and its interval") {
+  const std::filesystem::path scenarios = std::filesystem::path(ORRERY_SOURCE_DIR) / "scenarios";
+  for (const char* name : {"examples/llama3_8b_128k_stragglers_h200.toml", "examples/llama3_8b_256k_faults_4nodes.toml",
+                           "steps/llama3_8b_1m_context_h200.toml"}) {
+    INFO(name);
+    const std::filesystem::path file = scenarios / name;
+    const Report simulated = predict(load_scenario(file));
+    // Once as it stands, once with a key that says what the base says.
+    for (const char* key : {"", ",workload.batch"}) {
+      const std::string rows = fmt::format("scenario,method,time_ms{}\n{},mine,1000{}\n", key, file.filename().string(),
+                                           *key == 0 ? "" : ",1");
+      const Prediction p = predict_runs(MeasuredTable::parse(rows, file.parent_path() / "mine.csv"), "").at(0);
+      CHECK(p.predicted == simulated.step_time);
+      CHECK(p.has_interval() == simulated.interval.has_value());
+      CHECK(p.band == (simulated.interval ? simulated.interval->half_width : 0));
+      CHECK(p.extrapolated == (simulated.interval && simulated.interval->extrapolated));
+    }
+  }
 }
 
 TEST_CASE(
