@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <charconv>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -41,6 +41,18 @@ bool has_columns(const MeasuredTable& table, std::initializer_list<const char*> 
   return std::all_of(columns.begin(), columns.end(), [&](const char* column) { return table.has(column); });
 }
 
+/// Of the header, as a fraction, behind which a remark may stand in parentheses; nothing if it has none.
+std::optional<double> reading_error_of(const MeasuredTable& table) {
+  const std::string text = table.header("reading_error");
+  if (text.empty()) return std::nullopt;
+  double value = 0;
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view rest = std::string_view(text).substr(static_cast<std::size_t>(end - text.data()));
+  if (code == std::errc() && (rest.empty() || rest.starts_with(" (")) && value >= 0 && value < 1) return value;
+  throw MeasuredFileError(fmt::format("{}: reading_error = {} is no fraction from 0 to 1, write e.g. 0.002 for 0.2 %",
+                                      table.file().string(), text));
+}
+
 /// A row of several GPUs: of a whole step, or of attention.
 Prediction predict_run(const MeasuredTable& table, std::size_t row, const ProfileOfRow& profile) {
   Prediction p = table.has("scenario") ? predict_step(table, row) : predict_attention_run(table, row, profile(row));
@@ -49,9 +61,9 @@ Prediction predict_run(const MeasuredTable& table, std::size_t row, const Profil
   p.place = table.place(row);
   const std::optional<double> time_ms = table.optional_number(row, "time_ms");
   if (time_ms) p.measured = Seconds::from_si(table.positive(row, "time_ms") * 1e-3);
-  if (const std::string error = table.header("reading_error"); !error.empty()) {
+  if (const auto error = reading_error_of(table)) {
     p.setting = setting_of(table, row);
-    p.reading_error = std::strtod(error.c_str(), nullptr);
+    p.reading_error = *error;
   }
   return p;
 }
@@ -68,7 +80,11 @@ std::vector<Prediction> predict_rows(const MeasuredTable& table, const ProfileOf
                     has_columns(table, {"n_gpu", "time_ms", "implementation", "seq_len"});
   for (std::size_t row = 0; runs && row < table.rows(); ++row) {
     if (!table.is_ok(row) && table.text(row, "status") != "planned") continue;
-    if (table.text(row, "schedule") != "kernel") all.push_back(predict_run(table, row, profile));
+    if (table.text(row, "schedule") != "kernel") {
+      all.push_back(predict_run(table, row, profile));
+    } else if (!has_columns(table, {"n_q", "n_k", "head_dim"})) {
+      throw table.error(row, "schedule = kernel, but the file has no columns n_q and n_k, add them");
+    }
   }
   std::stable_sort(all.begin(), all.end(), [](const Prediction& a, const Prediction& b) { return a.row < b.row; });
   return all;

@@ -305,6 +305,21 @@ TEST_CASE("slow-downs and power of two GPUs in one file are predicted with the c
   }
 }
 
+TEST_CASE("a reading error is a fraction from 0 to 1, and a row of a kernel needs the columns of kernels") {
+  const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1\n";
+  const auto predict_file = [&](const std::string& header, const std::string& rows) {
+    return predict_runs(MeasuredTable::parse(header + columns + rows, "mine.csv"), "");
+  };
+  CHECK(predict_file("# reading_error = 0.002\n", row).front().reading_error == 0.002);
+  for (const char* bad : {"abc", "-3", "2 %", "1", "nan", "0.1x"}) {
+    INFO(bad);
+    CHECK_THROWS_WITH(predict_file(std::string("# reading_error = ") + bad + "\n", row),
+                      ContainsSubstring("mine.csv: reading_error"));
+  }
+  CHECK_THROWS_WITH(predict_file("", row + "mine,cudnn,h200_sxm,,1,,32,8,128,false,,kernel,forward,9\n"),
+                    ContainsSubstring("mine.csv:3") && ContainsSubstring("n_q"));
+}
+
 TEST_CASE("a byte order mark before the first column is no part of its name") {
   const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1\n";
   CHECK(predict_runs(MeasuredTable::parse("\xef\xbb\xbf" + std::string(columns) + row, "mine.csv"), "").size() == 1);
