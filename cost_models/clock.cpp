@@ -10,6 +10,8 @@ constexpr int bisections = 40;  // 2^-40 of the clock range is far below a tick 
 // J per byte of HBM by itself: 3.92 pJ per bit (O'Connor et al., Fine-Grained DRAM, MICRO 2017, of HBM2). What a copy
 // draws per byte beyond that are its SMs, and those of kernels with products are part of their tensor power.
 constexpr double memory_alone = 8 * 3.92e-12;
+// Of the lag: launches of 40 ms were measured to go at the clock of a burst, of 60 ms not (power_lag of the profiles).
+constexpr double swing_begins = 0.8, swing_holds = 1.2;
 constexpr double slowest_share = 0.25;  // of the maximum clock; below it no GPU of this kind throttles
 
 /// Tensor FLOPs that switch, per cycle, over what the tensor cores could do, on the average over the kernel.
@@ -72,7 +74,9 @@ double expected_largest(int draws) {
 
 double slowest_lag(const ClockModel& clock, int gpus, Seconds step) {
   if (gpus < 2) return 0;
-  const double in_time = step.si() > clock.power_lag.value ? clock.swing.value : clock.wander.value;
+  const double share =
+      std::clamp((step.si() / clock.power_lag.value - swing_begins) / (swing_holds - swing_begins), 0.0, 1.0);
+  const double in_time = (1 - share) * clock.wander.value + share * clock.swing.value;
   return expected_largest(gpus) * std::hypot(clock.chip_spread.value, in_time);
 }
 

@@ -53,7 +53,7 @@ struct ClockModel {
   // Relative standard deviations of the clock at the limit; optional: 0.
   Constant chip_spread;  // between chips of one type
   Constant wander;       // in time, over launches shorter than the lag
-  Constant swing;        // in time, over longer ones
+  Constant swing;        // in time, over longer ones; a step about as long lies between the two
 };
 
 /// Of one kind of kernel and data.

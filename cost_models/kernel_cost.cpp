@@ -28,6 +28,16 @@ std::int64_t tiles_along(double rows, double tile) {
   return static_cast<std::int64_t>(std::ceil(rows / tile));
 }
 
+/// Backward kernels go through the queries in steps of 64 (FlashAttention-2 and 3 at head_dim 128, cuDNN by
+/// h200_sxm_odd): how much of the last tile of `tile` queries no list goes through, where all lists reach it. Under a
+/// window only the last ones do, and the kernel's end is theirs or others'.
+double unused_part_of_last_tile(const AttentionShape& shape, double tile) {
+  constexpr double step = 64;
+  const double last = std::fmod(shape.query_rows, tile);
+  const bool lists_reach_it = !shape.window && shape.pairs >= shape.query_rows * shape.key_rows / 2;
+  return last > 0 && lists_reach_it ? 1 - std::ceil(last / step) * step / tile : 0;
+}
+
 }  // namespace
 
 BytesPerSecond memory_rate(const MeasuredKernels& kernels, const GpuPeaks& peaks) {
@@ -59,10 +69,14 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   if (shape.halo()) computed.pairs += model.halo_rectangle.value * (shape.query_rows * shape.key_rows - shape.pairs);
   lists.tiles = computed.pairs / (tile_query * tile_key);
   // A boundary tile loses half of its pairs on the average: the diagonal of a causal mask, either end of a window.
-  lists.masked_tiles = std::min(lists.tiles, shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
+  // The edges of a window cost a list that the end cuts as much as others.
+  const double whole = !shape.window ? 1
+                       : forward     ? static_cast<double>(query_tiles) * tile_query / shape.query_rows
+                                     : static_cast<double>(key_tiles) * tile_key / shape.key_rows;
+  lists.masked_tiles = std::min(lists.tiles, whole * shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
   lists.heads = static_cast<std::int64_t>(shape.heads * shape.batch);
   lists.longest_first = !forward;
-  // Constants of another head_dim: products grow with it. Then the prediction is an extrapolation.
+  // Constants of another head_dim, beyond all that were measured: products grow with it.
   const double scale = shape.head_dim / model.head_dim;
   const double masked = shape.window && model.window_edge.value > 0 ? model.window_edge.value * model.full_tile.value
                                                                     : model.masked_tile.value;
@@ -72,7 +86,8 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   const double full = model.full_tile.value * (window_kernel   ? model.window_kernel.value
                                                : masked_kernel ? model.masked_kernel.value
                                                                : 1);
-  const TileCycles cycles{model.list_start.value * scale, full * scale, masked * scale};
+  TileCycles cycles{model.list_start.value * scale, full * scale, masked * scale};
+  if (!forward) cycles.list_start -= cycles.full_tile * unused_part_of_last_tile(shape, tile_query);
   const double row = shape.heads * shape.head_dim * shape.batch;
   double traffic = model.query_traffic.value * shape.query_rows * row;
   double launch = model.launch.value;
@@ -89,11 +104,11 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
                          ends_of_list(shape, forward ? tile_query : tile_key, forward).si();
   load.unclocked = Seconds::from_si(launch + (traffic + in_step) / memory_rate(kernels, peaks).si());
   load.flops = attention_flops(computed, model.phase);
-  // Where the mask is, P and dS are zero: one of two products forward, three of five backward.
+  // Where the mask is, P and dS are zero: one of two products forward, three of five backward. Beyond the ends all is.
   const double zeros = forward ? 1.0 / 2 : 3.0 / 5;
   AttentionShape hidden = shape;
-  hidden.pairs = shape.masked_pairs + (computed.pairs - shape.pairs);
-  load.with_zeros = zeros * attention_flops(hidden, model.phase);
+  hidden.pairs = zeros * (shape.masked_pairs + (computed.pairs - shape.pairs)) + shape.pairs_beyond;
+  load.with_zeros = attention_flops(hidden, model.phase);
   load.hbm_traffic = attention_bytes(shape, model.phase) + Bytes::from_si(traffic);
   return load;
 }
@@ -140,9 +155,11 @@ Constant NcclBeside::*beside_attention(Phase phase) {
   return phase == Phase::forward ? &NcclBeside::attention_forward : &NcclBeside::attention_backward;
 }
 
-const AttentionModel* model_of(const AttentionShape& shape, Phase phase, const Profile& profile) {
-  return profile.kernels && measured_type(shape.element_bytes) ? profile.kernels->attention_of(phase, shape.head_dim)
-                                                               : nullptr;
+const AttentionModel* model_of(const AttentionShape& shape, Phase phase, const Profile& profile,
+                               AttentionModel& between) {
+  return profile.kernels && measured_type(shape.element_bytes)
+             ? profile.kernels->attention_at(phase, shape.head_dim, between)
+             : nullptr;
 }
 
 KernelLoad load_of(const AttentionShape& shape, const AttentionModel& model, const GpuPeaks& peaks,
@@ -155,7 +172,8 @@ KernelLoad load_of(const AttentionShape& shape, const AttentionModel& model, con
 
 KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
                           ClockCap cap, SmsBeside beside) {
-  if (const AttentionModel* model = model_of(shape, phase, profile)) {
+  AttentionModel between;
+  if (const AttentionModel* model = model_of(shape, phase, profile, between)) {
     return cost_of(load_of(shape, *model, peaks, profile, beside), *profile.kernels, model->power, cap,
                    beside_attention(phase));
   }
@@ -192,7 +210,8 @@ KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Prof
 
 KernelCost AttentionCosts::of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,
                               ClockCap cap, SmsBeside beside) {
-  const AttentionModel* model = model_of(shape, phase, profile);
+  AttentionModel between;
+  const AttentionModel* model = model_of(shape, phase, profile, between);
   if (model == nullptr) return attention_cost(shape, phase, peaks, profile, cap);
   const std::lock_guard lock(mutex_);
   const auto cost_at = [&](const KernelLoad& load) {

@@ -15,13 +15,44 @@ Seconds StreamModel::time(Bytes bytes) const {
   return Seconds::from_si(launch.value + first + (bytes.si() - in_cache) / bandwidth.value);
 }
 
-const AttentionModel* MeasuredKernels::attention_of(Phase phase, double head_dim) const {
-  const AttentionModel* best = nullptr;
+MeasuredKernels::Neighbours MeasuredKernels::attention_around(Phase phase, double head_dim) const {
+  Neighbours next;
   for (const AttentionModel& model : attention) {
     if (model.phase != phase) continue;
-    if (best == nullptr || std::abs(model.head_dim - head_dim) < std::abs(best->head_dim - head_dim)) best = &model;
+    if (model.head_dim <= head_dim && (next.below == nullptr || model.head_dim > next.below->head_dim))
+      next.below = &model;
+    if (model.head_dim >= head_dim && (next.above == nullptr || model.head_dim < next.above->head_dim))
+      next.above = &model;
   }
-  return best;
+  if (next.below == nullptr) next.below = next.above;
+  if (next.above == nullptr) next.above = next.below;
+  return next;
+}
+
+const AttentionModel* MeasuredKernels::attention_at(Phase phase, double head_dim, AttentionModel& between) const {
+  const auto [below, above] = attention_around(phase, head_dim);
+  if (below == above) return below;
+  const double share = (head_dim - below->head_dim) / (above->head_dim - below->head_dim);
+  const auto mean = [&](const auto& constants, const auto& low, const auto& high, auto& to) {
+    for (const auto& c : constants) {
+      (to.*c.member).value = (1 - share) * (low.*c.member).value + share * (high.*c.member).value;
+    }
+  };
+  between.phase = phase;
+  between.head_dim = static_cast<int>(head_dim);
+  mean(constants_of_attention(), *below, *above, between);
+  mean(constants_of_power(), below->power, above->power, between.power);
+  return &between;
+}
+
+const AttentionModel* MeasuredKernels::attention_of(Phase phase, double head_dim) const {
+  const auto [below, above] = attention_around(phase, head_dim);
+  return below == nullptr || head_dim - below->head_dim <= above->head_dim - head_dim || below == above ? below : above;
+}
+
+bool MeasuredKernels::is_measured(Phase phase, double head_dim) const {
+  const AttentionModel* model = attention_around(phase, head_dim).below;
+  return model != nullptr && model->head_dim == head_dim;
 }
 
 const StreamModel* MeasuredKernels::stream_of(std::string_view kernel) const {

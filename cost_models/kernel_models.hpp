@@ -109,8 +109,19 @@ struct MeasuredKernels {
   std::vector<RunBand> runs;
   RowDigests fitted_rows, calibrating_rows;  // what constants, and what bands come from
 
-  /// The one of that head_dim, or else the nearest (then the prediction is an extrapolation). Null if there is none.
+  /// The measured models next to that head_dim, from below and from above: twice the same if it was measured or lies
+  /// beyond those that were. Null if there is none of the phase.
+  struct Neighbours {
+    const AttentionModel* below = nullptr;
+    const AttentionModel* above = nullptr;
+  };
+  Neighbours attention_around(Phase phase, double head_dim) const;
+  /// The model of that head_dim. If it was not measured, between two that were the straight line between their
+  /// constants, which is written to `between`, and beyond them the next. Null if there is none of the phase.
+  const AttentionModel* attention_at(Phase phase, double head_dim, AttentionModel& between) const;
+  /// The measured one of that head_dim, or the next.
   const AttentionModel* attention_of(Phase phase, double head_dim) const;
+  bool is_measured(Phase phase, double head_dim) const;
   const StreamModel* stream_of(std::string_view kernel) const;
   const LinkTable* link_of(std::string_view link, std::string_view mechanism, std::string_view op) const;
   const ErrorBand* band_of(std::string_view group) const;

@@ -59,6 +59,7 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
                  .kv_heads = number("kv_heads", most_heads),
                  .head_dim = number("head_dim", most_heads),
                  .masked_pairs = pairs.masked,
+                 .pairs_beyond = pairs.beyond,
                  .window = mask.mask == "window"};
   if (std::fmod(k.attention.heads, k.attention.kv_heads) != 0) {
     throw table.error(
@@ -136,22 +137,6 @@ MeasuredKernel pass_of(MeasuredKernel row, Phase phase) {
   return row;
 }
 
-/// How far off the constants of the other head_dims are for those that were measured, at this row's shape.
-double error_of_other_head_dims(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile) {
-  double worst = 0;
-  for (const AttentionModel& measured : profile.kernels->attention) {
-    if (measured.phase != row.phase) continue;
-    MeasuredKernel known = row;
-    known.attention.head_dim = measured.head_dim;
-    Profile others = profile;
-    std::erase_if(others.kernels->attention,
-                  [&](const AttentionModel& m) { return m.phase == row.phase && m.head_dim == measured.head_dim; });
-    if (others.kernels->attention_of(row.phase, measured.head_dim) == nullptr) continue;
-    worst = std::max(worst, std::abs(predicted_time(known, peaks, others) / predicted_time(known, peaks, profile) - 1));
-  }
-  return worst;
-}
-
 /// Also of columns that no model reads: a file with nonsense in one cell is not to be trusted in the others.
 bool holds_numbers(std::string_view column) {
   static constexpr std::string_view names[] = {
@@ -196,7 +181,7 @@ std::string machine_of(const MeasuredKernel& row) {
 TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key) {
   TilePairs pairs;
   const double offset = shape.n_k - shape.n_q;
-  double useful = 0;
+  double useful = 0, there = 0;
   for (double first = 0; first < shape.n_q; first += tile_query) {
     const double last = std::min(first + tile_query, shape.n_q) - 1;
     double low = 0, high = shape.n_k - 1;
@@ -208,11 +193,12 @@ TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key)
       const double seen = shape.mask == "full" ? shape.n_k : std::min(shape.n_k, query + offset + 1);
       useful += std::max(0.0, shape.mask == "window" ? std::min(seen, shape.window) : seen);
     }
-    // Rows and columns beyond the ends are computed by nobody: count the part of the last tiles that exists.
-    const double columns = std::min((last_tile + 1) * tile_key, shape.n_k) - first_tile * tile_key;
-    pairs.executed += (last - first + 1) * columns;
+    const double past = (last_tile + 1) * tile_key, begin = first_tile * tile_key;
+    pairs.executed += tile_query * (past - begin);
+    there += (last - first + 1) * (std::min(past, shape.n_k) - begin);
   }
-  pairs.masked = pairs.executed - useful;
+  pairs.masked = there - useful;
+  pairs.beyond = pairs.executed - there;
   return pairs;
 }
 
@@ -251,6 +237,23 @@ Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const P
   return table != nullptr ? table->time(row.bytes) : Seconds();
 }
 
+double error_of_other_head_dims(const AttentionShape& shape, Phase phase, Regime regime, const GpuPeaks& peaks,
+                                const Profile& profile) {
+  double worst = 0;
+  for (const AttentionModel& measured : profile.kernels->attention) {
+    if (measured.phase != phase) continue;
+    AttentionShape known = shape;
+    known.head_dim = measured.head_dim;
+    Profile others = profile;
+    std::erase_if(others.kernels->attention,
+                  [&](const AttentionModel& m) { return m.phase == phase && m.head_dim == measured.head_dim; });
+    if (others.kernels->attention_of(phase, measured.head_dim) == nullptr) continue;
+    const Seconds from_others = attention_cost(known, phase, peaks, others, regime).duration;
+    worst = std::max(worst, std::abs(from_others / attention_cost(known, phase, peaks, profile, regime).duration - 1));
+  }
+  return worst;
+}
+
 std::optional<KernelInterval> interval_of(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile) {
   if (row.both_passes) {
     const auto forward = interval_of(pass_of(row, Phase::forward), peaks, profile);
@@ -264,9 +267,9 @@ std::optional<KernelInterval> interval_of(const MeasuredKernel& row, const GpuPe
   KernelInterval interval{band->inside, row.work < band->least || row.work > band->most};
   if (interval.extrapolated) interval.half_width = band->outside;
   if (row.kind != MeasuredKernel::Kind::attention) return interval;
-  const AttentionModel* model = profile.kernels->attention_of(row.phase, row.attention.head_dim);
-  if (model == nullptr || model->head_dim == row.attention.head_dim) return interval;
-  return KernelInterval{band->outside + error_of_other_head_dims(row, peaks, profile), true};
+  if (profile.kernels->is_measured(row.phase, row.attention.head_dim)) return interval;
+  const double of_others = error_of_other_head_dims(row.attention, row.phase, row.regime, peaks, profile);
+  return KernelInterval{band->outside + of_others, true};
 }
 
 }  // namespace orrery

@@ -53,9 +53,10 @@ struct MaskShape {
   double window = 0;  // keys a query sees, itself included
 };
 
-/// Pairs per head in tiles that hold any, and how many of these the mask forbids.
+/// Pairs per head in tiles that hold any, how many of these the mask forbids, and how many lie beyond the last query or
+/// key: a tile takes the tensor cores as a whole.
 struct TilePairs {
-  double executed = 0, masked = 0;
+  double executed = 0, masked = 0, beyond = 0;
 };
 TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key);
 
@@ -73,6 +74,11 @@ struct KernelInterval {
   double half_width = 0;  // as a fraction of the prediction
   bool extrapolated = false;
 };
+
+/// How far off the constants of the other measured head_dims are for each that was measured, at this shape: as
+/// uncertain is a head_dim that was not.
+double error_of_other_head_dims(const AttentionShape& shape, Phase phase, Regime regime, const GpuPeaks& peaks,
+                                const Profile& profile);
 
 /// The 90 % interval of predicted_time; nothing if no such kernels were measured. Attention of a head_dim that was not
 /// is as uncertain as the measured head_dims are when predicted from each other.

@@ -145,7 +145,8 @@ void BlockWriter::attention_kernel(const Action& shown, const Action& action, co
                        .head_dim = static_cast<double>(g.head_dim),
                        .batch = static_cast<double>(g.batch),
                        .element_bytes = context_.element_bytes,
-                       .masked_pairs = static_cast<double>(work.executed - work.useful),
+                       .masked_pairs = static_cast<double>(work.executed - work.beyond - work.useful),
+                       .pairs_beyond = static_cast<double>(work.beyond),
                        .window = context_.plain_window};
   const KernelCost cost =
       context_.attention->of(shape, phase_, context_.peaks, *context_.profile, context_.clock_cap, sms_beside(action));

@@ -18,13 +18,15 @@ namespace orrery {
 /// Pairs and rows of one attention kernel, per head and sequence.
 struct TileWork {
   Index useful = 0;      // unmasked pairs
-  Index executed = 0;    // pairs in the tiles the kernel computes
+  Index executed = 0;    // pairs in the tiles the kernel computes, which are whole
+  Index beyond = 0;      // of these, pairs beyond the last query or key
   Index query_rows = 0;  // queries with at least one key here
   Index key_rows = 0;    // keys that at least one query scores
 
   TileWork& operator+=(const TileWork& other) {
     useful += other.useful;
     executed += other.executed;
+    beyond += other.beyond;
     query_rows += other.query_rows;
     key_rows += other.key_rows;
     return *this;

@@ -79,8 +79,13 @@ void add_columns(Places& places, const MaskBlock& block, const LagProgression& o
   add_shifted(places, block.column, height, block.columns, {shifts.first + u, shifts.last + u, shifts.step}, coarse);
 }
 
-/// How many tiles of `side` columns the places touch. Sorts and empties them.
-Index tiles_touched(Places& places, Index side) {
+struct TouchedTiles {
+  Index tiles = 0;
+  Index past = 0;  // behind the last of them
+};
+
+/// The tiles of `side` columns that the places touch. Sorts and empties them.
+TouchedTiles tiles_touched(Places& places, Index side) {
   std::sort(places.begin(), places.end());
   Index tiles = 0, done = 0;
   for (const auto& [first, past] : places) {
@@ -90,7 +95,7 @@ Index tiles_touched(Places& places, Index side) {
     done = until;
   }
   places.clear();
-  return tiles;
+  return {tiles, done};
 }
 
 }  // namespace
@@ -129,8 +134,8 @@ Index LocalMask::pairs() const {
   return sum;
 }
 
-Index LocalMask::executed_pairs(TileShape shape) const {
-  Index tiles = 0;
+TilePlaces LocalMask::tiles(TileShape shape) const {
+  TilePlaces places;
   Places touched;
   std::size_t begin = 0;  // the first block that is not above the row of tiles
   for (Index top = 0;; top += shape.query) {
@@ -145,9 +150,14 @@ Index LocalMask::executed_pairs(TileShape shape) const {
         if (terms_[i].covers) add_columns(touched, block, terms_[i].lags, u, height, shape.key);
       }
     }
-    tiles += tiles_touched(touched, shape.key);
+    const TouchedTiles in_row = tiles_touched(touched, shape.key);
+    const Index columns_computed = in_row.tiles * shape.key;
+    const Index rows_there = std::min(shape.query, all_rows_ - top);
+    const Index columns_beyond = std::max(Index{0}, in_row.past * shape.key - all_columns_);
+    places.executed += shape.query * columns_computed;
+    places.beyond += (shape.query - rows_there) * columns_computed + rows_there * columns_beyond;
   }
-  return tiles * shape.query * shape.key;
+  return places;
 }
 
 Places LocalMask::rows() const {

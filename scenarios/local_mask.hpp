@@ -26,12 +26,22 @@ struct MaskBlock {
   auto operator<=>(const MaskBlock&) const = default;
 };
 
+/// Places in the tiles a kernel computes, and how many of them lie beyond the last row or column.
+struct TilePlaces {
+  Index executed = 0;
+  Index beyond = 0;
+  bool operator==(const TilePlaces&) const = default;
+};
+
 /// [first, past) of rows or columns.
 using Places = std::vector<std::pair<Index, Index>>;
 
 /// Disjoint blocks, in ascending order of rows; two blocks share all their rows or none.
 class LocalMask {
  public:
+  LocalMask() = default;
+  LocalMask(Index rows, Index columns) : all_rows_(rows), all_columns_(columns) {}
+
   /// Adds the part of the rectangle that `lags` allow; its place (u, v) has lag base + stride * (u - v). Full
   /// rectangles side by side become one.
   void add(MaskBlock rectangle, Index base, Index stride, const LagSet& lags);
@@ -42,10 +52,10 @@ class LocalMask {
   /// Allowed places.
   Index pairs() const;
 
-  /// Places in the tiles a kernel computes. A kernel lays one grid of tiles over the whole matrix, from row 0 and
+  /// A kernel lays one grid of tiles over the whole matrix, from row 0 and
   /// column 0 on, computes each tile that holds an allowed place, once and as a whole, and skips the others. A tile
   /// counts whole at a ragged edge too.
-  Index executed_pairs(TileShape shape) const;
+  TilePlaces tiles(TileShape shape) const;
 
   /// Rows (columns) with at least one allowed place; ascending, with gaps between them.
   Places rows() const;
@@ -56,6 +66,7 @@ class LocalMask {
  private:
   bool is_full(const MaskBlock& block) const;
 
+  Index all_rows_ = 0, all_columns_ = 0;
   std::vector<MaskBlock> blocks_;
   std::vector<LagTerm> terms_;  // of offsets u - v
 };

@@ -4,6 +4,7 @@
 
 #include <compare>
 #include <cstddef>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -72,7 +73,11 @@ class Mask {
 
 template <class Lag>
 LocalMask Mask::local(const std::vector<Piece>& queries, const std::vector<Piece>& keys, Lag lag_between) const {
-  LocalMask local;
+  const auto tokens_of = [](const std::vector<Piece>& pieces) {
+    return std::accumulate(pieces.begin(), pieces.end(), Index{0},
+                           [](Index sum, const Piece& piece) { return sum + piece.tokens.count; });
+  };
+  LocalMask local(tokens_of(queries), tokens_of(keys));
   auto first = keys.begin();
   std::size_t document = 0;
   for (const Piece& q : queries) {

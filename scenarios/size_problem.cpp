@@ -48,9 +48,10 @@ GpuOption::Rates fastest_rates(const GpuOption& option, const SizeProblem& probl
       rates.dense = rate_of(Flops::from_si(1e15), 1e15 / per_cycle, kernels.clock, kernels.gemm->power, regime);
       if (!problem.fp8_matrices) rates.weights = memory_rate(kernels, {peak, option.gpu.hbm_bandwidth, sms});
     }
-    if (const AttentionModel* model = kernels.attention_of(Phase::forward, head_dim))
+    AttentionModel between;
+    if (const AttentionModel* model = kernels.attention_at(Phase::forward, head_dim, between))
       rates.attention_forward = tile_rate(*model, kernels, profile, sms, regime);
-    if (const AttentionModel* model = kernels.attention_of(Phase::backward, head_dim))
+    if (const AttentionModel* model = kernels.attention_at(Phase::backward, head_dim, between))
       rates.attention_backward = tile_rate(*model, kernels, profile, sms, regime);
   }
   // The roofline holds for matrices in fp8 whatever was measured.

@@ -1,6 +1,9 @@
 #include "scenarios/step_interval.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "cost_models/fit_kernels.hpp"
 
@@ -19,14 +22,35 @@ double widest(const MeasuredKernels& kernels, std::initializer_list<std::string_
   return half_width;
 }
 
-/// Whether the constants of this head_dim and tables of all these links were measured.
-bool parts_measured(const Scenario& s) {
+bool head_dim_measured(const Scenario& s, Phase phase) {
   const MeasuredKernels& kernels = *s.profile.kernels;
-  for (const Phase phase : {Phase::forward, Phase::backward}) {
-    if (phase == Phase::backward && !s.backward) continue;
-    const AttentionModel* model = kernels.attention_of(phase, static_cast<double>(s.model.head_dim));
-    if (model != nullptr && model->head_dim != s.model.head_dim) return false;
-  }
+  const auto head_dim = static_cast<double>(s.model.head_dim);
+  return kernels.attention_of(phase, head_dim) == nullptr || kernels.is_measured(phase, head_dim);
+}
+
+bool head_dim_measured(const Scenario& s) {
+  return head_dim_measured(s, Phase::forward) && (!s.backward || head_dim_measured(s, Phase::backward));
+}
+
+/// Of attention kernels: as wide as those of single ones. How far the constants of other head_dims are off, where this
+/// one was not measured, hardly depends on the shape: it is that of a block of a rank's tokens.
+double attention_band(const Scenario& s, Phase phase) {
+  const MeasuredKernels& kernels = *s.profile.kernels;
+  const double inside = widest(kernels, {fmt::format("attention {}", name_of(phase)), other_chip});
+  if (head_dim_measured(s, phase)) return inside;
+  const double rows = std::ceil(static_cast<double>(s.tokens) / s.ranks());
+  const AttentionShape block{.pairs = rows * rows,
+                             .query_rows = rows,
+                             .key_rows = rows,
+                             .heads = static_cast<double>(s.model.heads),
+                             .kv_heads = static_cast<double>(s.model.kv_heads)};
+  const GpuPeaks peaks{s.gpu.peak(s.dtype), s.gpu.hbm_bandwidth, static_cast<int>(s.gpu.sms)};
+  return beyond_range * inside + error_of_other_head_dims(block, phase, s.regime, peaks, s.profile);
+}
+
+/// Whether tables of all these links were measured.
+bool links_measured(const Scenario& s) {
+  const MeasuredKernels& kernels = *s.profile.kernels;
   return std::all_of(s.links.begin(), s.links.end(), [&](const ClusterLink& link) {
     return std::any_of(kernels.links.begin(), kernels.links.end(),
                        [&](const LinkTable& table) { return table.link == link.type.name; });
@@ -38,8 +62,8 @@ bool parts_measured(const Scenario& s) {
 std::optional<double> propagated_half_width(const Scenario& s, const Program& program, const SimulationResult& result) {
   if (!s.profile.kernels || s.profile.kernels->bands.empty() || result.end == 0) return std::nullopt;
   const MeasuredKernels& kernels = *s.profile.kernels;
-  const double attention = s.backward ? widest(kernels, {"attention forward", "attention backward", other_chip})
-                                      : widest(kernels, {"attention forward", other_chip});
+  const double forward = attention_band(s, Phase::forward);
+  const double attention = s.backward ? std::max(forward, attention_band(s, Phase::backward)) : forward;
   const double messages = s.implementation.transport == Transport::nccl ? widest(kernels, {"collectives >= 1 MB"})
                                                                         : widest(kernels, {"copies >= 1 MB"});
   const double dense = widest(kernels, {"gemm", other_chip});
@@ -68,8 +92,8 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
       const auto& schedules = band.schedules;
       const bool known = std::find(schedules.begin(), schedules.end(), s.schedule->name) != schedules.end();
       const bool inside = known && s.ranks() <= band.most_gpus && seconds >= band.shortest_s &&
-                          seconds <= band.longest_s && parts_measured(s);
-      return StepInterval{*propagated * band.factor * (inside ? 1 : beyond_range), !inside};
+                          seconds <= band.longest_s && links_measured(s);
+      return StepInterval{*propagated * band.factor * (inside ? 1 : beyond_range), !inside || !head_dim_measured(s)};
     }
     largest = std::max(largest, band.factor);
   }

@@ -87,12 +87,23 @@ class Classes {
   std::map<std::pair<LocalMask, LocalMask>, std::uint32_t> known_;
 };
 
+/// The tiles of a block without a mask.
+TilePlaces full_tiles(Index rows, Index columns, TileShape tile) {
+  const Index executed = ceil_div(rows, tile.query) * tile.query * ceil_div(columns, tile.key) * tile.key;
+  return {executed, executed - rows * columns};
+}
+
 }  // namespace
 
 TileWork measure(const LocalMask& mask, TileShape tile) {
-  TileWork work{.useful = mask.pairs(), .executed = mask.executed_pairs(tile)};
+  TileWork work{.useful = mask.pairs()};
   for (const auto& [first, past] : mask.rows()) work.query_rows += past - first;
   for (const auto& [first, past] : mask.columns()) work.key_rows += past - first;
+  // Where each of these rows sees each of these keys, the kernel is given them alone, and no mask.
+  const bool full = work.useful == work.query_rows * work.key_rows;
+  const TilePlaces places = full ? full_tiles(work.query_rows, work.key_rows, tile) : mask.tiles(tile);
+  work.executed = places.executed;
+  work.beyond = places.beyond;
   return work;
 }
 

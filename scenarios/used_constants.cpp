@@ -30,10 +30,12 @@ class UsedConstants {
     for (const Phase phase : phases_of(s)) {
       // Also F of the condition c >= F/B.
       use(phase == Phase::forward ? profile_.attention_forward_efficiency : profile_.attention_backward_efficiency);
-      const AttentionModel* model =
-          measured ? kernels->attention_of(phase, static_cast<double>(s.model.head_dim)) : nullptr;
-      roofline = roofline || model == nullptr;
-      if (model != nullptr) use(*model, constants_of_attention()), use(model->power, constants_of_power());
+      const auto next = measured ? kernels->attention_around(phase, static_cast<double>(s.model.head_dim))
+                                 : MeasuredKernels::Neighbours();
+      roofline = roofline || next.below == nullptr;
+      for (const AttentionModel* model : {next.below, next.above}) {
+        if (model != nullptr) use(*model, constants_of_attention()), use(model->power, constants_of_power());
+      }
     }
     if (has_dense_work(s)) {
       const GemmModel* model = measured && kernels->gemm ? &*kernels->gemm : nullptr;

@@ -99,3 +99,20 @@ TEST_CASE("products with zeros take their time, but neither droop the clock nor 
   CHECK_THAT(run_kernel(load, steady_clock(), power(0, 1000), Regime::burst).power.si(),
              WithinRel(100 + (whole - 100) / 2, 1e-9));
 }
+
+TEST_CASE(
+    "a step of about the lag lies between what shorter and longer ones lag: nothing jumps, and longer is never less") {
+  ClockModel clock = steady_clock();
+  clock.wander = number(0.01);
+  clock.swing = number(0.04);
+  const double half_way = expected_largest(2) * (0.01 + 0.04) / 2;
+  CHECK_THAT(slowest_lag(clock, 2, Seconds::from_si(clock.power_lag.value)), WithinRel(half_way, 1e-12));
+  const double all = slowest_lag(clock, 2, Seconds::from_si(1)) - slowest_lag(clock, 2, Seconds::from_si(0.001));
+  double before = slowest_lag(clock, 2, Seconds::from_si(0.03));
+  for (double step = 0.03; step < 0.07; step += 0.0001) {
+    const double lag = slowest_lag(clock, 2, Seconds::from_si(step));
+    CHECK(lag >= before);
+    CHECK(lag - before < all / 100);  // 0.1 ms of the 20 ms between
+    before = lag;
+  }
+}

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "cost_models/measured_kernels.hpp"
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
 
@@ -183,4 +184,88 @@ TEST_CASE("thread blocks that start together wait for Q and O at the rate of cop
         unclocked(drift) - unclocked(0),
         WithinRel(starts * sms * tensors * rows * width * 2 / memory_rate(*profile.kernels, round_peaks).si(), 1e-9));
   }
+}
+
+namespace {
+
+/// Cycles of such a block, as a row of a measured file has it.
+double cycles_of(Phase phase, MaskShape mask, double masked_tile = 2000) {
+  const TilePairs pairs = tile_pairs(mask, 128, 128);
+  const AttentionShape shape{.pairs = pairs.executed,
+                             .query_rows = mask.n_q,
+                             .key_rows = mask.n_k,
+                             .heads = 2,
+                             .kv_heads = 2,
+                             .head_dim = 128,
+                             .masked_pairs = pairs.masked,
+                             .pairs_beyond = pairs.beyond,
+                             .window = mask.mask == "window"};
+  const Profile profile = measured_profile();
+  AttentionModel model = *profile.kernels->attention_of(phase, 128);
+  model.masked_tile = number(masked_tile);
+  return attention_load(shape, model, *profile.kernels, {round_peaks.matrix, round_peaks.hbm, 10}, 128, 128).cycles;
+}
+
+}  // namespace
+
+TEST_CASE("a tile that is partly full takes the tensor cores as long as a whole one, with a mask or without") {
+  for (const std::string mask : {"full", "causal", "window"}) {
+    const auto cycles = [&](double n) { return cycles_of(Phase::forward, {n, n, mask, 512}); };
+    CHECK(cycles(1152) > cycles(1024));
+    for (const double n : {1025.0, 1056.0, 1088.0, 1151.0}) {
+      INFO(mask << " " << n);
+      CHECK(cycles(n) == cycles(1152));
+    }
+  }
+}
+
+TEST_CASE("backward, kernels go through the queries in steps of half a tile") {
+  // 9 key tiles of 2 heads on 10 SMs: two waves, or the longest lists of a triangle.
+  const double list_start = 1000, tile = 2000;
+  for (const double n : {1025.0, 1088.0})
+    CHECK(cycles_of(Phase::backward, {n, n, "full", 0}) == 2 * (list_start + 8.5 * tile));
+  for (const double n : {1089.0, 1152.0})
+    CHECK(cycles_of(Phase::backward, {n, n, "full", 0}) == 2 * (list_start + 9 * tile));
+  // Every list of a triangle ends with the last queries.
+  const double half = cycles_of(Phase::backward, {1088, 1088, "causal", 0});
+  CHECK(half < cycles_of(Phase::backward, {1152, 1152, "causal", 0}));
+  CHECK(half > cycles_of(Phase::backward, {1024, 1024, "causal", 0}));
+}
+
+TEST_CASE("longer blocks never take less, whatever is left of their last tiles") {
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    for (const std::string mask : {"full", "causal", "window"}) {
+      double before = 0;
+      for (double n = 16; n <= 1500; n += 16) {
+        const double cycles = cycles_of(phase, {n, n, mask, 300}, 3000);
+        INFO(name_of(phase) << " " << mask << " " << n);
+        // The edges of a window are counted by their mean over all lists: within a hundredth.
+        CHECK(cycles >= before * (1 - (mask == "window" ? 1e-2 : 1e-12)));
+        before = cycles;
+      }
+    }
+  }
+}
+
+TEST_CASE("between two measured head_dims cycles lie on the line between theirs, beyond them they grow with head_dim") {
+  Profile profile = measured_profile();
+  const AttentionModel wide = profile.kernels->attention.front();  // 128 wide, forward
+  AttentionModel narrow = wide;
+  narrow.head_dim = 64;
+  narrow.list_start = number(800);
+  narrow.full_tile = number(1500);
+  profile.kernels->attention.insert(profile.kernels->attention.begin() + 1, narrow);
+  const auto cycles = [&](double head_dim) {
+    const AttentionShape shape{
+        .pairs = 512 * 256, .query_rows = 512, .key_rows = 256, .heads = 1, .kv_heads = 1, .head_dim = head_dim};
+    const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+    return (attention_cost(shape, Phase::forward, peaks, profile).duration.si() - 5e-6) * test_clock;
+  };
+  const double at_64 = 800 + 2 * 1500, at_128 = 1000 + 2 * 2000;  // lists of two tiles, all at once
+  CHECK_THAT(cycles(64), WithinRel(at_64, 1e-9));
+  CHECK_THAT(cycles(96), WithinRel((at_64 + at_128) / 2, 1e-9));
+  CHECK_THAT(cycles(80), WithinRel(at_64 + (at_128 - at_64) / 4, 1e-9));
+  CHECK_THAT(cycles(128), WithinRel(at_128, 1e-9));
+  CHECK_THAT(cycles(256), WithinRel(at_128 * 2, 1e-9));
+  CHECK_THAT(cycles(32), WithinRel(at_64 / 2, 1e-9));
 }

@@ -45,7 +45,7 @@ void check(const Geometry& geometry, const Mask& mask, TileShape tile) {
       const TileWork& found = table.at(q, k);
       sum += expected;
       const bool same = found.useful == expected.useful && found.executed == expected.executed &&
-                        found.query_rows == expected.query_rows;
+                        found.beyond == expected.beyond && found.query_rows == expected.query_rows;
       if (!same) FAIL_CHECK(fmt::format("groups {} and {}: {} pairs, not {}", q, k, found.useful, expected.useful));
       if (expected.useful > 0 && q != k) distances.insert((q - k + geometry.groups) % geometry.groups);
     }
@@ -145,4 +145,25 @@ TEST_CASE("pairs of groups beyond counting are refused") {
   CHECK_THROWS_WITH(TileTable(geometry_of(layout_named("striped"), tokens, 1024), mask, {128, 128}),
                     ContainsSubstring("use fewer ranks or documents"));
   CHECK_NOTHROW(TileTable(geometry_of(layout_named("contiguous"), tokens, 1024), mask, {128, 128}));
+}
+
+TEST_CASE(
+    "rows that each see all keys are a block of their own: its tiles begin with its first row, and it has no mask") {
+  // Zigzag: the later half of a rank's rows sees all of the keys of a rank between its two chunks, the earlier none.
+  const Index chunk = 96;
+  const int groups = 4;
+  const TileShape tile{128, 128};
+  const Index tokens = 2 * chunk * groups;
+  const Geometry geometry = geometry_of(layout_named("zigzag"), tokens, groups);
+  const TileTable table(geometry, mask_of({{}}, tokens), tile);
+  const TileWork& later = table.at(0, 1);
+  CHECK(later.query_rows == chunk);
+  CHECK(later.key_rows == 2 * chunk);
+  CHECK(later.executed == 1 * 2 * tile.query * tile.key);
+  CHECK(later.executed - later.beyond == chunk * 2 * chunk);
+  CHECK(later.executed - later.beyond == later.useful);
+  // The diagonal is one triangle of 192 rows in 1 + 2 tiles; beyond them lie 64 rows of two tiles, 64 columns of one.
+  const TileWork& diagonal = table.at(0, 0);
+  CHECK(diagonal.executed == 3 * tile.query * tile.key);
+  CHECK(diagonal.beyond == 64 * 2 * tile.key + 64 * 64);
 }

@@ -124,6 +124,26 @@ TEST_CASE("kernels and runs in one file are all predicted, each by the GPU and t
   CHECK(both.has_interval());
 }
 
+TEST_CASE(
+    "a run of one GPU takes its kernel and a merge that grows evenly with the tokens, whatever is left of a tile") {
+  const std::string head = std::string(columns).substr(0, std::string(columns).size() - 1) + ",n_q,n_k\n";
+  for (const std::string kind : {"false,contiguous,{},forward", "true,contiguous,{},backward"}) {
+    // What the run takes beyond the kernel, in seconds.
+    const auto beyond_kernel = [&](int n) {
+      const std::string run = fmt::format("orrery_ring,cudnn,h200_sxm,nvlink4,1,{},32,8,128,{},1,,\n", n,
+                                          fmt::format(fmt::runtime(kind), "ring"));
+      const std::string kernel =
+          fmt::format("mine,cudnn,h200_sxm,,1,,32,8,128,{},1,{},{}\n", fmt::format(fmt::runtime(kind), "kernel"), n, n);
+      const auto rows = predict_runs(MeasuredTable::parse(head + run + kernel, "m.csv"), "");
+      const Seconds both = rows[0].predicted - rows[1].predicted;
+      return (rows[0].many_gpus ? both : Seconds() - both).si();
+    };
+    const double at_13568 = beyond_kernel(13568), at_13696 = beyond_kernel(13696);
+    CHECK_THAT(beyond_kernel(13584), WithinRel(at_13568 + (at_13696 - at_13568) / 8, 0.01));
+    CHECK_THAT(beyond_kernel(13632), WithinRel(at_13568 + (at_13696 - at_13568) / 2, 0.01));
+  }
+}
+
 TEST_CASE("attention of a head_dim that was not measured is extrapolated, with a wider interval") {
   const auto band = [](int head_dim) {
     const std::string row =
@@ -336,6 +356,34 @@ TEST_CASE("a run of a head_dim or over a link that nobody measured is extrapolat
   for (const auto& [link, head_dim] : {std::pair("pcie5_x16", 128), std::pair("nvlink4", 96)}) {
     CHECK(band(link, head_dim).extrapolated);
     CHECK(band(link, head_dim).band > 1.5 * measured_run.band);
+  }
+}
+
+TEST_CASE("a wider head takes longer, measured or not, and its run is at least as uncertain as its kernel") {
+  const std::string head = std::string(columns).substr(0, std::string(columns).size() - 1) + ",n_q,n_k\n";
+  const auto rows = [&](int head_dim, const std::string& pass) {
+    const std::string shape = fmt::format("32,8,{},true,contiguous", head_dim);
+    return predict_runs(
+        MeasuredTable::parse(head + fmt::format("orrery_ring,cudnn,h200_sxm,nvlink4,1,16384,{0},,{1},1,,\n"
+                                                "mine,cudnn,h200_sxm,,1,,{0},kernel,{1},1,16384,16384\n",
+                                                shape, pass),
+                             "m.csv"),
+        "");
+  };
+  for (const std::string pass : {"forward", "backward"}) {
+    Seconds run, kernel;
+    for (const int head_dim : {32, 64, 72, 80, 96, 104, 112, 120, 128, 192, 256}) {
+      INFO(pass << " " << head_dim);
+      auto found = rows(head_dim, pass);
+      if (!found[0].many_gpus) std::swap(found[0], found[1]);
+      CHECK(found[0].predicted > run);
+      CHECK(found[1].predicted > kernel);
+      run = found[0].predicted;
+      kernel = found[1].predicted;
+      if (head_dim == 64 || head_dim == 128) continue;
+      CHECK(found[0].extrapolated);
+      CHECK(found[0].band > 0.8 * found[1].band);  // its merge is known better
+    }
   }
 }
 
