@@ -33,6 +33,7 @@ struct FitOptions {
   std::vector<std::string> other_chip;
   std::string like;
   std::vector<std::string> runs;
+  std::vector<std::string> guarded;
 };
 
 /// The one value that all tables have under that header key or column; an error if they disagree or none has it.
@@ -152,6 +153,19 @@ bool is_measured(const MeasuredTable& table) {
            return column == "cost" || column == "transfer_overlapped_us" || column == "nvml_sm_clock_mhz" ||
                   column == "tokens_per_gpu";
          });
+}
+
+/// Rows of full blocks whose keys end inside a tile, and no others.
+void add_guarded(const std::string& file, const std::string& gpu, std::vector<MeasuredKernel>& rows) {
+  const MeasuredTable table = MeasuredTable::read(file);
+  require_gpu(table, gpu);
+  std::vector<MeasuredKernel> all;
+  add_single_passes(table, all);
+  std::erase_if(all, [](const MeasuredKernel& row) { return !row.is_guarded(); });
+  if (all.empty()) {
+    throw FitError(fmt::format("{}: no full block has keys that end inside a tile of 128, give --guarded one", file));
+  }
+  rows.insert(rows.end(), all.begin(), all.end());
 }
 
 Inputs read_inputs(const std::vector<std::string>& files) {
@@ -318,7 +332,9 @@ void run(const FitOptions& options) {
   }
   const MachineRows other_machines = read_other_machines(options.other_chip, inputs.gpu, inputs.rows);
   const std::vector<MeasuredTable> runs = read_runs(options.runs, inputs.gpu);
-  KernelFit fit = fit_kernels(inputs.rows, facts, std::move(base), other_machines);
+  std::vector<MeasuredKernel> kernel_rows = inputs.rows;
+  for (const std::string& file : options.guarded) add_guarded(file, inputs.gpu, kernel_rows);
+  KernelFit fit = fit_kernels(kernel_rows, facts, std::move(base), other_machines);
   fit.profile.kernels->nccl_beside = inputs.nccl_beside;
   fit.profile.kernels->fitted_rows.insert(inputs.rows_of_nccl_beside.begin(), inputs.rows_of_nccl_beside.end());
   fit_link_efficiency(fit.profile, inputs.files);
@@ -359,6 +375,9 @@ void add_fit(CLI::App& app) {
   command->add_option("--runs", options->runs,
                       "Files of runs of several GPUs (ring.csv, overlap.csv, ...): every other shape of them says how "
                       "wide the intervals of runs are; no constant is fitted to them");
+  command->add_option("--guarded", options->guarded,
+                      "Files of which only full blocks whose keys end inside a tile are used: what their kernel, which "
+                      "guards the end, takes longer");
   command->add_option("--base", options->base, "Profile whose constants stay where no row says better")
       ->capture_default_str();
   command->callback([options] { run(*options); });

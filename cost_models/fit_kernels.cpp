@@ -51,7 +51,17 @@ class Fitter {
   Rows fitted(Keep keep) const {
     Rows rows;
     for (std::size_t i = 0; i < all_.size(); ++i) {
-      if (uses_[i] == RowUse::fitted && keep(all_[i])) rows.push_back(&all_[i]);
+      if (uses_[i] == RowUse::fitted && !all_[i].is_guarded() && keep(all_[i])) rows.push_back(&all_[i]);
+    }
+    return rows;
+  }
+  /// Their kernel differs from others by one constant, which alone is fitted to them.
+  Rows guarded(Phase phase) const {
+    Rows rows;
+    for (std::size_t i = 0; i < all_.size(); ++i) {
+      const MeasuredKernel& row = all_[i];
+      if (uses_[i] == RowUse::fitted && row.is_guarded() && row.phase == phase && row.clock_hz > 0)
+        rows.push_back(&row);
     }
     return rows;
   }
@@ -146,8 +156,8 @@ class Fitter {
     const auto models = std::span(kernels().attention).subspan(first);
     const auto constants = constants_of_attention();
     // Shared: launch, query_traffic, grouped_traffic, grouped_launch, waves_in_step, and what masks cost; the last
-    // three are of windows.
-    const std::size_t shared_count = 5, of_masks = 2, own_count = constants.size() - 3;
+    // four are of other kernels.
+    const std::size_t shared_count = 5, of_masks = 2, own_count = constants.size() - 4;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
@@ -183,14 +193,16 @@ class Fitter {
       return row->attention.pairs / row->attention.query_rows !=
              windows.front()->attention.pairs / windows.front()->attention.query_rows;
     });
-    fit_windows(std::span(constants).subspan(own_count + (several ? 0 : 1), several ? 2 : 1), models, windows);
-    fit_windows(std::span(constants).subspan(own_count + 2, 1), models, rows_of(true, true));
+    fit_shared(std::span(constants).subspan(own_count, 1), models, guarded(phase));
+    const std::size_t of_windows = own_count + 1;
+    fit_shared(std::span(constants).subspan(of_windows + (several ? 0 : 1), several ? 2 : 1), models, windows);
+    fit_shared(std::span(constants).subspan(of_windows + 2, 1), models, rows_of(true, true));
   }
 
-  /// Constants that all head_dims share. Windows are other kernels: their edges take other times than a diagonal, and
-  /// some skip the masked tiles only if there are as many queries as keys.
-  void fit_windows(std::span<const ConstantOf<AttentionModel>> constants, std::span<AttentionModel> models,
-                   const Rows& rows) {
+  /// Constants that all head_dims share, of other kernels: those that guard the end of the keys, and windows, whose
+  /// edges take other times than a diagonal, and of which some skip the masked tiles only with as many queries as keys.
+  void fit_shared(std::span<const ConstantOf<AttentionModel>> constants, std::span<AttentionModel> models,
+                  const Rows& rows) {
     const std::string owner = fmt::format("attention.{}", name_of(models.front().phase));
     const auto share = [&] {
       for (AttentionModel& model : models) {
@@ -295,6 +307,7 @@ class Fitter {
       for (const MeasuredKernel* row : rows) values.push_back(row->spread);
       known(constant, std::string("clock.") + name, "1", quantile(values, 0.5), Provenance::measured,
             "median over sustained attention rows at the power limit of (p95 - p5) / 3.29 / median; " + files_of(rows));
+      if (rows.size() == 1) constant.provenance = Provenance::assumed;  // how far others would be is not known
       constant.rows = static_cast<int>(rows.size());
       constant.low = quantile(values, 0.05);
       constant.high = quantile(values, 0.95);

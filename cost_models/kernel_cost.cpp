@@ -45,6 +45,10 @@ BytesPerSecond memory_rate(const MeasuredKernels& kernels, const GpuPeaks& peaks
   return copy != nullptr ? BytesPerSecond::from_si(copy->bandwidth.value) : peaks.hbm;
 }
 
+bool AttentionShape::guarded(double tile_key) const {
+  return !window && masked_pairs == 0 && std::fmod(key_rows, tile_key) != 0;
+}
+
 Flops attention_flops(const AttentionShape& shape, Phase phase) {
   const double forward = 4.0 * shape.pairs * shape.head_dim * shape.heads * shape.batch;
   return Flops::from_si(phase == Phase::forward ? forward : 2.5 * forward);
@@ -83,9 +87,11 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   // With a mask it is another kernel, whose every tile has the code for masking around it; a window's has more of it.
   const bool window_kernel = shape.window && model.window_kernel.value > 0;
   const bool masked_kernel = !window_kernel && shape.masked_pairs > 0 && model.masked_kernel.value > 0;
-  const double full = model.full_tile.value * (window_kernel   ? model.window_kernel.value
-                                               : masked_kernel ? model.masked_kernel.value
-                                                               : 1);
+  const bool guarded_kernel = shape.guarded(tile_key) && model.guarded_kernel.value > 0;
+  const double full = model.full_tile.value * (window_kernel    ? model.window_kernel.value
+                                               : masked_kernel  ? model.masked_kernel.value
+                                               : guarded_kernel ? model.guarded_kernel.value
+                                                                : 1);
   TileCycles cycles{model.list_start.value * scale, full * scale, masked * scale};
   if (!forward) cycles.list_start -= cycles.full_tile * unused_part_of_last_tile(shape, tile_query);
   const double row = shape.heads * shape.head_dim * shape.batch;

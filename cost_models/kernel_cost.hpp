@@ -24,9 +24,10 @@ struct AttentionShape {
   double head_dim = 0;
   double batch = 1;
   double element_bytes = 2;
-  double masked_pairs = 0;  // of `pairs`, those the mask forbids
-  double pairs_beyond = 0;  // of `pairs`, those beyond the last query or key: where tiles end is no mask
-  bool window = false;      // the mask is one window
+  double masked_pairs = 0;              // of `pairs`, those the mask forbids
+  double pairs_beyond = 0;              // of `pairs`, those beyond the last query or key: where tiles end is no mask
+  bool window = false;                  // the mask is one window
+  bool guarded(double tile_key) const;  // no mask, but the keys end inside a tile
   bool halo() const { return window && key_rows > query_rows; }  // whose keys begin before its queries
   bool operator==(const AttentionShape&) const = default;
 };

@@ -33,6 +33,7 @@ struct AttentionModel {
   Constant full_tile;        // cycles
   Constant masked_tile;      // cycles
   Constant masked_kernel;    // cycles of a full tile in a kernel with a mask, in full tiles; 0: as in others
+  Constant guarded_kernel;   // the same of one without a mask whose keys end inside a tile; 0: as without that end
   Constant window_kernel;    // the same of a kernel with a window; 0: as with a mask
   Constant window_edge;      // cycles of a tile at either edge of a window, in full tiles; 0: those of a masked tile
   Constant halo_rectangle;   // of the tiles outside a window with a halo, the share that is computed all the same
@@ -141,7 +142,7 @@ struct ConstantOf {
 
 std::array<ConstantOf<ClockModel>, 11> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
-std::array<ConstantOf<AttentionModel>, 12> constants_of_attention();
+std::array<ConstantOf<AttentionModel>, 13> constants_of_attention();
 std::array<ConstantOf<GemmModel>, 7> constants_of_gemm();
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
 std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside();

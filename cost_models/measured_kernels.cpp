@@ -66,7 +66,10 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
         row, fmt::format("{} query heads do not share {} key heads evenly", k.attention.heads, k.attention.kv_heads));
   }
   k.group = fmt::format("attention {}", pass);
-  k.family = fmt::format("attention {} {}{}", pass, k.attention.head_dim, k.attention.halo() ? " halo" : "");
+  k.family = fmt::format("attention {} {}{}", pass, k.attention.head_dim,
+                         k.attention.halo()                   ? " halo"
+                         : k.attention.guarded(measured_tile) ? " guarded"
+                                                              : "");
   k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}", pass, mask.mask,
                         mask.mask == "window" ? fmt::format(" {}", mask.window) : "", k.attention.heads,
                         k.attention.kv_heads, k.attention.head_dim, mask.n_q, mask.n_k);
@@ -150,6 +153,10 @@ bool holds_numbers(std::string_view column) {
 }
 
 }  // namespace
+
+bool MeasuredKernel::is_guarded() const {
+  return kind == Kind::attention && attention.guarded(measured_tile);
+}
 
 Regime regime_of(const MeasuredTable& table, std::size_t row) {
   const std::string& name = table.text(row, "regime");

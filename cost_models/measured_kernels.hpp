@@ -37,6 +37,9 @@ struct MeasuredKernel {
   double spread = 0;  // standard deviation of the samples over their median, from p5 and p95; 0: not measured
   /// What the shapes of a family are ordered by: FLOPs, or bytes.
   double work = 0;
+
+  /// Attention without a mask whose keys end inside a tile: another kernel, by h200_sxm_odd.
+  bool is_guarded() const;
 };
 
 /// The column `regime`, sustained if it is empty. Throws for another word.

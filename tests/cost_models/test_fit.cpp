@@ -273,6 +273,37 @@ TEST_CASE("the rows of other machines widen the bands and are known again, but c
   CHECK(both.kernels->calibrating_rows.size() == alone.kernels->calibrating_rows.size() + calibrating);
 }
 
+TEST_CASE("full blocks whose keys end inside a tile say what guarding the end costs, and change no other constant") {
+  const KernelFit without = fit_kernels(rows_of(csv_rows("full causal")), facts(), measured_profile());
+  Profile profile = truth();
+  std::string text = csv_rows("full causal");
+  for (AttentionModel& model : profile.kernels->attention) {
+    model.guarded_kernel = number(1.1);
+    for (const double n : {1056.0, 1088.0, 2080.0, 4112.0, 4160.0}) {
+      const TilePairs pairs = tile_pairs({n, n, "full", 0}, 128, 128);
+      const AttentionShape shape{.pairs = pairs.executed,
+                                 .query_rows = n,
+                                 .key_rows = n,
+                                 .heads = 32,
+                                 .kv_heads = 32,
+                                 .head_dim = 128,
+                                 .pairs_beyond = pairs.beyond};
+      const KernelRun run = run_kernel(attention_load(shape, model, *profile.kernels, peaks, 128, 128),
+                                       profile.kernels->clock, model.power, Regime::burst);
+      text += fmt::format("h200_sxm,kernel,{},32,32,128,{},{},full,,false,burst,{:.9},{:.9},ok\n", name_of(model.phase),
+                          n, n, run.duration.si() * 1e3, run.clock_hz / 1e6);
+    }
+  }
+  const KernelFit with = fit_kernels(rows_of(text), facts(), measured_profile());
+  for (std::size_t i = 0; i < with.profile.kernels->attention.size(); ++i) {
+    const AttentionModel& model = with.profile.kernels->attention[i];
+    CHECK_THAT(model.guarded_kernel.value, WithinRel(1.1, 0.01));
+    CHECK(without.profile.kernels->attention[i].guarded_kernel.value == 0);
+    CHECK(model.full_tile.value == without.profile.kernels->attention[i].full_tile.value);
+    CHECK(model.power.tensor_power.value == without.profile.kernels->attention[i].power.tensor_power.value);
+  }
+}
+
 TEST_CASE("the speeds of chips at the power limit have their standard deviation, and one chip has none") {
   // The same kernel on three chips, in 1, 1.02 and 1.04 ms: speeds of 1, 1 / 1.02 and 1 / 1.04 of each other.
   std::vector<std::vector<MeasuredKernel>> chips;
