@@ -13,7 +13,7 @@ namespace orrery {
 namespace {
 
 constexpr std::uint32_t signals_fetched = 20;  // five lines: most often those of a rank, and some of the next
-constexpr Rank most_ranks_in_cache = 4096;     // so that what a megabyte holds need not be fetched early
+constexpr Rank most_ranks_in_cache = 4096;     // so that a megabyte holds what they need
 
 }  // namespace
 
@@ -39,8 +39,8 @@ EventEngine::EventEngine(BlockStore& blocks, const Cluster& cluster, const Surve
       has_launches_(survey.has_launches),
       rates_matter_(survey.hbm_matters || sink_ != nullptr),
       has_simple_ops_(fixed_durations_ && !has_launches_ && !rates_matter_ && options.faults == nullptr),
-      prefetches_(has_simple_ops_ && blocks.routes().columns() > 0 &&
-                  (trunk_states_.empty() || ranks_ > most_ranks_in_cache)),
+      in_cache_(ranks_ <= most_ranks_in_cache),
+      prefetches_(has_simple_ops_ && blocks.routes().columns() > 0 && (trunk_states_.empty() || !in_cache_)),
       no_counts_(static_cast<std::size_t>(blocks.signals_per_rank())),
       accounts_(blocks.ranks(), blocks.accounts()),
       spans_(sink_),

@@ -315,6 +315,7 @@ class EventEngine {
   const bool has_launches_;
   const bool rates_matter_;    // of flows: to compute, or to who watches links
   const bool has_simple_ops_;  // nothing can come between the begin and the end of those that say so
+  const bool in_cache_;        // the state of all ranks
   const bool prefetches_;      // most events are ends of simple ops, or the state is large
 
   std::vector<Stream> streams_in_use_;

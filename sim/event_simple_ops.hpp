@@ -145,7 +145,8 @@ ORRERY_HOT void EventEngine::raise_and_start(StreamId stream, const StreamState&
   const StreamId woken = raise_simple(stream, self, place);
   if (woken == no_stream) return;
   StreamState& state = streams_[woken];
-  if (state.state != State::start_waits) return make_ready(woken);
+  // What is not in the cache comes while the stream that woke it goes on.
+  if (!in_cache_ || state.state != State::start_waits) return make_ready(woken);
   start(woken, state, state.op->message_count > 0);
 }
 
