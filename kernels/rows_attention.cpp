@@ -106,7 +106,7 @@ void add(Table& table, const AttentionShape& s, Pass pass, bool quick) {
   row.flops = backward ? s.backward_flops() : s.forward_flops();
   row.bytes = backward ? s.backward_bytes() : s.forward_bytes();
   row.quick = quick;
-  row.expected_s = 0.9 + 20e-15 * row.flops;
+  row.expected_s = 0.86 + 20e-15 * row.flops;
   row.keys = {{"implementation", "orrery_bench"},
               {"backend", "cudnn"},
               {"gpu", table.gpu},
