@@ -1,5 +1,6 @@
 // orrery validate: predicts measured rows and prints the error of every one.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +9,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -251,7 +253,8 @@ std::string exceeded(const std::vector<Prediction>& rows, const std::vector<Erro
 void run_steps(const ValidateOptions& options) {
   std::optional<OutputFile> trace;  // opened before the work is begun
   if (!options.trace.empty()) trace.emplace(options.trace);
-  const std::vector<RunResidual> runs = residuals(MeasuredTable::read(options.steps), options.profile);
+  const MeasuredTable table = MeasuredTable::read(options.steps);
+  const std::vector<StampedRun> runs = stamped_runs(table);
   if (options.list_runs) {
     for (std::size_t i = 0; i < runs.size(); ++i) fmt::print("{:4}  {}\n", i + 1, runs[i].name);
     return;
@@ -260,7 +263,7 @@ void run_steps(const ValidateOptions& options) {
     throw std::runtime_error(fmt::format("--run {} is not in 1 to {} ({} has so many runs of several GPUs)",
                                          options.step_run, runs.size(), options.steps));
   }
-  const RunResidual& run = runs[static_cast<std::size_t>(options.step_run - 1)];
+  const RunResidual run = residual(table, runs[static_cast<std::size_t>(options.step_run - 1)], options.profile);
   std::string text = fmt::format(
       "run {} of {}: {}\nmeasured {} with a time stamp before and after every op, which take time of their "
       "own; simulated {} without\n\n",
@@ -269,12 +272,21 @@ void run_steps(const ValidateOptions& options) {
   text += fmt::format("{:>4} {:>4}  {:18} {:>12} {:>12} {:>12} {:>12} {:>12}\n", "rank", "step", "op", "start us",
                       "simulated", "takes us", "simulated", "difference");
   for (const OpResidual& op : run.ops) {
-    text += fmt::format("{:4} {:4}  {:18} {:12.1f} ", op.rank, op.step, op.op, op.measured_start_s * 1e6);
-    const double takes = (op.measured_end_s - op.measured_start_s) * 1e6;
-    text += op.simulated ? fmt::format("{:12.1f} {:12.1f} {:12.1f} {:+12.1f}\n", op.simulated_start_s * 1e6, takes,
-                                       (op.simulated_end_s - op.simulated_start_s) * 1e6, op.difference_s() * 1e6)
-                         : fmt::format("{:>12} {:12.1f}\n", "-", takes);
+    const auto us = [](const std::optional<Stretch>& time, double Stretch::*part) {
+      return time ? fmt::format("{:12.1f}", (*time).*part * 1e6) : fmt::format("{:>12}", "-");
+    };
+    text += fmt::format("{:4} {:4}  {:18} {} {} {} {} {}\n", op.rank, op.step, op.op,
+                        us(op.measured, &Stretch::start_s), us(op.simulated, &Stretch::start_s),
+                        us(op.measured, &Stretch::takes_s), us(op.simulated, &Stretch::takes_s),
+                        op.is_compared() ? fmt::format("{:+12.1f}", op.difference_s() * 1e6) : "");
   }
+  std::set<std::string> measured, simulated;
+  for (const OpResidual& op : run.ops) {
+    if (!op.simulated) measured.insert(op.op);
+    if (!op.measured) simulated.insert(op.op);
+  }
+  if (!measured.empty()) text += fmt::format("\nmeasured, but not simulated: {}\n", fmt::join(measured, ", "));
+  if (!simulated.empty()) text += fmt::format("\nsimulated, but not measured: {}\n", fmt::join(simulated, ", "));
   std::fwrite(text.data(), 1, text.size(), stdout);
   if (!trace) return;
   write_trace(trace->stream(), run);

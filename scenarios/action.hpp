@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "scenarios/token_set.hpp"
@@ -94,11 +95,13 @@ struct Action {
   Buffer from{};
   Buffer into{};
   Buffer in{};
-  bool adds_in = false;  // attend_backward: adds `in`
-  bool first = false;    // attend, attend_backward: starts the layer's O (dQ) anew
-  bool merges = false;   // attend: folds its result in itself
-  int step = 0;          // for names only
-  bool last = false;     // of the steps of a ring, or of the blocks of a gather
+  bool adds_in = false;       // attend_backward: adds `in`
+  bool first = false;         // attend, attend_backward: starts the layer's O (dQ) anew
+  bool merges = false;        // attend: folds its result in itself
+  int step = 0;               // for names only
+  bool last = false;          // of the steps of a ring, or of the blocks of a gather
+  std::string_view kernel{};  // of sums and of what a step launches; for names only
+  bool is_tail = false;       // the kernel of the op before goes on
   std::vector<MessageAction> messages{};
 };
 

@@ -97,7 +97,9 @@ void BlockWriter::attention_and_tail(const Action& action, const KernelCost& cos
   };
   compute({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, Category::attention,
           in_stream(part(1 - share)), op, host_of(context_.implementation->host_attention));
-  compute(action, Category::attention, part(share), tail, Seconds());
+  Action rest = action;
+  rest.is_tail = true;
+  compute(rest, Category::attention, part(share), tail, Seconds());
 }
 
 void BlockWriter::attention(const Action& action, const TileWork& work, Op op, const StepSignals& signals,
@@ -174,12 +176,14 @@ double BlockWriter::gradient_sum_bytes() const {
 void BlockWriter::sums(const Action& action, const AttentionPart& part) {
   const Geometry& g = *context_.geometry;
   const double row = gradient_sum_bytes() * g.head_dim * static_cast<double>(g.batch);
+  const std::string& kernel = context_.implementation->gradient_sum_kernel;
   const auto sum = [&](Index rows, int heads, int kernels) {
     if (rows == 0) return;
     const KernelCost cost = streaming_cost(Bytes::from_si(row * static_cast<double>(rows) * heads), context_.peaks,
-                                           *context_.profile, context_.implementation->gradient_sum_kernel);
+                                           *context_.profile, kernel);
     for (int i = 0; i < kernels; ++i) {
-      compute({.kind = ActionKind::marker, .layer = action.layer, .step = action.step}, Category::merge, cost, Op());
+      compute({.kind = ActionKind::marker, .layer = action.layer, .step = action.step, .kernel = kernel},
+              Category::merge, cost, Op());
     }
   };
   sum(part.sum_queries, action.query_heads.count, 1);
@@ -214,7 +218,8 @@ void BlockWriter::step_kernels(const Action& attention, StepKernel::When when, I
   const double keys = 2.0 * static_cast<double>(key_rows) * attention.kv_heads.count * batch;
   for (const StepKernel& kernel : context_.implementation->step_kernels) {
     if (kernel.phase != phase_ || kernel.when != when) continue;
-    const Action action{.kind = ActionKind::marker, .layer = attention.layer, .step = attention.step};
+    const Action action{
+        .kind = ActionKind::marker, .layer = attention.layer, .step = attention.step, .kernel = kernel.kernel};
     const Bytes bytes = Bytes::from_si((queries * kernel.query_bytes + keys * kernel.key_bytes) / kernel.launches);
     const KernelCost cost = streaming_cost(bytes, context_.peaks, *context_.profile, kernel.kernel);
     for (int i = 0; i < kernel.launches; ++i) compute(action, Category::merge, cost, Op());
