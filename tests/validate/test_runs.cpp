@@ -532,7 +532,8 @@ TEST_CASE("every measured run with time stamps lies beside its simulation, op by
   }
   CHECK(schedules == std::set<std::string>{"all_gather forward", "all_gather forward_backward", "halo forward",
                                            "halo forward_backward", "ring backward", "ring forward",
-                                           "ring forward_backward", "ulysses forward", "ulysses forward_backward"});
+                                           "ring forward_backward", "ulysses forward", "ulysses forward_backward",
+                                           "usp forward", "usp forward_backward"});
   // Gates of pi-attention are left out backward.
   CHECK(measured_alone == std::set<std::string>{"halo gate_gradient", "halo skip_gradient"});
   // A bench of one layer has its halo from forward still, and adds nothing where a causal step has no keys to attend.
