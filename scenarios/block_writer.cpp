@@ -300,13 +300,15 @@ Seconds BlockWriter::startup_of(const Action& action, Category category, int sta
     return links.gather->startup_of_hop(largest / parts, largest / parts) * parts;
   if (path == Path::scatter && links.scatter)
     return links.scatter->startup_of_hop(largest / parts, largest / parts) * parts;
-  if (category == Category::head_exchange && links.exchange) {
+  if (category == Category::head_exchange && (links.exchange || links.neighbours)) {
     Bytes all, sent;  // the table counts a rank's own share
     for (const MessageAction& m : action.messages) {
       all += size_of(m);
       if (m.source != m.destination) sent += size_of(m);
     }
-    return links.exchange->startup_of_hop(all, sent);
+    // To one peer, Q, K and V go over the same channels.
+    return links.exchange ? links.exchange->startup_of_hop(all, sent)
+                          : links.neighbours->startup(sent / (context_.geometry->members - 1));
   }
   return links.neighbours ? links.neighbours->startup(largest / startups) * startups : assumed;
 }

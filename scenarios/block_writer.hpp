@@ -64,7 +64,7 @@ struct LinkTiming {
 /// all-to-all.
 struct CollectiveTiming {
   LinkTiming link;
-  int hops = 1;  // of the ranks that were measured
+  int hops = 1;
 
   /// Of one of its hops; `size` as the table counts it.
   Seconds startup_of_hop(Bytes size, Bytes sent) const;

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "cost_models/collective_tables.hpp"
 #include "cost_models/nccl_channels.hpp"
 #include "scenarios/cluster_reader.hpp"
 #include "scenarios/preset_files.hpp"
@@ -311,13 +312,13 @@ void read_cluster_table(const Table& table, Scenario& s) {
 }
 
 /// NCCL's rate depends on the number of ranks: the table of as many, or of the most that were measured below it.
-std::pair<const LinkTable*, Rank> table_of(const Scenario& s, const std::string& op) {
+const LinkTable* table_of(const Scenario& s, const std::string& op) {
   const auto find = [&](const std::string& name) {
     return s.profile.kernels->link_of(s.links.front().type.name, name_of(s.implementation.transport), name);
   };
-  std::pair<const LinkTable*, Rank> found(find(op), 2);
+  const LinkTable* found = find(op);
   for (Rank ranks = 3; s.implementation.transport == Transport::nccl && ranks <= s.ranks(); ++ranks) {
-    if (const LinkTable* more = find(fmt::format("{} {} ranks", op, ranks))) found = {more, ranks};
+    if (const LinkTable* more = find(fmt::format("{} {} ranks", op, ranks))) found = more;
   }
   return found;
 }
@@ -335,7 +336,7 @@ LinkTimings link_timings(const Scenario& s) {
     return timing;
   };
   const bool nccl = s.implementation.transport == Transport::nccl;
-  if (const auto [table, ranks] = table_of(s, nccl ? "send_recv" : "peer_copy both"); table != nullptr) {
+  if (const LinkTable* table = table_of(s, nccl ? "send_recv" : "peer_copy both")) {
     timings.neighbours = timing_of(*table);
     if (s.implementation.nccl_send_recv) {
       timings.neighbours->by_channels = send_recv_by_channels(*s.profile.kernels, s.links.front().type.name);
@@ -344,15 +345,16 @@ LinkTimings link_timings(const Scenario& s) {
     }
   }
   if (!nccl) return timings;
-  const auto collective = [&](const char* op, bool ring) {
-    const auto [table, ranks] = table_of(s, op);
-    return table == nullptr
-               ? std::nullopt
-               : std::optional(CollectiveTiming{timing_of(*table), ring ? static_cast<int>(ranks) - 1 : 1});
+  const MeasuredKernels& kernels = *s.profile.kernels;
+  const std::string& link = s.links.front().type.name;
+  const auto collective = [&](const std::optional<LinkTable>& table, int hops) {
+    return table ? std::optional(CollectiveTiming{timing_of(*table), hops}) : std::nullopt;
   };
-  timings.gather = collective("all_gather", true);
-  timings.scatter = collective("reduce_scatter", true);
-  timings.exchange = collective("all_to_all", false);
+  timings.gather = collective(ring_collective_over(s.groups, kernels, link, "all_gather"), s.groups - 1);
+  timings.scatter = collective(ring_collective_over(s.groups, kernels, link, "reduce_scatter"), s.groups - 1);
+  // Groups without a communicator of their own have the channels that NCCL gives a message among all ranks.
+  if (s.members == s.context_ranks() || !s.implementation.nccl_send_recv)
+    timings.exchange = collective(all_to_all_over(s.members, kernels, link), 1);
   return timings;
 }
 
