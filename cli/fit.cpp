@@ -43,12 +43,13 @@ class Agreed {
   void add(const std::string& value, const std::string& place) {
     if (value.empty()) return;
     if (!value_.empty() && value != value_) {
-      throw FitError(fmt::format("{}: {} = {} (but {} in {}), fit files of one GPU at a time", place, what_, value,
-                                 value_, place_));
+      throw FitError(fmt::format("{}: {} = {} (but {} in {}), fit files of one GPU and its kernels at a time", place,
+                                 what_, value, value_, place_));
     }
     value_ = value;
     place_ = place;
   }
+  const std::string& optional_value() const { return value_; }
   const std::string& value() const {
     if (value_.empty()) throw FitError(fmt::format("no file says its {}, give files that orrery bench wrote", what_));
     return value_;
@@ -64,16 +65,35 @@ struct Inputs {
   RowDigests rows_of_nccl_beside;
   FitFacts facts;
   std::string gpu;
+  std::string backend;
   std::string conditions;
   std::string files;
 };
 
-double first_number(const std::string& text, const std::string& what) {
+/// The number of a header that reads as `form` says, whose only group it is.
+double number_in(const std::string& text, const std::string& what, const char* form, const char* example) {
   std::smatch match;
-  if (!std::regex_search(text, match, std::regex("[0-9]+\\.?[0-9]*"))) {
-    throw FitError(fmt::format("header \"{}\" holds no number (\"{}\"), write e.g. {} = 700", what, text, what));
+  if (std::regex_search(text, match, std::regex(form)))
+    if (const double value = std::stod(match.str(1)); value > 0) return value;
+  throw FitError(fmt::format("header {} = {} does not say it as orrery bench does, write e.g. {} = {}", what, text,
+                             what, example));
+}
+
+double clock_mhz(const std::string& clocks) {
+  return number_in(clocks, "clocks", "(?:^|[ ,])SM at most ([0-9]{1,6}(?:\\.[0-9]*)?) MHz(?:,|$)",
+                   "SM at most 1980 MHz");
+}
+
+double watts(const std::string& limit) {
+  return number_in(limit, "power_limit_w", "^([0-9]{1,6}(?:\\.[0-9]*)?)$", "700");
+}
+
+/// Whose attention kernels these are.
+void add_backends(const MeasuredTable& table, Agreed& backend) {
+  if (!table.has("n_q")) return;
+  for (std::size_t i = 0; i < table.rows(); ++i) {
+    if (table.text(i, "schedule") == "kernel") backend.add(table.text(i, "backend"), table.place(i));
   }
-  return std::stod(match.str());
 }
 
 /// Throws FitError for a time of both passes: their shares are not known. Rows that say why they are not to be
@@ -170,7 +190,7 @@ void add_guarded(const std::string& file, const std::string& gpu, std::vector<Me
 
 Inputs read_inputs(const std::vector<std::string>& files) {
   Inputs inputs;
-  Agreed gpu("gpu"), clocks("clocks"), limit("power_limit_w"), driver("driver"), cudnn("cudnn");
+  Agreed gpu("gpu"), clocks("clocks"), limit("power_limit_w"), driver("driver"), cudnn("cudnn"), backend("backend");
   std::vector<double> idle;
   std::set<std::string> names, dates;
   std::vector<MeasuredTable> tables;
@@ -193,6 +213,7 @@ Inputs read_inputs(const std::vector<std::string>& files) {
         if (const auto watts = table.optional_number(i, "power_w")) idle.push_back(*watts);
       }
     }
+    add_backends(table, backend);
     clocks.add(table.header("clocks"), file);
     limit.add(table.header("power_limit_w"), file);
     driver.add(table.header("driver"), file);
@@ -202,8 +223,9 @@ Inputs read_inputs(const std::vector<std::string>& files) {
   if (idle.empty()) throw FitError("no power at idle (it is read from rows of host costs), give overhead.csv too");
   inputs.nccl_beside = fit_nccl_beside(tables, inputs.rows_of_nccl_beside);
   inputs.gpu = gpu.value();
-  inputs.facts.maximum_clock_hz = first_number(clocks.value(), "clocks") * 1e6;
-  inputs.facts.power_limit_w = first_number(limit.value(), "power_limit_w");
+  inputs.backend = backend.optional_value();
+  inputs.facts.maximum_clock_hz = clock_mhz(clocks.value()) * 1e6;
+  inputs.facts.power_limit_w = watts(limit.value());
   inputs.facts.idle_power_w = quantile(idle, 0.5);
   inputs.files = fmt::format("{}", fmt::join(names, ", "));
   inputs.facts.source = "headers of the measured files";
@@ -285,12 +307,13 @@ void lend_unmeasured(const std::string& like, const Gpu& gpu, MeasuredKernels& k
 void run_published(const FitOptions& options) {
   OutputFile out(options.output);
   std::vector<MeasuredKernel> rows;
-  Agreed gpu("gpu");
+  Agreed gpu("gpu"), backend("backend");
   std::set<std::string> sources;
   for (const std::string& file : options.files) {
     const MeasuredTable table = MeasuredTable::read(file);
     add_single_passes(table, rows);
     for (std::size_t i = 0; i < table.rows(); ++i) gpu.add(table.text(i, "gpu"), table.place(i));
+    add_backends(table, backend);
     std::string source = table.header("url").empty() ? table.header("gpu") : table.header("url");
     for (const char* key : {"grade", "how"}) {
       if (!table.header(key).empty()) source += fmt::format("; {}: {}", key, table.header(key));
@@ -300,6 +323,7 @@ void run_published(const FitOptions& options) {
   }
   Profile base = load_profile(options.base, gpu_of_profile(options.base, gpu.value()));
   base.kernels.reset();
+  base.backend = backend.optional_value();
   for (Constant* side : {&base.tile_query, &base.tile_key}) {
     *side = {side->name, 128, side->unit, Provenance::assumed, "the tiles that cycles are counted in"};
   }
@@ -326,6 +350,7 @@ void run(const FitOptions& options) {
   facts.cache = gpu.l2_cache.value_or(Bytes());
   Profile base = load_profile(options.base, inputs.gpu);
   base.kernels.reset();
+  base.backend = inputs.backend;
   for (Constant* side : {&base.tile_query, &base.tile_key}) {
     side->value = 128;
     side->source = "the tiles that the cycles of [kernels.attention] are counted in";

@@ -93,6 +93,10 @@ std::string text_of(const std::vector<Prediction>& rows, const std::vector<Error
   text += fmt::format("{:42} {:>5} {:>8} {:>8} {:>8} {:>8} {:>9}\n", "held-out rows", "rows", "mean", "median", "p90",
                       "max", "covered");
   for (const ErrorSummary& g : groups) {
+    if (g.rows == 0) {
+      text += fmt::format("{:42} {:5}\n", g.group, g.rows);
+      continue;
+    }
     const std::string covered = g.interval_coverage ? fmt::format("{:.0f}%", 100 * *g.interval_coverage) : "";
     text += fmt::format("{:42} {:5} {:7.2f}% {:7.2f}% {:7.2f}% {:7.2f}% {:>9}\n", g.group, g.rows, 100 * g.mean_abs_rel,
                         100 * g.median_abs_rel, 100 * g.p90_abs_rel, 100 * g.max_abs_rel, covered);
@@ -102,11 +106,12 @@ std::string text_of(const std::vector<Prediction>& rows, const std::vector<Error
 }
 
 nlohmann::ordered_json json_of(const ErrorSummary& g) {
+  const auto of_rows = [&](double value) { return g.rows > 0 ? nlohmann::ordered_json(value) : nullptr; };
   return {{"rows", g.rows},
-          {"mean_abs_rel", g.mean_abs_rel},
-          {"median_abs_rel", g.median_abs_rel},
-          {"p90_abs_rel", g.p90_abs_rel},
-          {"max_abs_rel", g.max_abs_rel},
+          {"mean_abs_rel", of_rows(g.mean_abs_rel)},
+          {"median_abs_rel", of_rows(g.median_abs_rel)},
+          {"p90_abs_rel", of_rows(g.p90_abs_rel)},
+          {"max_abs_rel", of_rows(g.max_abs_rel)},
           {"interval_coverage",
            g.interval_coverage ? nlohmann::ordered_json(*g.interval_coverage) : nlohmann::ordered_json()},
           {"not_predicted", g.not_predicted}};
@@ -166,7 +171,7 @@ std::string csv_of(const std::vector<Prediction>& rows) {
   text += "\n";
   for (const Prediction& p : rows) {
     const bool measured = p.is_measured();
-    text += fmt::format("{},{},{},{}", p.group, csv_cell(p.name), csv_cell(p.place),
+    text += fmt::format("{},{},{},{}", csv_cell(p.group), csv_cell(p.name), csv_cell(p.place),
                         measured ? fmt::format("{:.6g}", p.measured.si()) : "");
     if (p.reason.empty()) {
       std::string interval = ",,";

@@ -16,23 +16,25 @@ constexpr double large_message = 1e6;       // bytes; where latency no longer do
 const std::string torch_prefix = "torch.";  // of kernels that PyTorch launched: slower than those of the same name here
 constexpr std::int64_t most_rows = std::int64_t{1} << 27, most_heads = 1 << 20;  // beyond any kernel
 
-MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char* time_column, double unit) {
+MeasuredKernel measured(const MeasuredTable& table, std::size_t row, const char* time_column, double unit,
+                        Planned planned) {
   MeasuredKernel k;
   k.place = table.place(row);
   k.row = row;
   k.digest = row_digest(table, row);
-  k.time = Seconds::from_si(table.positive(row, time_column) * unit);
+  if (planned == Planned::left_out || !table.text(row, time_column).empty())
+    k.time = measured_time(table, row, time_column, unit);
   k.regime = regime_of(table, row);
   k.clock_hz = table.optional_number(row, "sm_clock_mhz").value_or(0) * 1e6;
   k.power = Watts::from_si(table.optional_number(row, "power_w").value_or(0));
   const std::string suffix = std::string(time_column).substr(std::string_view("time").size());
   const auto low = table.optional_number(row, "p5" + suffix), high = table.optional_number(row, "p95" + suffix);
-  if (low && high) k.spread = (*high - *low) * unit / k.time.si() / normal_p5_to_p95;
+  if (low && high && k.time > Seconds()) k.spread = (*high - *low) * unit / k.time.si() / normal_p5_to_p95;
   return k;
 }
 
-MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
-  MeasuredKernel k = measured(table, row, "time_ms", 1e-3);
+MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row, Planned planned) {
+  MeasuredKernel k = measured(table, row, "time_ms", 1e-3, planned);
   const std::string& pass = table.text(row, "pass");
   k.both_passes = pass == "forward_backward";
   if (pass != "forward" && pass != "backward" && !k.both_passes) {
@@ -43,13 +45,7 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
   const auto number = [&](const char* column, std::int64_t most) {
     return static_cast<double>(table.whole_number(row, column, most));
   };
-  MaskShape mask{number("n_q", most_rows), number("n_k", most_rows), table.text(row, "mask"), 0};
-  if (mask.mask.empty()) mask.mask = table.boolean(row, "causal") ? "causal" : "full";
-  if (mask.mask != "full" && mask.mask != "causal" && mask.mask != "window") {
-    throw table.error(row, fmt::format("mask = \"{}\" is unknown, write full, causal or window", mask.mask));
-  }
-  if (mask.mask == "full" && table.text(row, "causal") == "true")
-    throw table.error(row, "mask = full and causal = true contradict each other, leave mask empty");
+  MaskShape mask{number("n_q", most_rows), number("n_k", most_rows), mask_of(table, row), 0};
   if (mask.mask == "window") mask.window = number("window", most_rows);
   const TilePairs pairs = tile_pairs(mask, measured_tile, measured_tile);
   k.attention = {.pairs = pairs.executed,
@@ -58,6 +54,7 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
                  .heads = number("heads", most_heads),
                  .kv_heads = number("kv_heads", most_heads),
                  .head_dim = number("head_dim", most_heads),
+                 .batch = static_cast<double>(batch_of(table, row)),
                  .masked_pairs = pairs.masked,
                  .pairs_beyond = pairs.beyond,
                  .window = mask.mask == "window"};
@@ -70,15 +67,16 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row) {
                          k.attention.halo()                   ? " halo"
                          : k.attention.guarded(measured_tile) ? " guarded"
                                                               : "");
-  k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}", pass, mask.mask,
+  k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}{}", pass, mask.mask,
                         mask.mask == "window" ? fmt::format(" {}", mask.window) : "", k.attention.heads,
-                        k.attention.kv_heads, k.attention.head_dim, mask.n_q, mask.n_k);
+                        k.attention.kv_heads, k.attention.head_dim, mask.n_q, mask.n_k,
+                        k.attention.batch > 1 ? fmt::format(", batch {}", k.attention.batch) : "");
   k.work = attention_flops(k.attention, k.phase).si();
   return k;
 }
 
-MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row) {
-  MeasuredKernel k = measured(table, row, "time_us", 1e-6);
+MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row, Planned planned) {
+  MeasuredKernel k = measured(table, row, "time_us", 1e-6, planned);
   k.kind = MeasuredKernel::Kind::gemm;
   k.group = k.family = "gemm";
   const auto number = [&](const char* column) {
@@ -100,8 +98,8 @@ MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row) {
   return k;
 }
 
-MeasuredKernel stream_row(const MeasuredTable& table, std::size_t row) {
-  MeasuredKernel k = measured(table, row, "time_us", 1e-6);
+MeasuredKernel stream_row(const MeasuredTable& table, std::size_t row, Planned planned) {
+  MeasuredKernel k = measured(table, row, "time_us", 1e-6, planned);
   k.kind = MeasuredKernel::Kind::stream;
   k.kernel = k.family = (table.header("pytorch").empty() ? "" : torch_prefix) + table.text(row, "kernel");
   k.group = table.has("n_q") ? "merge" : "elementwise";
@@ -111,8 +109,8 @@ MeasuredKernel stream_row(const MeasuredTable& table, std::size_t row) {
   return k;
 }
 
-MeasuredKernel message_row(const MeasuredTable& table, std::size_t row) {
-  MeasuredKernel k = measured(table, row, "time_us", 1e-6);
+MeasuredKernel message_row(const MeasuredTable& table, std::size_t row, Planned planned) {
+  MeasuredKernel k = measured(table, row, "time_us", 1e-6, planned);
   k.kind = MeasuredKernel::Kind::message;
   k.link = table.text(row, "link");
   k.mechanism = table.text(row, "mechanism");
@@ -147,6 +145,7 @@ bool holds_numbers(std::string_view column) {
       "n_q",   "n_k",     "window",     "tokens",        "width",
       "in",    "out",     "ranks",      "samples",       "bytes",
       "flops", "tflops",  "error_norm", "error_row_max", "launches_per_sample"};
+  if (column == "processes_ms") return false;  // one for each process
   static constexpr std::string_view units[] = {"_ms", "_us", "_mhz", "_w", "_c", "_rel", "_per_s"};
   return std::find(std::begin(names), std::end(names), column) != std::end(names) ||
          std::any_of(std::begin(units), std::end(units), [&](std::string_view unit) { return column.ends_with(unit); });
@@ -163,6 +162,39 @@ Regime regime_of(const MeasuredTable& table, std::size_t row) {
   if (name.empty() || name == "sustained") return Regime::sustained;
   if (name == "burst") return Regime::burst;
   throw table.error(row, fmt::format("regime = \"{}\" is unknown, write burst or sustained", name));
+}
+
+std::string mask_of(const MeasuredTable& table, std::size_t row) {
+  const bool has_window = !table.text(row, "window").empty();
+  std::string mask = table.text(row, "mask");
+  if (mask.empty()) mask = has_window ? "window" : table.boolean(row, "causal") ? "causal" : "full";
+  if (mask != "full" && mask != "causal" && mask != "window")
+    throw table.error(row, fmt::format("mask = \"{}\" is unknown, write full, causal or window", mask));
+  if (has_window != (mask == "window")) {
+    throw table.error(row, has_window ? fmt::format("mask = {} and window = {} contradict each other, leave mask empty",
+                                                    mask, table.text(row, "window"))
+                                      : "mask = window, but window is empty, write how many keys a query sees");
+  }
+  if (table.text(row, "causal").empty() || table.boolean(row, "causal") == (mask != "full")) return mask;
+  throw table.error(row,
+                    fmt::format("mask = {} and causal = {} contradict each other, {}", mask, table.text(row, "causal"),
+                                mask == "window" ? "a window is causal here" : "leave mask empty"));
+}
+
+int batch_of(const MeasuredTable& table, std::size_t row) {
+  if (const std::string& dtype = table.text(row, "dtype"); !dtype.empty() && dtype != "bf16") {
+    throw table.error(
+        row, fmt::format("dtype = \"{}\", but what is measured and predicted is bf16, leave the row out", dtype));
+  }
+  return table.text(row, "batch").empty() ? 1 : static_cast<int>(table.whole_number(row, "batch", most_heads));
+}
+
+Seconds measured_time(const MeasuredTable& table, std::size_t row, const char* column, double unit) {
+  constexpr double least_s = 1e-12, most_s = 1e12;
+  const double time_s = table.positive(row, column) * unit;
+  if (time_s >= least_s && time_s <= most_s) return Seconds::from_si(time_s);
+  throw table.error(row, fmt::format("{} = {} is no time that was measured (less than a picosecond, or ages)", column,
+                                     table.text(row, column)));
 }
 
 void check_numbers(const MeasuredTable& table, std::size_t row) {
@@ -209,19 +241,20 @@ TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key)
   return pairs;
 }
 
-void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows) {
-  MeasuredKernel (*row_of)(const MeasuredTable&, std::size_t) = nullptr;
+void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows, Planned planned) {
+  MeasuredKernel (*row_of)(const MeasuredTable&, std::size_t, Planned) = nullptr;
   if (table.has("n_q") && table.has("time_ms") && table.has("head_dim")) row_of = attention_row;
   if (table.has("layer") && table.has("in") && table.has("out")) row_of = gemm_row;
   if (table.has("kernel") && table.has("bytes") && (table.has("n_q") || table.has("width"))) row_of = stream_row;
   if (table.has("mechanism") && table.has("op") && table.has("bytes")) row_of = message_row;
   if (row_of == nullptr) return;
   for (std::size_t i = 0; i < table.rows(); ++i) {
-    if (!table.is_ok(i)) continue;
+    const bool counts = table.is_ok(i) || (planned == Planned::included && table.text(i, "status") == "planned");
+    if (!counts) continue;
     if (row_of == attention_row && table.text(i, "schedule") != "kernel") continue;
     if (row_of == gemm_row && table.text(i, "data") != "normal") continue;  // zeros show what data costs, not a product
     check_numbers(table, i);
-    rows.push_back(row_of(table, i));
+    rows.push_back(row_of(table, i, planned));
   }
 }
 

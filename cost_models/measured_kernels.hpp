@@ -1,6 +1,7 @@
 // Rows of measured files as what they are: kernels of known shape, and messages, with the time each took.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,7 +32,7 @@ struct MeasuredKernel {
   Bytes bytes;                      // streams and messages
 
   Regime regime = Regime::sustained;
-  Seconds time;
+  Seconds time;         // 0: the row is only planned
   double clock_hz = 0;  // 0: not measured
   Watts power;
   double spread = 0;  // standard deviation of the samples over their median, from p5 and p95; 0: not measured
@@ -44,6 +45,15 @@ struct MeasuredKernel {
 
 /// The column `regime`, sustained if it is empty. Throws for another word.
 Regime regime_of(const MeasuredTable& table, std::size_t row);
+
+/// full, causal or window: the column `mask`, or what `window` and `causal` say. Throws if they contradict each other.
+std::string mask_of(const MeasuredTable& table, std::size_t row);
+
+/// The column `batch`, 1 if it is empty. Throws for a `dtype` that no profile is of.
+int batch_of(const MeasuredTable& table, std::size_t row);
+
+/// A time in a column of that unit (in seconds). Throws for one that nothing takes.
+Seconds measured_time(const MeasuredTable& table, std::size_t row, const char* column, double unit);
 
 /// The file of a row with the folder it is in, e.g. "h200_sxm/attention.csv": what sources of constants name.
 std::string file_of(const MeasuredKernel& row);
@@ -66,9 +76,11 @@ TilePairs tile_pairs(const MaskShape& shape, double tile_query, double tile_key)
 /// Throws if a cell that should hold a number does not, also in columns that no model reads.
 void check_numbers(const MeasuredTable& table, std::size_t row);
 
+enum class Planned : std::uint8_t { left_out, included };  // rows without a time, which are only predicted
+
 /// Which file this is follows from its columns. Rows whose status is not `ok` are left out; so are tables of host
 /// costs, power and overlap, which are read by those who need them. Appends to `rows`.
-void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows);
+void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows, Planned planned = Planned::left_out);
 
 /// Time of that row by the profile; 0 if the profile has no model of it.
 Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile);

@@ -16,7 +16,21 @@ std::string trimmed(std::string_view text) {
   return std::string(text.substr(first, text.find_last_not_of(" \t\r") - first + 1));
 }
 
-/// Cells of one line; a cell in double quotes may hold commas, and "" is a quote.
+/// Where it is no UTF-8: the first byte that no sequence has there; nothing if it is all UTF-8.
+std::optional<unsigned char> not_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    const std::size_t length = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : 4;
+    if ((lead >= 0x80 && lead < 0xc2) || lead > 0xf4 || i + length > text.size()) return lead;
+    for (std::size_t k = 1; k < length; ++k) {
+      if ((static_cast<unsigned char>(text[i + k]) & 0xc0) != 0x80) return lead;
+    }
+    i += length;
+  }
+  return std::nullopt;
+}
+
+/// Cells of one line; a cell in double quotes may hold commas, and "" is a quote. None if a quote does not end.
 std::vector<std::string> cells_of(std::string_view line) {
   std::vector<std::string> cells(1);
   bool quoted = false;
@@ -34,6 +48,7 @@ std::vector<std::string> cells_of(std::string_view line) {
       cells.back() += c;
     }
   }
+  if (quoted) cells.clear();
   return cells;
 }
 
@@ -62,6 +77,10 @@ MeasuredTable MeasuredTable::parse(std::string_view text, const std::filesystem:
     text.remove_prefix(std::min(end + 1, text.size()));
     ++line_number;
     if (trimmed(line).empty()) continue;
+    if (const auto byte = not_utf8(line)) {
+      throw MeasuredFileError(fmt::format("{}:{}: byte 0x{:02x} is not UTF-8 (Latin-1?), save the file as UTF-8",
+                                          file.string(), line_number, *byte));
+    }
     if (line.front() == '#') {
       const std::string_view pair = line.substr(1);
       const std::size_t equals = pair.find('=');
@@ -71,6 +90,12 @@ MeasuredTable MeasuredTable::parse(std::string_view text, const std::filesystem:
       continue;
     }
     std::vector<std::string> cells = cells_of(line);
+    if (cells.empty()) {
+      throw MeasuredFileError(
+          fmt::format("{}:{}: a quote does not end in its line (a line break in a cell?), write a "
+                      "row in one line",
+                      file.string(), line_number));
+    }
     if (table.columns_.empty()) {
       for (std::size_t i = 0; i < cells.size(); ++i) {
         if (!table.index_.emplace(cells[i], i).second) {

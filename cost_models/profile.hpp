@@ -23,7 +23,8 @@ struct Profile {
   Constant tile_query;                     // rows and columns of the attention kernel's score tile
   Constant tile_key;
   std::optional<MeasuredKernels> kernels = std::nullopt;
-  bool is_lent = false;  // it was measured on another GPU (lend.hpp)
+  bool is_lent = false;   // it was measured on another GPU (lend.hpp)
+  std::string backend{};  // whose attention kernels; empty: of none in particular
 
   std::vector<const Constant*> constants() const;
 };

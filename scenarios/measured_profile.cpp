@@ -266,6 +266,7 @@ std::string write_profile(const Profile& profile, std::string_view gpu, std::str
                           std::string_view conditions) {
   std::string text =
       fmt::format("kind = \"profile\"\ndescription = {}\ngpu = {}\n", toml_string(description), toml_string(gpu));
+  if (!profile.backend.empty()) text += fmt::format("backend = {}\n", toml_string(profile.backend));
   if (profile.kernels) text += fmt::format("conditions = {}\n", toml_string(conditions));
   text += "\n" + plain_constants(profile);
   if (profile.kernels) text += kernel_lines(*profile.kernels);

@@ -156,6 +156,7 @@ FoundProfile read_profile(std::string_view name, const std::filesystem::path& me
   profile.tile_key = tile_side(table, "tile_key");
   if (const auto kernels = table.optional_table("kernels")) profile.kernels = read_measured_kernels(*kernels);
   if (profile.kernels) table.string("conditions");
+  if (table.has("backend")) profile.backend = table.string("backend");
   table.finish();
   return {std::move(profile), made_for, table};
 }

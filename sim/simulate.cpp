@@ -53,7 +53,7 @@ void check_length(std::uint64_t number, std::uint64_t most, std::string_view wha
   if (number <= most) return;
   throw std::invalid_argument(
       fmt::format("this program is too long: {:.2g} {} ({}; at most {:.2g} unless an engine is named), use fewer ranks "
-                  "or layers, or wait for --engine {}",
+                  "or layers, or wait for simulate --engine {}",
                   static_cast<double>(number), what, reason, static_cast<double>(most), name_of(engine)));
 }
 

@@ -90,7 +90,8 @@ int divisor_of_ranks(const MeasuredTable& table, std::size_t row, const char* co
 /// GPUs of one node on a switch, or of several such nodes on a network of full bisection.
 void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s) {
   const auto used = [&](const char* column) {
-    const std::string& name = table.text(row, column);
+    std::string name = table.text(row, column);
+    if (name.empty() && ranks == 1 && !s.gpu.links.empty()) name = s.gpu.links.front();  // nothing is sent
     try {
       s.links.push_back({column, load_link(name)});
     } catch (const InputError&) {
@@ -171,8 +172,10 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   s.tokens = count("seq_len", most_tokens);
   s.dtype = "bf16";
   s.layers = 1;
-  s.causal = table.boolean(row, "causal");
-  s.primitives = {table.text(row, "window").empty() ? Primitive{} : window_of(table, row)};
+  const std::string mask = mask_of(table, row);
+  s.causal = mask != "full";
+  s.primitives = {mask == "window" ? window_of(table, row) : Primitive{}};
+  s.batch = batch_of(table, row);
   s.regime = regime_of(table, row);
   s.implementation = load_implementation(preset_of(table, row));
   const std::string& transport = table.text(row, "transport");
@@ -204,12 +207,15 @@ Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, co
   const std::string& pass = table.text(row, "pass");
   const std::string& transport = table.text(row, "transport");
   p.group = fmt::format("{}{}", table.text(row, "implementation"), transport.empty() ? "" : " " + transport);
-  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads, {}{}", table.text(row, "implementation"),
+  const std::string& window = table.text(row, "window");
+  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads, {}{}{}", table.text(row, "implementation"),
                        table.text(row, "schedule"), transport, table.text(row, "n_gpu"), table.text(row, "seq_len"),
                        table.text(row, "heads"), table.text(row, "kv_heads"),
-                       table.text(row, "causal") == "true" ? table.text(row, "layout") + " causal " : "full ", pass);
+                       table.text(row, "causal") == "true" ? table.text(row, "layout") + " causal " : "full ",
+                       window.empty() ? "" : fmt::format("window {} ", window), pass);
   p.reason = cannot_simulate(table, row);
   if (!p.reason.empty()) return p;
+  check_numbers(table, row);
   if (pass != "forward" && pass != "backward" && pass != "forward_backward") {
     throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
   }

@@ -53,14 +53,17 @@ std::optional<double> reading_error_of(const MeasuredTable& table) {
                                       table.file().string(), text));
 }
 
+bool is_whole_step(const MeasuredTable& table, std::size_t row) {
+  return table.has("scenario") && (!table.text(row, "scenario").empty() || table.text(row, "implementation").empty());
+}
+
 /// A row of several GPUs: of a whole step, or of attention.
 Prediction predict_run(const MeasuredTable& table, std::size_t row, const ProfileOfRow& profile) {
-  Prediction p = table.has("scenario") ? predict_step(table, row) : predict_attention_run(table, row, profile(row));
+  Prediction p = is_whole_step(table, row) ? predict_step(table, row) : predict_attention_run(table, row, profile(row));
   p.many_gpus = true;
   p.row = row;
   p.place = table.place(row);
-  const std::optional<double> time_ms = table.optional_number(row, "time_ms");
-  if (time_ms) p.measured = Seconds::from_si(table.positive(row, "time_ms") * 1e-3);
+  if (!table.text(row, "time_ms").empty()) p.measured = measured_time(table, row, "time_ms", 1e-3);
   if (const auto error = reading_error_of(table)) {
     p.setting = setting_of(table, row);
     p.reading_error = *error;
@@ -71,7 +74,7 @@ Prediction predict_run(const MeasuredTable& table, std::size_t row, const Profil
 /// Kernels, messages, slow-downs or runs; other tables, of host costs say, predict nothing.
 std::vector<Prediction> predict_rows(const MeasuredTable& table, const ProfileOfRow& profile) {
   std::vector<MeasuredKernel> kernels;
-  add_rows(table, kernels);
+  add_rows(table, kernels, Planned::included);
   if (kernels.empty() && table.has("compute_overlapped_us")) return predict_overlap(table, profile);
   if (kernels.empty() && table.has("nvml_sm_clock_mhz")) return predict_power(table, profile);
   std::vector<Prediction> all;
@@ -121,6 +124,8 @@ std::vector<std::pair<std::string, std::string>> carried_along(const MeasuredTab
                                               "ulysses_degree",
                                               "physical_gpus",
                                               "not_predicted",
+                                              "batch",
+                                              "dtype",
                                               "scenario",
                                               "time_us",
                                               "kernel",
@@ -139,7 +144,7 @@ std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOf
   std::vector<Prediction> all = predict_rows(table, profile);
   const std::string folder = table.file().parent_path().filename().string();
   for (Prediction& p : all) {
-    if (!table.has("scenario")) {
+    if (!is_whole_step(table, p.row)) {
       const auto& kernels = profile(p.row).kernels;
       p.fitted = kernels && kernels->fitted_rows.contains(row_digest(table, p.row));
       p.calibrated = kernels && kernels->calibrating_rows.contains(row_digest(table, p.row));
@@ -181,7 +186,19 @@ ProfileOfRow profiles_of(const MeasuredTable& table, const std::string& profile)
 }
 
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const std::string& profile) {
-  return predict_with(table, profiles_of(table, profile));
+  const ProfileOfRow profile_of_row = profiles_of(table, profile);
+  std::vector<Prediction> all = predict_with(table, profile_of_row);
+  if (!profile.empty() || !table.header("profile").empty()) return all;  // as was asked for
+  for (Prediction& p : all) {
+    const std::string& backend = table.text(p.row, "backend");
+    if (!p.reason.empty() || backend.empty() || is_whole_step(table, p.row)) continue;
+    const Profile& used = profile_of_row(p.row);
+    if (used.backend.empty() || used.backend == backend) continue;
+    p.reason =
+        fmt::format("no profile is of this kernel (backend = {}, {} is of {})", backend, used.name, used.backend);
+    p.predicted = Seconds();
+  }
+  return all;
 }
 
 std::vector<Prediction> predict_runs(const MeasuredTable& table, const Profile& profile) {

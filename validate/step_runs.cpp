@@ -55,6 +55,8 @@ Prediction predict_step(const MeasuredTable& table, std::size_t row) {
   p.name = name_of_row(table, row);
   p.reason = table.text(row, "not_predicted");
   if (!p.reason.empty()) return p;
+  if (table.text(row, "scenario").empty())
+    throw table.error(row, "scenario is empty, name a TOML file beside this one");
   try {
     const Report report = predict(step_scenario_of(table, row));
     p.predicted = report.step_time;

@@ -1,6 +1,8 @@
 // orrery fit and orrery validate as a user runs them: files, formats, exit statuses.
 #include <fmt/format.h>
 
+#include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -70,6 +72,25 @@ TEST_CASE("validate carries columns along that it does not read, and says which 
   CHECK(run_program("validate --trace unwritten.json --measured " + runs).exit_code == 2);
 }
 
+TEST_CASE("what validate writes can be read again: no error of no rows, groups in quotes, text in UTF-8") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder.path() / "a,b\"c" / "runs.csv";
+  std::filesystem::create_directories(file.parent_path());
+  const auto validated = [&](const std::string& format, const std::string& note) {
+    std::ofstream(file) << "implementation,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,"
+                           "time_ms,note\norrery_ring,h200_sxm,nvlink4,2,8192,32,32,128,false,,ring,forward,,"
+                        << note << "\n";
+    return run_program("validate --format " + format + " --measured '" + file.string() + "'");
+  };
+  const auto summary = nlohmann::json::parse(validated("json", "caf\u00e9").output)["summary"];
+  CHECK(summary["rows"] == 0);
+  CHECK(summary["mean_abs_rel"].is_null());
+  CHECK_THAT(validated("csv", "x").output, ContainsSubstring("\n\"a,b\"\"c: orrery_ring\","));
+  CHECK_THAT(validated("text", "x").output, !ContainsSubstring("0.00%"));
+  CHECK_THAT(validated("json", "caf\xe9").error, ContainsSubstring("runs.csv:2: byte 0xe9 is not UTF-8"));
+  CHECK_THAT(validated("json", "\"two\nlines\"").error, ContainsSubstring("runs.csv:2: a quote does not end"));
+}
+
 TEST_CASE("the tables of errors in the README are what validate prints: make error_tables") {
   const std::string readme = read_file(std::filesystem::path(ORRERY_SOURCE_DIR) / "README.md");
   for (const char* which : {"", " --published"}) {
@@ -107,6 +128,31 @@ TEST_CASE("a fit needs the power at idle and says which file has it") {
   CHECK_THAT(result.error, ContainsSubstring("overhead.csv"));
 }
 
+TEST_CASE("a fit reads clock and power limit of the header in the bench's form, and refuses others") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder.path() / "attention.csv";
+  std::string text = read_file(measured / "h200_sxm/attention.csv");
+  const auto fit_with = [&](const std::string& key, const std::string& value) {
+    const std::size_t begin = text.find("# " + key + " = "), end = text.find('\n', begin);
+    REQUIRE(begin != std::string::npos);
+    std::ofstream(file) << text.substr(0, begin) << "# " << key << " = " << value << text.substr(end);
+    return run_program(fmt::format("fit \"{}\"{} -o \"{}\"", file.string(), quoted_file("h200_sxm/overhead.csv"),
+                                   (folder.path() / "out.toml").string()));
+  };
+  const std::pair<const char*, const char*> bad[] = {{"power_limit_w", "-700"},         {"power_limit_w", "0.7 kW"},
+                                                     {"power_limit_w", "1e3"},          {"power_limit_w", "0"},
+                                                     {"clocks", "SM at most 1.98 GHz"}, {"clocks", "SM at most 1980"},
+                                                     {"clocks", "not locked"}};
+  for (const auto& [key, value] : bad) {
+    const ProgramRun run = fit_with(key, value);
+    INFO(key << " = " << value << ": " << run.error);
+    CHECK(run.exit_code == 2);
+    CHECK_THAT(run.error, ContainsSubstring(key));
+  }
+  // overhead.csv has another form, which would be a contradiction: it is told so, not misread.
+  CHECK_THAT(fit_with("clocks", "memory 3201 MHz, SM at most 1980 MHz").error, ContainsSubstring("clocks"));
+}
+
 TEST_CASE("a fit refuses a file without rows, and nonsense also in columns that it does not read, and writes nothing") {
   const TemporaryFolder folder;
   const std::filesystem::path file = folder.path() / "overhead.csv", out = folder.path() / "unwritten.toml";
@@ -131,6 +177,33 @@ TEST_CASE("a fit of merges alone says that attention is missing") {
   CHECK(result.exit_code == 2);
   CHECK_THAT(result.error, ContainsSubstring("no attention rows"));
 }
+
+namespace {
+
+/// Widths of intervals, and the digests of the rows behind them.
+std::vector<std::string> lines_of_bands(const std::filesystem::path& profile) {
+  const std::string text = read_file(profile);
+  std::istringstream bands(text.substr(text.find("[[kernels.band]]")));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(bands, line);) lines.push_back(line);
+  return lines;
+}
+
+/// Numbers to a thousandth, all else to the letter.
+bool is_alike(const std::string& a, const std::string& b) {
+  const auto split = [](const std::string& line) {
+    const std::size_t at = line.find(" = ");
+    return std::pair(line.substr(0, at), at == std::string::npos ? "" : line.substr(at + 3));
+  };
+  const auto [key, text] = split(a);
+  const auto [other_key, other_text] = split(b);
+  char *end = nullptr, *other_end = nullptr;
+  const double value = std::strtod(text.c_str(), &end), other = std::strtod(other_text.c_str(), &other_end);
+  const bool numbers = end != text.c_str() && *end == 0 && other_end != other_text.c_str() && *other_end == 0;
+  return numbers ? key == other_key && std::abs(value - other) <= 1e-3 * std::abs(other) : a == b;
+}
+
+}  // namespace
 
 TEST_CASE("the fit commands of the README write the committed profiles") {
   const TemporaryFolder folder;
@@ -161,6 +234,15 @@ TEST_CASE("the fit commands of the README write the committed profiles") {
     const auto fitted = nlohmann::json::parse(run_program(rows + " --profile " + out).output);
     CHECK_THAT(fitted["summary"]["mean_abs_rel"].get<double>(),
                WithinAbs(committed["summary"]["mean_abs_rel"].get<double>(), 1e-4));
+    CHECK_THAT(fitted["summary"]["interval_coverage"].get<double>(),
+               WithinAbs(committed["summary"]["interval_coverage"].get<double>(), 1e-3));
+    const std::vector<std::string> bands = lines_of_bands(out),
+                                   known = lines_of_bands(root / "scenarios/profiles" / profile);
+    REQUIRE(bands.size() == known.size());
+    for (std::size_t i = 0; i < bands.size(); ++i) {
+      INFO(bands[i] << " (committed: " << known[i] << ")");
+      CHECK(is_alike(bands[i], known[i]));
+    }
   }
   CHECK(commands == 4);
 }

@@ -337,6 +337,9 @@ TEST_CASE("pairs in tiles: a window touches its width and the two ragged ends") 
   const TilePairs pairs = tile_pairs({1024, 1024, "window", 256}, 128, 128);
   CHECK(pairs.executed == (1 + 2 + 6 * 3) * 128 * 128);
   CHECK(pairs.executed - pairs.masked == 1024 * 256 - 256 * 255 / 2);
+  // With 129 keys the first query of a tile sees the first key of the tile before, and none before that.
+  CHECK(tile_pairs({1024, 1024, "window", 129}, 128, 128).executed == (1 + 7 * 2) * 128 * 128);
+  CHECK(tile_pairs({1024, 1024, "window", 130}, 128, 128).executed == (1 + 2 + 6 * 3) * 128 * 128);
 }
 
 TEST_CASE("a measured file keeps its header, quoted commas and line numbers") {
@@ -348,4 +351,13 @@ TEST_CASE("a measured file keeps its header, quoted commas and line numbers") {
   CHECK_THROWS_WITH(table.number(1, "b"), ContainsSubstring("f.csv:6") && ContainsSubstring("is not a number"));
   CHECK_THROWS_WITH(MeasuredTable::parse("a,b\n1\n", "f.csv"),
                     ContainsSubstring("f.csv:2") && ContainsSubstring("1 cells"));
+  CHECK_THROWS_WITH(MeasuredTable::parse("a,b\n1,\"x\ny\"\n", "f.csv"),
+                    ContainsSubstring("f.csv:2") && ContainsSubstring("a quote does not end"));
+  // UTF-8 of one to four bytes; a lone or missing continuation, an overlong form and what is beyond Unicode are none.
+  for (const char* good : {"e", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"})
+    CHECK(MeasuredTable::parse(std::string("a\n") + good + "\n", "f.csv").text(0, "a") == good);
+  for (const char* bad : {"\xe9", "\xa9", "\xe2\x82", "\xc0\xaf", "\xf5\x80\x80\x80", "\xc3("}) {
+    CHECK_THROWS_WITH(MeasuredTable::parse(std::string("a\n") + bad + "\n", "f.csv"),
+                      ContainsSubstring("f.csv:2") && ContainsSubstring("UTF-8"));
+  }
 }

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "cost_models/lend.hpp"
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
 
@@ -84,4 +85,13 @@ TEST_CASE("kernels that no row is of are lent at the same fraction of the HBM ba
                                       LentProfile{lender, twice});
   CHECK_THAT(fit.profile.kernels->stream_of("gather")->bandwidth.value, WithinRel(1.5e12, 1e-12));
   CHECK(fit.profile.kernels->stream_of("gather")->bandwidth.provenance == Provenance::assumed);
+}
+
+TEST_CASE("a faster memory that is lent for takes as much power at its full rate: energy a byte times rate is kept") {
+  Profile lender = truth(1);
+  lender.kernels->clock.hbm_energy = number(6e-11);
+  lender.kernels->clock.hbm_energy.source = "measured";
+  const GpuPeaks faster{ten_sms.matrix, ten_sms.hbm * 1.5, ten_sms.sms};
+  const double lent = lend(lender, ten_sms, faster).kernels->clock.hbm_energy.value;
+  CHECK_THAT(lent * faster.hbm.si(), WithinRel(6e-11 * ten_sms.hbm.si(), 1e-12));
 }

@@ -251,8 +251,8 @@ TEST_CASE("an optional field of a run that makes no sense is an error that names
                                              "mine.csv"),
                         "");
   };
-  const std::pair<const char*, const char*> good[] = {{"nodes", "1"},    {"transport", "nccl"}, {"regime", "burst"},
-                                                      {"window", "100"}, {"channels", "4"},     {"", ""}};
+  const std::pair<const char*, const char*> good[] = {
+      {"nodes", "1"}, {"transport", "nccl"}, {"regime", "burst"}, {"channels", "4"}, {"", ""}};
   for (const auto& [column, cell] : good) CHECK(predict_row(column, cell).size() == 1);
   const std::pair<const char*, const char*> bad[] = {
       {"nodes", "0"},          {"nodes", "1.5"},          {"nodes", "-1"},         {"nodes", "3"},
@@ -421,6 +421,126 @@ TEST_CASE("the backend of a run says whose kernels it ran, if there is a profile
   CHECK(predicted("flash", "") == predicted("", "h200_sxm_flash"));
   CHECK(predicted("cudnn", "") == predicted("", "h200_sxm"));
   CHECK(predicted("flash", "") > 1.4 * predicted("cudnn", ""));
+}
+
+TEST_CASE("kernels that no profile is of are not predicted, but with the profile that was asked for") {
+  const std::string names =
+      "backend,gpu,link,n_gpu,implementation,seq_len,layout,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_"
+      "ms"
+      "\n";
+  const auto predicted = [&](const std::string& backend, const std::string& gpu, const std::string& profile) {
+    const std::string kernel = backend + "," + gpu + ",nvlink4,1,,,,4096,4096,32,32,128,false,kernel,forward,1\n";
+    const std::string run =
+        backend + "," + gpu + ",nvlink4,2,orrery_ring,8192,contiguous,,,32,32,128,false,ring,forward,1\n";
+    return predict_runs(MeasuredTable::parse(names + kernel + run, "made.csv"), profile);
+  };
+  for (const char* unknown : {"triton", "cudn"}) {
+    for (const Prediction& p : predicted(unknown, "h200_sxm", ""))
+      CHECK_THAT(p.reason, ContainsSubstring("no profile is of this kernel") && ContainsSubstring(unknown) &&
+                               ContainsSubstring("h200_sxm is of cudnn"));
+    for (const Prediction& p : predicted(unknown, "h200_sxm", "h200_sxm")) CHECK(p.reason.empty());
+  }
+  for (const Prediction& p : predicted("cudnn", "a100_80_sxm", "")) CHECK_FALSE(p.reason.empty());
+  for (const Prediction& p : predicted("fa2", "a100_80_sxm", "")) CHECK(p.reason.empty());
+}
+
+TEST_CASE("rows of kernels and of runs mean what all their cells say, or are an error with their line") {
+  const auto predicted = [](const std::string& names, const std::string& row, bool run) {
+    const std::string all = run ? "implementation,n_gpu,seq_len,layout,schedule," : "n_q,n_k,schedule,";
+    const std::string own = run ? "orrery_window,2,8192,contiguous,halo," : "4096,4096,kernel,";
+    return predict_runs(MeasuredTable::parse(all + "gpu,link,kv_heads,head_dim,pass," + names + "\n" + own +
+                                                 "h200_sxm,nvlink4,8,128,forward," + row + "\n",
+                                             "made.csv"),
+                        "")
+        .at(0);
+  };
+  struct Row {
+    const char *names, *cells, *problem;
+  };
+  const Row bad[] = {
+      {"heads,causal,mask,time_ms", "32,true,window,1", "window is empty"},
+      {"heads,causal,mask,window,time_ms", "32,true,causal,512,1", "contradict"},
+      {"heads,causal,mask,time_ms", "32,true,full,1", "contradict"},
+      {"heads,causal,mask,time_ms", "32,false,causal,1", "contradict"},
+      {"heads,causal,window,time_ms", "32,false,512,1", "a window is causal"},
+      {"heads,causal,mask,time_ms", "32,true,striped,1", "unknown"},
+      {"heads,causal,dtype,time_ms", "32,true,fp32,1", "bf16"},
+      {"heads,causal,batch,time_ms", "32,true,0,1", "batch = 0"},
+      {"heads,causal,p5_ms,time_ms", "32,true,-5,1", "p5_ms"},
+      {"heads,causal,power_w,time_ms", "32,true,abc,1", "power_w"},
+      {"heads,causal,time_ms", "32,true,1e-320", "time_ms"},
+      {"heads,causal,time_ms", "32,true,1e300", "time_ms"},
+  };
+  for (const bool run : {false, true}) {
+    for (const Row& row : bad) {
+      INFO(row.names << ": " << row.cells << (run ? ", a run" : ", a kernel"));
+      CHECK_THROWS_WITH(predicted(row.names, row.cells, run),
+                        ContainsSubstring("made.csv:2: ") && ContainsSubstring(row.problem));
+    }
+    const Seconds one = predicted("heads,causal,window,time_ms", "32,true,512,1", run).predicted;
+    CHECK(predicted("heads,mask,window,dtype,batch,time_ms", "32,window,512,bf16,1,1", run).predicted == one);
+    CHECK(predicted("heads,causal,window,time_ms", "32,true,,1", run).predicted > 2 * one);
+    // Two sequences are as much work as twice the heads (of queries: the keys are shared).
+    const double two = predicted("heads,causal,window,batch,time_ms", "32,true,512,2,1", run).predicted / one;
+    CHECK(two > 1.5);
+    CHECK(two < 2.0);
+  }
+  CHECK_THAT(predicted("heads,causal,window,time_ms", "32,true,512,1", true).name, ContainsSubstring("window 512"));
+}
+
+TEST_CASE("kernels that are only planned are predicted, as runs are, and nothing is fitted on them") {
+  const std::string names = "gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms,p5_ms,p95_ms,status\n";
+  const std::string row = "h200_sxm,4096,4096,32,32,128,false,kernel,forward,";
+  const MeasuredTable table = MeasuredTable::parse(
+      names + row + "2.0,1.9,2.1,ok\n" + row + ",,,planned\n" + row + ",,,\n" + row + ",,,failed\n", "made.csv");
+  const std::vector<Prediction> all = predict_runs(table, "");
+  REQUIRE(all.size() == 3);
+  for (const Prediction& p : all) {
+    CHECK(p.predicted == all[0].predicted);
+    CHECK(p.is_measured() == (&p == &all[0]));
+  }
+  CHECK(summarize(all).back().rows == 1);
+  std::vector<MeasuredKernel> fitted;
+  const std::string planned = names + row + "2.0,,,ok\n" + row + ",,,planned\n";
+  add_rows(MeasuredTable::parse(planned, "made.csv"), fitted);
+  CHECK(fitted.size() == 1);
+}
+
+TEST_CASE("forward and backward together are as uncertain as the less certain of them") {
+  const auto band = [](const std::string& pass) {
+    const std::string names = "gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms\n";
+    const std::string row = "h200_sxm,4096,4096,32,32,128,false,kernel," + pass + ",\n";
+    return predict_runs(MeasuredTable::parse(names + row, "made.csv"), "").at(0).band;
+  };
+  CHECK(band("forward") != band("backward"));
+  CHECK(band("forward_backward") == std::max(band("forward"), band("backward")));
+}
+
+TEST_CASE("nodes of a run are of one pod: a message passes two links inside a node, and two between nodes") {
+  const std::string names =
+      "implementation,gpu,link,n_gpu,nodes,network,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,time_ms"
+      "\n";
+  const MeasuredTable table = MeasuredTable::parse(
+      names + "orrery_ring,h100_sxm,nvlink4,32,4,infiniband_ndr,8192,32,32,128,false,contiguous,ring,forward,\n",
+      "made.csv");
+  const Scenario s = scenario_of(table, 0, load_profile("peak", "h100_sxm"));
+  // Over the leaf switch of the NICs of one place in all nodes of a pod; another pod is behind a spine.
+  for (const Rank other : {1, 7, 8, 16, 24}) CHECK(s.cluster.route(0, other).links.size() == 2);
+}
+
+TEST_CASE("one GPU needs no link, and a run in a file of whole steps is a run") {
+  const std::string names =
+      "scenario,implementation,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,time_ms\n";
+  const MeasuredTable table = MeasuredTable::parse(
+      names + ",orrery_ring,h200_sxm,,1,8192,32,32,128,false,contiguous,ring,forward,1\n", "made.csv");
+  CHECK(predict_runs(table, "").at(0).predicted > Seconds());
+  CHECK_THROWS_WITH(
+      predict_runs(MeasuredTable::parse(
+                       names + ",orrery_ring,h200_sxm,,2,8192,32,32,128,false,contiguous,ring,forward,1\n", "made.csv"),
+                   ""),
+      ContainsSubstring("made.csv:2: link"));
+  CHECK_THROWS_WITH(predict_runs(MeasuredTable::parse("scenario,gpu,time_ms\n,h200_sxm,1\n", "made.csv"), ""),
+                    ContainsSubstring("made.csv:2: scenario is empty"));
 }
 
 TEST_CASE("a cell that is no finite number is an error with its line and column, in every kind of measured file") {
