@@ -40,7 +40,6 @@ constexpr StampedOp stamped_ops[] = {
     {"pack", "copy_kernel", Passes::both},
     {"unpack", "copy_kernel", Passes::both},
     {"gate", "gate", Passes::forward},
-    // Gates of pi-attention are left out backward.
     {"gate_gradient", "gate", Passes::backward},
     {"skip_gradient", "gate", Passes::backward},
 };
