@@ -17,6 +17,7 @@
 #include "cost_models/fit_published.hpp"
 #include "cost_models/intervals.hpp"
 #include "cost_models/lend.hpp"
+#include "cost_models/unknowns.hpp"
 #include "scenarios/hardware.hpp"
 #include "scenarios/measured_profile.hpp"
 #include "scenarios/preset_files.hpp"
@@ -263,6 +264,14 @@ void print(const KernelFit& fit, const std::string& output) {
                e.coverage ? fmt::format("{:.0f}%", 100 * *e.coverage) : "");
   }
   fmt::print("\nfitted on every third shape in order of work; covered: rows of the last third within the 90 % band\n");
+  for (const AttentionModel& model : fit.profile.kernels->attention) {
+    for (const ConstantOf<AttentionModel>& constant : constants_of_attention()) {
+      const Constant& c = model.*constant.member;
+      if (!c.source.ends_with(Unknowns::at_bound)) continue;
+      fmt::print("at its bound: {} of attention {}, head_dim {}, {:.6g} {} (the rows would have it beyond)\n",
+                 constant.name, name_of(model.phase), model.head_dim, c.value, c.unit);
+    }
+  }
   fmt::print("wrote {}\n", output);
 }
 

@@ -50,7 +50,7 @@ Makespan schedule(const std::vector<double>& durations, std::int64_t heads, int 
     }
   }
   for (int i = 1; i < idle_sms; ++i) free_at.pop();
-  return {end, end - free_at.top()};
+  return {end, end - free_at.top(), 0};
 }
 
 }  // namespace
@@ -63,7 +63,7 @@ Makespan makespan(const TileLists& t, const TileCycles& c, int sms, int idle_sms
   if (t.equal()) {
     const double all = lists * static_cast<double>(t.heads), waves = std::ceil(all / sms);
     const double wave = c.list_start + t.tiles / lists * c.full_tile + masked_extra;
-    return {waves * wave, waves * sms - all >= idle_sms ? wave : 0};
+    return {waves * wave, waves * sms - all >= idle_sms ? wave : 0, all * wave / sms};
   }
   std::vector<double> durations = list_lengths(t);
   double work = 0;
@@ -74,6 +74,7 @@ Makespan makespan(const TileLists& t, const TileCycles& c, int sms, int idle_sms
   const std::int64_t exact_heads = std::clamp<std::int64_t>(most_lists / t.lists, 1, t.heads);
   Makespan result = schedule(durations, exact_heads, sms, idle_sms);
   result.cycles += work * static_cast<double>(t.heads - exact_heads) / sms;
+  result.busy = work * static_cast<double>(t.heads) / sms;
   return result;
 }
 

@@ -35,6 +35,7 @@ struct TileCycles {
 struct Makespan {
   double cycles = 0;
   double tail = 0;
+  double busy = 0;  // that an SM has work, in the mean over all
 };
 Makespan makespan(const TileLists& lists, const TileCycles& cycles, int sms, int idle_sms = 1);
 

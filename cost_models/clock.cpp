@@ -20,14 +20,19 @@ double tensor_load_at(double clock_hz, const KernelLoad& load, const ClockModel&
   return cycles > 0 ? (load.flops - load.with_zeros).si() / cycles / clock.tensor_flops_per_cycle.value : 0;
 }
 
+double energy_per_byte(bool sms_copy, const ClockModel& clock) {
+  return sms_copy ? clock.hbm_energy.value : std::min(clock.hbm_energy.value, memory_alone);
+}
+
 double power_at(double clock_hz, const KernelLoad& load, const ClockModel& clock, const PowerModel& power) {
   const double voltage_and_clock = std::pow(clock_hz / clock.maximum_clock.value, clock.power_exponent.value);
   const double seconds = duration_at(clock_hz, load).si();
-  const double per_byte =
-      load.flops > Flops() ? std::min(clock.hbm_energy.value, memory_alone) : clock.hbm_energy.value;
-  const double memory = seconds > 0 ? per_byte * load.hbm_traffic.si() / seconds : 0;
-  return clock.idle_power.value + power.tensor_power.value * tensor_load_at(clock_hz, load, clock) * voltage_and_clock +
-         memory;
+  const double busy = seconds > 0 ? load.busy_cycles / clock_hz / seconds : 0;
+  const double memory =
+      seconds > 0 ? energy_per_byte(load.flops == Flops(), clock) * load.hbm_traffic.si() / seconds : 0;
+  const double at_maximum =
+      clock.busy_power.value * busy + power.tensor_power.value * tensor_load_at(clock_hz, load, clock);
+  return clock.idle_power.value + at_maximum * voltage_and_clock + memory;
 }
 
 double burst_clock(const KernelLoad& load, const ClockModel& clock, const PowerModel& power) {
@@ -59,6 +64,10 @@ KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const Powe
     f = low;
   }
   return {duration_at(f, load), f, Watts::from_si(power_at(f, load, clock, power))};
+}
+
+Joules energy_of_messages(Bytes sent, bool by_sms, const ClockModel& clock) {
+  return Joules::from_si(2 * sent.si() * energy_per_byte(by_sms, clock));
 }
 
 double expected_largest(int draws) {

@@ -42,12 +42,13 @@ using Joules = Quantity<0, 0, 0, 1>;
 
 /// Of one GPU type, shared by all kernels.
 struct ClockModel {
-  Constant maximum_clock;           // Hz
-  Constant burst_clock;             // Hz, of a burst that would leave the tensor cores idle
-  Constant idle_power;              // W
-  Constant power_limit;             // W
-  Constant power_exponent;          // the tensor cores' power grows with clock^exponent: voltage rises with frequency
-  Constant hbm_energy;              // J per byte of kernels that only move bytes, their SMs included
+  Constant maximum_clock;   // Hz
+  Constant burst_clock;     // Hz, of a burst that would leave the tensor cores idle
+  Constant idle_power;      // W
+  Constant power_limit;     // W
+  Constant power_exponent;  // the SMs' power grows with clock^exponent: voltage rises with frequency
+  Constant busy_power;      // W of SMs with work at the maximum clock, whatever their tensor cores do; optional: 0
+  Constant hbm_energy;      // J per byte of kernels that only move bytes, their SMs included
   Constant tensor_flops_per_cycle;  // of the whole GPU, dense
   Constant power_lag;               // s under load until the limit holds
   // Relative standard deviations of the clock at the limit; optional: 0.
@@ -70,6 +71,7 @@ struct KernelLoad {
   Flops flops;       // on the tensor cores, executed
   Flops with_zeros;  // of these, products with zeros, which take their time, but hardly any power
   Bytes hbm_traffic;
+  double busy_cycles = 0;    // of `cycles`, those in which an SM has work, in the mean over all
   double tail_cycles = 0;    // of `cycles`, at the end, with some SMs idle
   double beside_cycles = 0;  // instead of `cycles`, if others hold some SMs
 };
@@ -83,6 +85,10 @@ struct KernelRun {
 Seconds duration_at(double clock_hz, const KernelLoad& load);
 
 KernelRun run_kernel(const KernelLoad& load, const ClockModel& clock, const PowerModel& power, ClockCap cap);
+
+/// What a rank draws for messages of so many bytes that it sends while it receives as many: all are read from HBM here
+/// and written there, by SMs as in a copy kernel, or by copy engines. Neglected: what links themselves draw.
+Joules energy_of_messages(Bytes sent, bool by_sms, const ClockModel& clock);
 
 /// The mean of the largest of so many draws from the standard normal distribution.
 double expected_largest(int draws);

@@ -39,6 +39,7 @@ class Fitter {
     spread_in_time();
     kernels().links = tabulate_links(of(Kind::message));
     peaks_reached();
+    refuse_far_off(all_, facts_.peaks, profile_);
     KernelFit result{std::move(profile_), std::move(uses_), {}};
     calibrate(result);
     return result;
@@ -264,8 +265,11 @@ class Fitter {
                           profile_.tile_key.value);
   }
   void fit_clock(Unknowns& unknowns, const std::string& what, Kind kind, Regime regime) {
-    const Rows rows =
-        fitted([&](const MeasuredKernel& row) { return row.kind == kind && row.regime == regime && row.clock_hz > 0; });
+    const double limited = at_power_limit * kernels().clock.power_limit.value;
+    const Rows rows = fitted([&](const MeasuredKernel& row) {
+      const bool at_limit = row.power == Watts() || row.power.si() > limited;
+      return row.kind == kind && row.regime == regime && row.clock_hz > 0 && (regime == Regime::burst || at_limit);
+    });
     std::map<const MeasuredKernel*, KernelLoad> loads;
     for (const MeasuredKernel* row : rows) loads[row] = load_of(*row);
     unknowns.fit_to(rows, what, [&](const MeasuredKernel& row) {
@@ -273,24 +277,28 @@ class Fitter {
     });
   }
 
-  /// The chip's constant and those of its kernels from attention, which products then share.
-  void fit_clock(const std::string& what, const ConstantOf<ClockModel>& of_chip, const ConstantOf<PowerModel>& of_kind,
-                 Regime regime) {
+  /// The chip's constants and those of its kernels from attention, which products then share.
+  void fit_clock(const std::string& what, std::span<const ConstantOf<ClockModel>> of_chip,
+                 const ConstantOf<PowerModel>& of_kind, Regime regime) {
     Unknowns attention;
-    attention.add(kernels().clock, of_chip, "clock");
+    for (const auto& constant : of_chip) attention.add(kernels().clock, constant, "clock");
     for (AttentionModel& model : kernels().attention) {
       attention.add(model.power, of_kind, fmt::format("attention.{}.d{}", name_of(model.phase), model.head_dim));
     }
     fit_clock(attention, what, Kind::attention, regime);
     if (!kernels().gemm) return;
+    // From there: where a start is so far off that no limit is met, nothing shows the way.
+    Constant& of_products = kernels().gemm->power.*of_kind.member;
+    of_products.value = (kernels().attention.front().power.*of_kind.member).value;
     Unknowns products;
     products.add(kernels().gemm->power, of_kind, "gemm");
     fit_clock(products, what + ", products", Kind::gemm, regime);
   }
 
   void fit_clocks() {
-    fit_clock("clock of bursts", constants_of_clock()[1], constants_of_power()[0], Regime::burst);
-    fit_clock("clock at the power limit", constants_of_clock()[4], constants_of_power()[1], Regime::sustained);
+    const auto of_chip = constants_of_clock();
+    fit_clock("clock of bursts", std::span(of_chip).subspan(1, 1), constants_of_power()[0], Regime::burst);
+    fit_clock("clock at the power limit", std::span(of_chip).subspan(4, 2), constants_of_power()[1], Regime::sustained);
   }
 
   /// How far samples of one row lie apart where the power limit holds.

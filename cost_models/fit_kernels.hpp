@@ -73,6 +73,10 @@ ErrorBand band_of_other_chip(const MachineRows& machines, const GpuPeaks& peaks,
 Constant spread_of_chips(std::span<const std::vector<MeasuredKernel>> chips, const GpuPeaks& peaks,
                          const Profile& profile, RowDigests& used);
 
+/// Throws FitError for a row that takes less than a tenth or more than ten times what the others' constants say,
+/// whether they were fitted on it or not: its time is in another unit, or of something else.
+void refuse_far_off(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile);
+
 /// The errors of rows by group, in the order in which groups appear.
 std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,
                                            const GpuPeaks& peaks, const Profile& profile);

@@ -53,6 +53,7 @@ class PublishedFitter {
     fit_streams();
     borrow();
     for (const Phase phase : {Phase::forward, Phase::backward}) fit_phase(phase);
+    refuse_far_off(rows_, peaks_, profile_);
     KernelFit result{std::move(profile_), uses_, {}};
     calibrate(result);
     return result;
@@ -169,6 +170,7 @@ class PublishedFitter {
       throw FitError(fmt::format("no attention rows of the {} pass, give a file that has some", name_of(phase)));
     }
     AttentionModel model = empty_model(phase, static_cast<int>(rows.front()->attention.head_dim));
+    // The launch first, see refuse_bounds().
     const std::vector<Constant*> sought = {&model.launch, &model.list_start, &model.full_tile, &model.masked_tile};
     if (rows.size() < sought.size()) {
       scale_lent(phase, rows, model);
@@ -188,8 +190,27 @@ class PublishedFitter {
       };
       const LeastSquaresFit result = fit(problem);
       for (std::size_t i = 0; i < sought.size(); ++i) take(*sought[i], result, i, rows);
+      refuse_bounds(phase, rows, sought, problem);
     }
     kernels().attention.push_back(model);
+  }
+
+  /// No launch or no start of a list is possible, and small blocks may wait for a host longer than any launch takes,
+  /// which their constant then says. No other bound is a kernel's.
+  static void refuse_bounds(Phase phase, const std::vector<const MeasuredKernel*>& rows,
+                            const std::vector<Constant*>& sought, const LeastSquaresProblem& problem) {
+    for (std::size_t i = 0; i < sought.size(); ++i) {
+      const double value = sought[i]->value;
+      const bool at_lower = value <= problem.lower[i], at_upper = value >= problem.upper[i];
+      if (at_lower || at_upper) sought[i]->source += Unknowns::at_bound;
+      if (!(at_lower && problem.lower[i] > 0) && !(at_upper && i > 0)) continue;
+      throw FitError(fmt::format(
+          "attention {}: the rows leave {} at {:.4g} {} (no kernel is like that: their times do not grow with their "
+          "tiles "
+          "as those of one kernel do), give full and causal blocks of several lengths, measured the same way; {} {}",
+          name_of(phase), sought[i]->name, value, sought[i]->unit, rows.size() == 1 ? "row is" : "rows begin with",
+          rows.front()->place));
+    }
   }
 
   /// Not for fits of four constants: published rates of small blocks may be those of the host that launches them, and
@@ -270,6 +291,26 @@ class PublishedFitter {
     }
   }
 
+  /// Of kinds that no row of this GPU was left out of: the lender's; of kernels that another GPU lends, as wide as
+  /// beyond the range it measured. Links are the same ones. Matrix products and slow-downs are not lent.
+  void lend_bands(MeasuredKernels& kernels) const {
+    if (!lent_ || !lent_->profile.kernels) return;
+    const bool same = lent_->peaks == peaks_;
+    for (ErrorBand band : lent_->profile.kernels->bands) {
+      if (kernels.band_of(band.group) != nullptr || band.group == other_chip) continue;
+      if (band.group == "gemm" || band.group.starts_with("slow-down")) continue;
+      const bool of_link = band.group.starts_with("copies") || band.group.starts_with("collectives");
+      const bool widened = !same && !of_link && band.source.empty();
+      if (widened) {
+        band.inside = band.outside;
+        band.outside *= 2;
+      }
+      band.rows = 0;
+      band.source = fmt::format("{} {}", widened ? "twice that of" : "as", lent_->profile.name);
+      kernels.bands.push_back(std::move(band));
+    }
+  }
+
   /// Bands from the rows left out, and what stands for shapes without a model: the best rate of a fitted row.
   void calibrate(KernelFit& result) const {
     std::map<std::string, ErrorBand> bands;
@@ -294,6 +335,7 @@ class PublishedFitter {
       band.rows = static_cast<int>(left_out[group].size());
       result.profile.kernels->bands.push_back(band);
     }
+    lend_bands(*result.profile.kernels);
     const std::pair<Constant*, double> efficiencies[] = {{&result.profile.attention_forward_efficiency, best[0]},
                                                          {&result.profile.attention_backward_efficiency, best[1]}};
     for (const auto& [constant, value] : efficiencies) {

@@ -98,6 +98,25 @@ Constant spread_of_chips(std::span<const std::vector<MeasuredKernel>> chips, con
   return spread;
 }
 
+void refuse_far_off(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile) {
+  constexpr double most = 10;  // of published rates, small blocks that wait for a host take up to five times as long
+  const MeasuredKernel* worst = nullptr;
+  double factor = most;
+  for (const MeasuredKernel& row : rows) {
+    const double ratio = row.time / predicted_time(row, peaks, profile);
+    const double off = std::max(ratio, 1 / ratio);
+    if (!std::isfinite(off) || off <= factor) continue;
+    worst = &row;
+    factor = off;
+  }
+  if (worst == nullptr) return;
+  const Seconds predicted = predicted_time(*worst, peaks, profile);
+  throw FitError(
+      fmt::format("{}: {} takes {} (but {} by the constants that fit the other rows), is its time in the unit of its "
+                  "column? Correct the row or leave it out",
+                  worst->place, worst->shape, format(worst->time), format(predicted)));
+}
+
 std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows, std::span<const RowUse> uses,
                                            const GpuPeaks& peaks, const Profile& profile) {
   std::vector<HeldOutErrors> groups;

@@ -12,7 +12,7 @@ double quantile(std::vector<double> values, double share);
 
 /// Split conformal prediction (Vovk, Gammerman, Shafer 2005; Lei et al. 2018, arXiv 1604.04173): with n exchangeable
 /// errors a further one is at most the ceil((n + 1) * share)-th smallest of them with probability `share`, whatever
-/// their distribution. With too few errors for that, the largest.
+/// their distribution. With too few errors for that, the largest, widened as a normal distribution goes on beyond it.
 double conformal_half_width(std::vector<double> errors, double share);
 
 /// The same where groups are exchangeable and not rows (those of one machine share its clock, its memory and its host):

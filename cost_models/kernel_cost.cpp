@@ -105,6 +105,7 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   const Makespan busy = makespan(lists, cycles, peaks.sms, beside.to_start);
   load.cycles = busy.cycles;
   load.tail_cycles = busy.tail;
+  load.busy_cycles = busy.busy;
   if (beside.held > 0) load.beside_cycles = makespan(lists, cycles, std::max(1, peaks.sms - beside.held)).cycles;
   const double in_step = starts_in_step(lists, peaks.sms, model.waves_in_step.value) * peaks.sms *
                          ends_of_list(shape, forward ? tile_query : tile_key, forward).si();
@@ -138,6 +139,7 @@ KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const Meas
   const double efficiency = measured ? (model.*of_rows).value : model.efficiency.value;
   load.cycles = shape.flops.si() / (efficiency * kernels.clock.tensor_flops_per_cycle.value) +
                 shape.outputs * model.output_cycles.value;
+  load.busy_cycles = load.cycles;
   load.flops = shape.flops;
   load.hbm_traffic = shape.bytes;
   return load;

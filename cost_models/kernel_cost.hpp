@@ -46,6 +46,8 @@ struct GpuPeaks {
   FlopsPerSecond matrix;
   BytesPerSecond hbm;
   int sms = 0;
+
+  bool operator==(const GpuPeaks&) const = default;
 };
 
 /// What a transfer that runs beside a kernel asks of its SMs.

@@ -77,12 +77,14 @@ const ErrorBand* MeasuredKernels::band_of(std::string_view group) const {
   return found == bands.end() ? nullptr : &*found;
 }
 
-std::array<ConstantOf<ClockModel>, 11> constants_of_clock() {
+std::array<ConstantOf<ClockModel>, 12> constants_of_clock() {
   return {{{"maximum_clock", "Hz", &ClockModel::maximum_clock, 1e8, 1e10, 1.98e9, "the header of a measured file"},
            {"burst_clock", "Hz", &ClockModel::burst_clock, 1e8, 1e10, 1.85e9, "burst rows of attention"},
            {"idle_power", "W", &ClockModel::idle_power, 1, 1000, 120, "rows of overhead.csv"},
            {"power_limit", "W", &ClockModel::power_limit, 1, 1e4, 700, "the header of a measured file"},
            {"power_exponent", "1", &ClockModel::power_exponent, 1, 4, 2.5, "sustained rows at the power limit"},
+           {"busy_power", "W", &ClockModel::busy_power, 0, 1e4, 500,
+            "sustained windows, whose tensor load is low, at the power limit", true},
            {"hbm_energy", "J/B", &ClockModel::hbm_energy, 0, 1e-9, 1e-10, "copy_kernel rows of elementwise.csv"},
            {"tensor_flops_per_cycle", "1", &ClockModel::tensor_flops_per_cycle, 1, 1e9, 540672, "the datasheet"},
            {"power_lag", "s", &ClockModel::power_lag, 1e-4, 10, 0.05, "sustained rows of power.csv"},
@@ -93,7 +95,7 @@ std::array<ConstantOf<ClockModel>, 11> constants_of_clock() {
 
 std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
   return {{{"clock_droop", "Hz", &PowerModel::clock_droop, 0, 2e9, 2e8, "burst rows"},
-           {"tensor_power", "W", &PowerModel::tensor_power, 1, 1e4, 2000, "sustained rows at the power limit"}}};
+           {"tensor_power", "W", &PowerModel::tensor_power, 1, 1e4, 1000, "sustained rows at the power limit"}}};
 }
 
 std::array<ConstantOf<AttentionModel>, 13> constants_of_attention() {

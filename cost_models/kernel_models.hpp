@@ -78,6 +78,7 @@ struct ErrorBand {
   double outside = 0;          // beyond it: `extrapolated`
   double least = 0, most = 0;  // the measured range, in FLOPs or bytes of one op
   int rows = 0;
+  std::string source{};  // whose, if no row of its own says; empty: of its own rows
 };
 
 /// How far whole runs of an implementation miss, in multiples of what the bands of their kernels and messages add up
@@ -140,7 +141,7 @@ struct ConstantOf {
   bool optional = false;  // files may leave it out: 0
 };
 
-std::array<ConstantOf<ClockModel>, 11> constants_of_clock();
+std::array<ConstantOf<ClockModel>, 12> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
 std::array<ConstantOf<AttentionModel>, 13> constants_of_attention();
 std::array<ConstantOf<GemmModel>, 7> constants_of_gemm();

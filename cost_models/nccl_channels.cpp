@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace orrery {
 namespace {
@@ -21,6 +22,10 @@ int nccl_send_recv_channels(int most, int ranks, Bytes message) {
   while (cap > 1 && cap * ranks > 4 * most) cap /= 2;
   while (message.si() / channels > most_per_channel && 2 * channels <= cap) channels *= 2;
   return channels;
+}
+
+Bytes nccl_most_bytes(int channels) {
+  return Bytes::from_si(std::floor(channels * most_per_channel));
 }
 
 std::map<int, LinkTable> send_recv_by_channels(const MeasuredKernels& kernels, std::string_view link) {

@@ -12,6 +12,12 @@ namespace orrery {
 /// may talk to at once, twice as many while a channel's part exceeds 16 MiB, up to four times its share.
 int nccl_send_recv_channels(int most, int ranks, Bytes message);
 
+/// The longest message, in whole bytes, before another doubling from so many channels.
+Bytes nccl_most_bytes(int channels);
+
+/// Between two GPUs of an NVSwitch node, if nobody limits them, as NCCL says in its log.
+constexpr int nccl_automatic_channels = 32;
+
 /// Times of a message over so many channels, from the messages between two ranks whose channels were limited to so many
 /// that NCCL used that number of them.
 std::map<int, LinkTable> send_recv_by_channels(const MeasuredKernels& kernels, std::string_view link);

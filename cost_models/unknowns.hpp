@@ -41,6 +41,9 @@ class Unknowns {
     for (std::size_t i = 0; i < places_.size(); ++i) places_[i]->value = values[i];
   }
 
+  /// Ends the source of a constant that the rows would have beyond what is possible.
+  static constexpr const char* at_bound = " (at its bound)";
+
   static constexpr double contradicting_scatter = 0.25;  // robust; beyond it rows do not belong to one model
 
   /// `residual(row)` is the relative error with the constants as they are set.
@@ -68,6 +71,8 @@ class Unknowns {
     for (std::size_t i = 0; i < places_.size(); ++i) {
       places_[i]->provenance = Provenance::fitted;
       places_[i]->source = files_of(rows);
+      if (result.values[i] <= problem_.lower[i] || result.values[i] >= problem_.upper[i])
+        places_[i]->source += at_bound;
       places_[i]->low = result.low[i];
       places_[i]->high = result.high[i];
       places_[i]->rows = static_cast<int>(rows.size());

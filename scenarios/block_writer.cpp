@@ -325,6 +325,10 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
     messages_.push_back({m.source, m.destination, size, m.delivered});
     if (totals_ == nullptr || m.source == m.destination) continue;
     totals_->sent += size;
+    if (context_.profile->kernels) {
+      totals_->kernels.energy +=
+          energy_of_messages(size, implementation.transport == Transport::nccl, context_.profile->kernels->clock);
+    }
     if (category == Category::kv_transfer) totals_->kv_sent += size;
   }
   const bool nccl = implementation.transport == Transport::nccl;

@@ -11,7 +11,7 @@ namespace orrery {
 /// Sums over kernels, each alone on its GPU.
 struct KernelWork {
   Seconds time;
-  Joules energy;  // above what an idle GPU takes
+  Joules energy;  // above what an idle GPU takes; of messages too
 
   KernelWork& operator+=(const KernelWork& other) {
     time += other.time;

@@ -4,10 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <charconv>
+#include <cmath>
 #include <utility>
 
 namespace orrery {
 namespace {
+
+constexpr double most_outside = 10, most_factor = 100;  // beyond them an interval says nothing
 
 Constant read_constant(const Table& parent, std::string_view key, std::string_view unit, std::string name) {
   const Table table = parent.table(key);
@@ -32,25 +35,48 @@ Constant read_constant(const Table& parent, std::string_view key, std::string_vi
 
 template <class Model, std::size_t n>
 void read_constants(const Table& table, const std::string& owner, const std::array<ConstantOf<Model>, n>& list,
-                    Model& model) {
+                    Model& model, bool may_be_unknown = false) {
   for (const ConstantOf<Model>& constant : list) {
     Constant& c = model.*constant.member;
     if (constant.optional && !table.has(constant.name)) continue;
     c = read_constant(table, constant.name, constant.unit, fmt::format("{}.{}", owner, constant.name));
-    if (!(c.value >= constant.lower && c.value <= constant.upper) && c.value != 0) {
-      throw table.error_at(constant.name, fmt::format("{} = {} {} is not in {} to {} (no GPU is like that)", c.name,
-                                                      c.value, c.unit, constant.lower, constant.upper));
+    const bool unknown = c.value == 0 && (constant.optional || may_be_unknown);
+    if (!(c.value >= constant.lower && c.value <= constant.upper) && !unknown) {
+      throw table.error_at(constant.name,
+                           fmt::format("{} = {} {} is not in {} to {} (no GPU is like that), fit anew or "
+                                       "correct it",
+                                       c.name, c.value, c.unit, constant.lower, constant.upper));
     }
   }
 }
 
-AttentionModel read_attention(const Table& table) {
+/// Published rates say nothing of power: 0, all of it.
+ClockModel read_clock(const Table& table) {
+  ClockModel clock;
+  read_constants(table, "clock", constants_of_clock(), clock, true);
+  const auto require = [&](const char* key, const Constant& c, const char* why) {
+    if (c.value == 0) throw table.error_at(key, fmt::format("{} is 0 ({}), fit anew or correct it", c.name, why));
+  };
+  require("maximum_clock", clock.maximum_clock, "nothing would run");
+  require("burst_clock", clock.burst_clock, "nothing would run");
+  require("tensor_flops_per_cycle", clock.tensor_flops_per_cycle, "no product would end");
+  if (clock.idle_power.value == 0 && clock.power_limit.value == 0) return clock;
+  const char* why = "with a power model all of it is needed";
+  require("idle_power", clock.idle_power, why);
+  require("power_limit", clock.power_limit, why);
+  require("power_exponent", clock.power_exponent, why);
+  require("power_lag", clock.power_lag, why);
+  return clock;
+}
+
+AttentionModel read_attention(const Table& table, bool has_power) {
   AttentionModel model;
   model.phase = table.choice("pass", {"forward", "backward"}) == "backward" ? Phase::backward : Phase::forward;
   model.head_dim = static_cast<int>(table.count("head_dim"));
+  if (model.head_dim < 1) throw table.error_at("head_dim", "head_dim = 0 (no head is empty), write what was measured");
   const std::string owner = fmt::format("attention.{}.d{}", name_of(model.phase), model.head_dim);
   read_constants(table, owner, constants_of_attention(), model);
-  read_constants(table, owner, constants_of_power(), model.power);
+  read_constants(table, owner, constants_of_power(), model.power, !has_power);
   return model;
 }
 
@@ -67,8 +93,12 @@ LinkTable read_link(const Table& table) {
                                                 link.seconds.size(), link.bytes.size()));
   }
   for (std::size_t i = 1; i < link.bytes.size(); ++i) {
-    if (!(link.bytes[i] > link.bytes[i - 1]) || link.seconds[i] < link.seconds[i - 1]) {
-      throw table.error_at("bytes", "sizes and times must grow (a longer message is not faster), sort them");
+    const bool at_switch = link.bytes[i] == link.bytes[i - 1] + 1;
+    if (!(link.bytes[i] > link.bytes[i - 1]) || (link.seconds[i] < link.seconds[i - 1] && !at_switch)) {
+      throw table.error_at(
+          "bytes",
+          "sizes and times must grow (a longer message is not faster, but where sizes a byte apart say "
+          "that more channels carry it), sort them");
     }
   }
   return link;
@@ -82,6 +112,22 @@ ErrorBand read_band(const Table& table) {
   band.least = table.number("least");
   band.most = table.number("most");
   band.rows = static_cast<int>(table.count("rows"));
+  if (table.has("source")) band.source = table.string("source");
+  if (!(band.inside >= 0 && band.inside < 1)) {
+    throw table.error_at("inside", fmt::format("inside = {} is no half width of a 90 % interval (a fraction of the "
+                                               "prediction, from 0 to below 1), fit anew",
+                                               band.inside));
+  }
+  if (!(band.outside >= band.inside && band.outside <= most_outside)) {
+    throw table.error_at("outside", fmt::format("outside = {} is not in inside = {} to {} (it is the half width beyond "
+                                                "the measured range), fit anew",
+                                                band.outside, band.inside, most_outside));
+  }
+  if (!(band.least >= 0 && band.most >= band.least && std::isfinite(band.most))) {
+    throw table.error_at("least", fmt::format("the range {} to {} is empty (of FLOPs or bytes that were measured), fit "
+                                              "anew",
+                                              band.least, band.most));
+  }
   return band;
 }
 
@@ -96,6 +142,16 @@ RunBand read_run_band(const Table& table) {
   band.shortest_s = table.number("shortest_s");
   band.longest_s = table.number("longest_s");
   band.source = table.string("source");
+  if (!(band.factor > 0 && band.factor <= most_factor)) {
+    throw table.error_at("factor", fmt::format("factor = {} is not in 0 to {} (of how much wider runs are than their "
+                                               "kernels' bands), fit anew",
+                                               band.factor, most_factor));
+  }
+  if (!(band.shortest_s >= 0 && band.longest_s >= band.shortest_s && std::isfinite(band.longest_s))) {
+    throw table.error_at("longest_s",
+                         fmt::format("the range {} to {} s is empty (of runs that were measured), fit anew",
+                                     band.shortest_s, band.longest_s));
+  }
   return band;
 }
 
@@ -180,6 +236,7 @@ std::string kernel_lines(const MeasuredKernels& kernels) {
     text += fmt::format(
         "\n[[kernels.band]]\ngroup = {}\ninside = {:.5}\noutside = {:.5}\nleast = {:.6e}\nmost = {:.6e}\nrows = {}\n",
         toml_string(band.group), band.inside, band.outside, band.least, band.most, band.rows);
+    if (!band.source.empty()) text += fmt::format("source = {}\n", toml_string(band.source));
   }
   for (const RunBand& band : kernels.runs) {
     std::vector<std::string> schedules;
@@ -230,11 +287,14 @@ Provenance provenance_named(std::string_view name) {
 
 MeasuredKernels read_measured_kernels(const Table& table) {
   MeasuredKernels kernels;
-  read_constants(table.table("clock"), "clock", constants_of_clock(), kernels.clock);
-  for (const Table& attention : table.tables("attention")) kernels.attention.push_back(read_attention(attention));
+  kernels.clock = read_clock(table.table("clock"));
+  const bool has_power = kernels.clock.power_limit.value > 0;
+  for (const Table& attention : table.tables("attention")) {
+    kernels.attention.push_back(read_attention(attention, has_power));
+  }
   if (const auto gemm = table.optional_table("gemm")) {
     read_constants(*gemm, "gemm", constants_of_gemm(), kernels.gemm.emplace());
-    read_constants(*gemm, "gemm", constants_of_power(), kernels.gemm->power);
+    read_constants(*gemm, "gemm", constants_of_power(), kernels.gemm->power, !has_power);
   }
   if (table.has("stream")) {
     for (const Table& stream : table.tables("stream")) {

@@ -18,7 +18,7 @@ namespace {
 FlopsPerSecond rate_of(Flops flops, double cycles, const ClockModel& clock, const PowerModel& power, Regime regime) {
   KernelLoad load;
   load.flops = flops;
-  load.cycles = cycles;
+  load.cycles = load.busy_cycles = cycles;
   return flops / run_kernel(load, clock, power, regime).duration;
 }
 

@@ -313,9 +313,9 @@ SimulatedStep simulate_for_search(const SizeProblem& problem, const Candidate& c
     const ClockCap cap = cap_at_limit(samples, clock, alike, work);
     work = samples.hottest(cap);
     const Seconds kernels = samples.kernels();
-    const bool is_limited = cap.hz() < 0.999 * clock.maximum_clock.value;
-    const double lag = is_limited ? slowest_lag(clock, c.degrees.ranks(), alike) : 0;
-    const Seconds lagging = samples.simulate(ClockCap::shared(cap.hz() * (1 - lag)));
+    const ClockCap slowest = cap_at_limit(samples, clock, alike, work, slowest_lag(clock, c.degrees.ranks(), alike));
+    const bool is_limited = slowest.hz() < 0.999 * clock.maximum_clock.value;
+    const Seconds lagging = samples.simulate(slowest);
     alike = lagging - (samples.kernels() - kernels);
     if (!is_limited || mean_power(clock, work, alike).si() > (1 - close_enough) * clock.power_limit.value) break;
     const Seconds idle = lagging - samples.kernels();
@@ -338,10 +338,7 @@ Seconds least_settled(const SizeProblem& problem, const Candidate& c, const Boun
   Samples samples(problem, c, Care::samples);
   const KernelWork alone = samples.hottest(Regime::sustained);
   const Seconds step = samples.kernels() + bound.beside_kernels;
-  const ClockCap cap = cap_at_limit(samples, clock, step, alone);
-  const bool is_limited = cap.hz() < 0.999 * clock.maximum_clock.value;
-  const double lag = is_limited ? slowest_lag(clock, c.degrees.ranks(), step) : 0;
-  samples.hottest(ClockCap::shared(cap.hz() * (1 - lag)));
+  samples.hottest(cap_at_limit(samples, clock, step, alone, slowest_lag(clock, c.degrees.ranks(), step)));
   return samples.kernels() * (1 - rounding) + bound.beside_kernels;
 }
 
@@ -355,8 +352,11 @@ SimulatedStep simulate_settled(const SizeProblem& problem, const Candidate& c) {
   const ClockModel& clock = profile.kernels->clock;
   const double cap_hz = settle_clock(samples, clock, Regime::sustained);
   const Joules kernels = samples.mean_energy();  // of GPUs alike, which wait for the slowest
-  const double lag = cap_hz > 0 ? slowest_lag(clock, c.degrees.ranks(), samples.step().time) : 0;
-  if (lag > 0) samples.simulate(ClockCap::shared(cap_hz * (1 - lag)));
+  const ClockCap cap = cap_hz > 0 ? ClockCap::shared(cap_hz) : ClockCap(Regime::burst);
+  const Seconds length = samples.step().time;
+  const double lag = slowest_lag(clock, c.degrees.ranks(), length);
+  const ClockCap slowest = cap_at_limit(samples, clock, length, samples.hottest(cap), lag);
+  if (slowest.hz() < std::min(cap.hz(), clock.maximum_clock.value)) samples.simulate(slowest);
   SimulatedStep step = samples.step();
   const Joules idle = Watts::from_si(clock.idle_power.value) * step.time;
   step.energy = (idle + kernels) * static_cast<double>(c.degrees.ranks());

@@ -12,14 +12,27 @@ namespace {
 
 constexpr double beyond_range = 2;  // times as wide as within, as for single kernels
 
-/// The widest of these bands of the profile; 0 if it has none.
-double widest(const MeasuredKernels& kernels, std::initializer_list<std::string_view> groups) {
+/// Of what no band is of: as far off as the worst kind of op that was measured, but for short messages, whose times are
+/// those of hosts. A step of such ops is no measured run, and so beyond the range.
+double of_unknown(const MeasuredKernels& kernels) {
   double half_width = 0;
-  for (const std::string_view group : groups) {
-    const ErrorBand* band = kernels.band_of(group);
-    if (band != nullptr) half_width = std::max(half_width, band->inside);
+  for (const ErrorBand& band : kernels.bands) {
+    if (!band.group.ends_with("< 1 MB")) half_width = std::max(half_width, band.inside);
   }
   return half_width;
+}
+
+/// The widest of these bands of the profile, if it has one.
+double widest(const MeasuredKernels& kernels, std::initializer_list<std::string_view> groups) {
+  double half_width = 0;
+  bool found = false;
+  for (const std::string_view group : groups) {
+    const ErrorBand* band = kernels.band_of(group);
+    if (band == nullptr) continue;
+    half_width = std::max(half_width, band->inside);
+    found = true;
+  }
+  return found ? half_width : of_unknown(kernels);
 }
 
 bool head_dim_measured(const Scenario& s, Phase phase) {
@@ -64,8 +77,9 @@ std::optional<double> propagated_half_width(const Scenario& s, const Program& pr
   const MeasuredKernels& kernels = *s.profile.kernels;
   const double forward = attention_band(s, Phase::forward);
   const double attention = s.backward ? std::max(forward, attention_band(s, Phase::backward)) : forward;
-  const double messages = s.implementation.transport == Transport::nccl ? widest(kernels, {"collectives >= 1 MB"})
-                                                                        : widest(kernels, {"copies >= 1 MB"});
+  const bool nccl = s.implementation.transport == Transport::nccl;
+  const double messages =
+      links_measured(s) ? widest(kernels, {nccl ? "collectives >= 1 MB" : "copies >= 1 MB"}) : of_unknown(kernels);
   const double dense = widest(kernels, {"gemm", other_chip});
   double half_width = 0;
   for (std::size_t c = 0; c < program.categories().size(); ++c) {

@@ -94,8 +94,11 @@ Watts mean_power(const ClockModel& clock, const KernelWork& work, Seconds step) 
   return Watts::from_si(clock.idle_power.value) + work.energy / step;
 }
 
-ClockCap cap_at_limit(PoweredStep& powered, const ClockModel& clock, Seconds step, const KernelWork& at_present) {
-  const double limit = clock.power_limit.value;
+ClockCap cap_at_limit(PoweredStep& powered, const ClockModel& clock, Seconds step, const KernelWork& at_present,
+                      double lag) {
+  // It draws as much at its clock as the others at theirs, and they would so much less at its.
+  const double idle = clock.idle_power.value;
+  const double limit = idle + (clock.power_limit.value - idle) * std::pow(1 - lag, clock.power_exponent.value);
   const auto excess = [&](double hz) {
     const KernelWork work = powered.hottest(ClockCap::shared(hz));
     return mean_power(clock, work, step + (work.time - at_present.time)).si() / limit - 1;
@@ -160,12 +163,18 @@ PoweredResult simulate_step(KernelProgram& program, const Scenario& s, Simulatio
   SimulationResult result = step.take();
   // Power and energy are those of GPUs alike, which wait for the slowest.
   const std::vector<KernelWork> alike = program.kernel_work_of_ranks();
-  const double lag = cap_hz > 0 ? slowest_lag(clock, s.ranks(), to_seconds(result.end)) : 0;
+  const Seconds length = to_seconds(result.end);
+  const double lag = s.regime == Regime::sustained ? slowest_lag(clock, s.ranks(), length) : 0;
+  ClockCap cap = cap_hz > 0 ? ClockCap::shared(cap_hz) : ClockCap(Regime::burst);
+  bool lags = false;
   if (lag > 0) {
-    cap_hz *= 1 - lag;
-    program.cap_clock(ClockCap::shared(cap_hz));
+    const ClockCap of_slowest = cap_at_limit(step, clock, length, step.hottest(cap), lag);
+    lags = of_slowest.hz() < std::min(cap.hz(), clock.maximum_clock.value);
+    if (lags) cap = of_slowest;
   }
-  if (lag > 0 || options.sink != nullptr) result = simulate(program, s.cluster, options);
+  if (lags) cap_hz = cap.hz();
+  program.cap_clock(cap);
+  if (lags || options.sink != nullptr) result = simulate(program, s.cluster, options);
   s.fault_plan.check_end(result.end);
   const StepPower power = power_of(alike, clock, result, cap_hz);
   return {std::move(result), power};

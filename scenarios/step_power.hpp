@@ -5,7 +5,7 @@
 // Pauses and memory-bound kernels count, so a ring that waits for messages runs faster than its kernels would back to
 // back. GPUs differ in the clock they reach at the limit, so a step of several is as slow as the slowest is on the
 // average. Neglected: ranks that draw less could run faster, but wait for the others anyway; what links and waiting
-// kernels draw.
+// kernels draw; of messages the memory at both ends counts.
 #pragma once
 
 #include <optional>
@@ -35,8 +35,10 @@ class PoweredStep {
 double settle_clock(PoweredStep& step, const ClockModel& clock, Regime regime);
 
 /// The highest cap at which the rank that draws most meets the limit, if a step takes `step` at the caps at which its
-/// kernels are `at_present`, and loses or gains what they do.
-ClockCap cap_at_limit(PoweredStep& powered, const ClockModel& clock, Seconds step, const KernelWork& at_present);
+/// kernels are `at_present`, and loses or gains what they do. `lag`: of a GPU whose clock at the limit is lower by that
+/// part. The limit may bind it alone, and then the less the further the others are from it.
+ClockCap cap_at_limit(PoweredStep& powered, const ClockModel& clock, Seconds step, const KernelWork& at_present,
+                      double lag = 0);
 
 /// Of the rank whose kernels are `work`.
 Watts mean_power(const ClockModel& clock, const KernelWork& work, Seconds step);

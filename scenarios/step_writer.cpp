@@ -42,6 +42,7 @@ void StepProgram::Writer::collective(const StepChannel& channel, Bytes size, int
   op.duration += to_ticks(in.local_latency * local_hops + in.node_latency * node_hops);
   op.finished[0] = raise(done);
   add(op, messages_);
+  draw_for_messages();
 }
 
 void StepProgram::Writer::send(Rank to, Bytes size, StepSignal arrived) {
@@ -50,6 +51,7 @@ void StepProgram::Writer::send(Rank to, Bytes size, StepSignal arrived) {
   op.wait_for(at(rank_, tensor_done), count(tensor_done));
   messages_.assign(1, {rank_, to, size, raise(to, arrived)});
   add(op, messages_);
+  draw_for_messages();
 }
 
 void StepProgram::Writer::attention(Rank rank, const Visit& visit, int block) {
@@ -87,6 +89,14 @@ Op StepProgram::Writer::transfer(Stream stream, std::uint8_t category) const {
   op.launch = to_ticks(Seconds::from_si(implementation_.launch.value));
   op.sms = implementation_.sms.value;
   return op;
+}
+
+void StepProgram::Writer::draw_for_messages() {
+  const std::optional<MeasuredKernels>& kernels = program_.input_.attention.profile.kernels;
+  if (work_ == nullptr || !kernels) return;
+  for (const Message& message : messages_) {
+    work_->energy += energy_of_messages(message.size, implementation_.transport == Transport::nccl, kernels->clock);
+  }
 }
 
 void StepProgram::Writer::repeat(Op& op) {

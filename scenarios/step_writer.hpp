@@ -98,6 +98,7 @@ class StepProgram::Writer {
     return at(rank, signal);
   }
   Op transfer(Stream stream, std::uint8_t category) const;
+  void draw_for_messages();
   /// Makes an op of a ring's step, and its messages, as much as several; heads are exchanged once a layer.
   void repeat(Op& op);
   void add(Op op, std::span<const Message> messages = {}) {

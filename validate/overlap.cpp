@@ -37,11 +37,12 @@ constexpr std::int64_t most_channels = 64;
 
 /// NCCL's thread blocks, an SM each.
 int channels_of(const MeasuredTable& table, std::size_t row) {
-  constexpr int point_to_point = 32, collective = 24;  // between GPUs of an NVSwitch node, as NCCL says in its log
+  constexpr int collective = 24;  // between GPUs of an NVSwitch node, as NCCL says in its log
   if (table.text(row, "mechanism") != "nccl_send_recv") return collective;
   const std::string& limit = table.text(row, "channels");
   const bool automatic = limit.empty() || limit == "auto";
-  const int most = automatic ? point_to_point : static_cast<int>(table.whole_number(row, "channels", most_channels));
+  const int most =
+      automatic ? nccl_automatic_channels : static_cast<int>(table.whole_number(row, "channels", most_channels));
   const int ranks = table.text(row, "n_gpu").empty() ? 2 : static_cast<int>(table.whole_number(row, "n_gpu", 65536));
   return nccl_send_recv_channels(most, ranks, Bytes::from_si(table.positive(row, "transfer_bytes")));
 }

@@ -36,6 +36,13 @@ TEST_CASE("the tail of a kernel is its last wave, if that leaves enough SMs with
   CHECK_THAT(makespan(causal, {0, 1, 1}, 3, 2).tail, WithinRel(1.0, 1e-6));
 }
 
+TEST_CASE("SMs are busy for the work of all lists, shared by all of them") {
+  const double list = 1000 + 4 * 2000;
+  CHECK_THAT(makespan(full_block(15, 4, 1), cycles, sms).busy, WithinRel(15 * list / sms, 1e-12));
+  const TileLists causal{.lists = 3, .longest = 3, .tiles = 6, .heads = 2, .longest_first = true};
+  CHECK_THAT(makespan(causal, {0, 1, 1}, 3).busy, WithinRel(2 * 6 / 3.0, 1e-6));
+}
+
 TEST_CASE("a masked tile costs its own cycles in place of a full tile's") {
   TileLists lists = full_block(10, 4, 1);
   lists.masked_tiles = 10;  // one in each list

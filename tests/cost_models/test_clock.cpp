@@ -116,3 +116,22 @@ TEST_CASE(
     before = lag;
   }
 }
+
+TEST_CASE("SMs with work draw power whatever their tensor cores do, and idle ones none") {
+  ClockModel clock = steady_clock();
+  clock.power_limit = number(500);
+  clock.busy_power = number(200);
+  KernelLoad load = tensor_load(1e6);
+  load.busy_cycles = 0.5e6;
+  // 100 W idle + (1000 W + 200 W / 2) * (f / 1 GHz)^2 = 500 W.
+  CHECK_THAT(run_kernel(load, clock, power(0, 1000), Regime::sustained).clock_hz,
+             WithinRel(1e9 * std::sqrt(400.0 / 1100), 1e-6));
+}
+
+TEST_CASE(
+    "messages are read from HBM and written there, by SMs at the energy of a copy, by copy engines at the memory's") {
+  const ClockModel clock = steady_clock();
+  const Bytes sent = Bytes::from_si(1e9);
+  CHECK_THAT(energy_of_messages(sent, true, clock).si(), WithinRel(2e9 * 1e-10, 1e-12));
+  CHECK_THAT(energy_of_messages(sent, false, clock).si(), WithinRel(2e9 * 8 * 3.92e-12, 1e-12));
+}

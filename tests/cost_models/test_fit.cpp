@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "cost_models/nccl_channels.hpp"
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
 
@@ -27,6 +28,7 @@ Profile truth() {
   clock.idle_power = number(120);
   clock.power_limit = number(700);
   clock.power_exponent = number(2.5);
+  clock.busy_power = number(450);
   clock.hbm_energy = number(0);  // no copy rows here, so that the fit takes none either
   clock.tensor_flops_per_cycle = number(132 * 4096);
   for (AttentionModel& m : p.kernels->attention) {
@@ -40,7 +42,7 @@ Profile truth() {
     m.full_tile = number(forward ? 2650 : 7600);
     m.masked_tile = number(forward ? 4000 : 9000);
     m.masked_kernel = number(forward ? 1.01 : 1.04);
-    m.power = {number(forward ? 2.4e8 : 1.2e8), number(forward ? 1650 : 1750)};
+    m.power = {number(forward ? 2.4e8 : 1.2e8), number(forward ? 1050 : 1150)};
   }
   p.kernels->streams.clear();
   return p;
@@ -106,6 +108,7 @@ TEST_CASE("a fit finds the constants that made the rows") {
     CHECK_THAT(found.power.clock_droop.value, WithinRel(made.power.clock_droop.value, 0.05));
     CHECK_THAT(found.power.tensor_power.value, WithinRel(made.power.tensor_power.value, 0.05));
   }
+  CHECK_THAT(fit.profile.kernels->clock.busy_power.value, WithinRel(450, 0.1));
   for (const HeldOutErrors& group : fit.errors) {
     INFO(group.group);
     CHECK(group.median < 1e-3);
@@ -158,6 +161,36 @@ TEST_CASE("a message size that two files have is one knot of its table, with the
     if (i > 0) CHECK(table.bytes[i] > table.bytes[i - 1]);
     CHECK_THAT(table.seconds[i], WithinRel((table.bytes[i] / 4096 * 3 + 1.5) * 1e-6, 1e-9));
   }
+}
+
+TEST_CASE("a message takes the channels that NCCL gives it: its table jumps where their number doubles") {
+  const double start = 5e-6, rate = 20e9;  // of a channel
+  // Between four ranks a limit of 4 means one channel up to 16 MiB, two up to 32 and then four; none of these sizes has
+  // two. Between two ranks a limit of 2 means one and then two.
+  for (const auto& [limit, ranks] : {std::pair(2, 2), std::pair(4, 4)}) {
+    std::string text = "gpu,link,mechanism,op,channels,ranks,bytes,time_us,status\n";
+    for (double bytes = 1 << 20; bytes < 2e9; bytes *= std::sqrt(2)) {
+      const int used = nccl_send_recv_channels(limit, ranks, Bytes::from_si(bytes));
+      const double size = std::round(bytes);
+      text += fmt::format("h,nvlink4,nccl,send_recv,{},{},{:.0f},{:.9},ok\n", limit, ranks, size,
+                          1e6 * (start + size / rate / used));
+    }
+    std::vector<MeasuredKernel> messages = rows_of(text), all = rows_of(csv_rows("full causal"));
+    all.insert(all.end(), messages.begin(), messages.end());
+    const KernelFit fit = fit_kernels(all, facts(), measured_profile());
+    const LinkTable& table = fit.profile.kernels->links.back();
+    for (const MeasuredKernel& row : messages) {
+      INFO(row.shape);
+      CHECK_THAT(table.time(row.bytes).si(), WithinRel(row.time.si(), 1e-6));
+    }
+  }
+}
+
+TEST_CASE("a row that takes a hundred times what the others say is no row of theirs, and the error names it") {
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  rows[20].time = rows[20].time * 100;
+  CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),
+                    ContainsSubstring(rows[20].place) && ContainsSubstring("in the unit of its column"));
 }
 
 TEST_CASE("rows that no constants explain contradict each other") {

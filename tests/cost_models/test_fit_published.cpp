@@ -95,3 +95,41 @@ TEST_CASE("a faster memory that is lent for takes as much power at its full rate
   const double lent = lend(lender, ten_sms, faster).kernels->clock.hbm_energy.value;
   CHECK_THAT(lent * faster.hbm.si(), WithinRel(6e-11 * ten_sms.hbm.si(), 1e-12));
 }
+
+TEST_CASE("times that leave a constant where no kernel is are an error that names it and the rows") {
+  std::vector<MeasuredKernel> rows = rows_of(truth(1), {512, 1024, 2048, 4096, 8192, 16384});
+  const auto fit = [&] { return fit_published(rows, ten_sms, measured_profile(), std::nullopt); };
+  SECTION("all the same") {
+    for (MeasuredKernel& row : rows) row.time = Seconds::from_si(5e-3);
+    CHECK_THROWS_WITH(fit(), ContainsSubstring("list_start at 1e+05 cycle") && ContainsSubstring("rates.csv:3"));
+  }
+  SECTION("seconds for milliseconds") {
+    for (MeasuredKernel& row : rows) row.time = row.time * 1e-6;
+    CHECK_THROWS_WITH(fit(), ContainsSubstring("tile at 1 cycle") && ContainsSubstring("rates.csv:3"));
+  }
+  SECTION("one a hundred times as long") {
+    rows[7].time = rows[7].time * 100;
+    CHECK_THROWS_WITH(fit(), ContainsSubstring(rows[7].place) && ContainsSubstring("in the unit of its column"));
+  }
+}
+
+TEST_CASE("a kind that no row was left out of has the lender's band, and twice that of another GPU") {
+  std::vector<MeasuredKernel> rows = rows_of(truth(1.25), {8192});
+  std::erase_if(rows, [](const MeasuredKernel& row) { return row.shape.find("full") != std::string::npos; });
+  Profile lender = truth(1);
+  lender.kernels->bands = {{"attention forward", 0.02, 0.04, 1, 1e15, 9},
+                           {"copies >= 1 MB", 0.03, 0.06, 1, 1e15, 9},
+                           {"gemm", 0.05, 0.1, 1, 1e15, 9}};
+  const auto bands_from = [&](const GpuPeaks& gpu) {
+    return fit_published(rows, ten_sms, measured_profile(), LentProfile{lender, gpu}).profile.kernels.value();
+  };
+  const MeasuredKernels same = bands_from(ten_sms);
+  CHECK(same.band_of("attention forward")->inside == 0.02);
+  CHECK(same.band_of("attention forward")->source == "as truth");
+  CHECK(same.band_of("gemm") == nullptr);  // products are not lent
+  const MeasuredKernels other = bands_from({ten_sms.matrix, ten_sms.hbm * 2, ten_sms.sms});
+  CHECK(other.band_of("attention forward")->inside == 0.04);
+  CHECK(other.band_of("attention forward")->outside == 0.08);
+  CHECK(other.band_of("attention forward")->source == "twice that of truth");
+  CHECK(other.band_of("copies >= 1 MB")->inside == 0.03);  // of the same link
+}
