@@ -32,7 +32,11 @@ void write_gradient(BlockWriter& writer, const Implementation& implementation, R
   last.finished = {at(rank, Signal::grad_consumed), at(rank, Signal::computed)};
   action.kind = ActionKind::accumulate;
   action.from = action.in;
-  writer.accumulate(action, last);
+  if (tile.useful == 0 && !implementation.sums_skipped_blocks) {
+    writer.marker(action, last);
+  } else {
+    writer.accumulate(action, last);
+  }
 }
 
 void write_gradient_hop(BlockWriter& writer, const Implementation& implementation, Rank rank, int layer, int step,

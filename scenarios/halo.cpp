@@ -76,11 +76,11 @@ class Halo : public Schedule {
 
   SignalCounts raises(const Visit& visit) const override {
     SignalCounts raised(all_distances_.size());
-    for (const int d : fetches(visit).distances) raised.counts[signal_count + distance_index(d)] = 1;
     raised[Signal::computed] = steps(visit);
-    const int count = distances(visit);
-    raised[Signal::kv_sent] = raised[Signal::kv_posted] = count;
-    raised[Signal::kv_consumed] = count > 0 ? 1 : 0;
+    const int count = distances(visit), fetched = fetched_distances(visit);
+    for (int i = 0; i < fetched; ++i) raised.counts[signal_count + distance_index(distance(visit, i))] = 1;
+    raised[Signal::kv_sent] = raised[Signal::kv_posted] = fetched;
+    raised[Signal::kv_consumed] = fetched > 0 ? 1 : 0;
     if (visit.phase == Phase::forward) return raised;
     raised[Signal::grad_arrived] = raised[Signal::grad_sent] = raised[Signal::grad_posted] = count;
     raised[Signal::grad_consumed] = count > 0 ? 1 : 0;
@@ -89,7 +89,7 @@ class Halo : public Schedule {
 
   void write_step(Rank rank, const Visit& visit, int step, BlockWriter& writer) const override {
     if (step == 0) {
-      for (int i = 0; i < distances(visit); ++i) write_fetch(rank, visit, i, writer);
+      for (int i = 0; i < fetched_distances(visit); ++i) write_fetch(rank, visit, i, writer);
       write_local(rank, visit, writer);
     } else if (step == 1) {
       write_remote(rank, visit, writer);
@@ -127,6 +127,9 @@ class Halo : public Schedule {
   bool nccl() const { return implementation_.transport == Transport::nccl; }
   const Fetches& fetches(const Visit& visit) const { return fetches_[static_cast<std::size_t>(visit.pattern_class)]; }
   int distances(const Visit& visit) const { return static_cast<int>(fetches(visit).distances.size()); }
+  int fetched_distances(const Visit& visit) const {
+    return implementation_.halo_is_kept && visit.phase == Phase::backward ? 0 : distances(visit);
+  }
   int distance(const Visit& visit, int i) const { return fetches(visit).distances[static_cast<std::size_t>(i)]; }
   const TokenSet& rows(Rank rank, const Visit& visit, int i) const {
     return fetches(visit).rows[static_cast<std::size_t>(geometry_.group_of(rank))][static_cast<std::size_t>(i)];
@@ -142,7 +145,10 @@ class Halo : public Schedule {
     return visit.before.counts[signal_count + distance_index(distance(visit, i))] + 1;
   }
   HeadRange kv_heads(Rank rank) const { return geometry_.kv_heads_of(geometry_.member_of(rank)); }
-  static Buffer slot(const Visit& visit) { return slot_of(BufferKind::kv_slot, visit.before[Signal::kv_consumed], 2); }
+  Buffer slot(const Visit& visit) const {
+    return implementation_.halo_is_kept ? Buffer{BufferKind::saved_kv}
+                                        : slot_of(BufferKind::kv_slot, visit.before[Signal::kv_consumed], 2);
+  }
   static Buffer work_buffer(const Visit& visit) {
     return slot_of(BufferKind::d_kv_work, visit.before[Signal::grad_consumed], 1);
   }
@@ -187,16 +193,17 @@ class Halo : public Schedule {
     Action action = attention_action(geometry_, rank, visit, fetches(visit).all[group], slot(visit));
     action.step = 1;
     action.into = work_buffer(visit);
-    for (int i = 0; !nccl() && i < distances(visit); ++i) {
+    const int fetched = fetched_distances(visit);
+    for (int i = 0; !nccl() && i < fetched; ++i) {
       Op arrival;
       arrival.wait_for(arrived(rank, visit, i), arrivals(visit, i));
       writer.marker({.kind = ActionKind::marker, .layer = visit.layer, .step = 1}, arrival);
     }
     Op op;
-    if (nccl()) op.wait_for(at(rank, Signal::kv_sent), visit.before[Signal::kv_sent] + distances(visit));
+    if (nccl() && fetched > 0) op.wait_for(at(rank, Signal::kv_sent), visit.before[Signal::kv_sent] + fetched);
     if (visit.phase == Phase::backward) op.wait_for(at(rank, Signal::grad_sent), visit.before[Signal::grad_sent]);
     write_attention(writer, implementation_, rank, action, fetches(visit).remote[group], op,
-                    at(rank, Signal::kv_consumed));
+                    fetched > 0 ? at(rank, Signal::kv_consumed) : SignalRef{});
   }
 
   void write_return(Rank rank, const Visit& visit, int i, BlockWriter& writer) const {

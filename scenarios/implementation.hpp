@@ -95,6 +95,7 @@ struct Implementation {
   Constant merge_bytes_per_element;          // HBM bytes per element of O; Merge::kernel only
   std::string merge_kernel = "merge_block";  // what the profile knows it as
   std::string gradient_sum_kernel = "accumulate";
+  bool sums_skipped_blocks = false;  // adds zeros for a block of which causal attention needs nothing
   double gradient_sum_bytes = 0;  // HBM bytes per element of K and V; 0: two reads and a write in the gradients' type
 
   int kv_messages = 1;          // 1: K and V together, 2: one message each
@@ -109,6 +110,7 @@ struct Implementation {
   /// slow there; what they have in common is summed.
   bool gather_chunks = false;
   GatherAttention halo_attention = GatherAttention::per_rank;
+  bool halo_is_kept = false;  // in every layer, from its forward pass to its backward pass, which fetches none then
   GatherGradients gather_gradients = GatherGradients::reduce_scatter;
   int gather_kv_heads = 0;  // KV heads gathered at a time; 0: all
 

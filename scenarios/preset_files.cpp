@@ -256,6 +256,8 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
     i.gradient_sum_kernel = table.string("gradient_sum_kernel");
     i.gradient_sum_bytes = table.number("gradient_sum_bytes_per_element");
   }
+  if (table.has("gradient_sum_of_skipped_blocks"))
+    i.sums_skipped_blocks = table.choice("gradient_sum_of_skipped_blocks", {"none", "zeros"}) == "zeros";
   i.kv_messages = one_of(table, "kv_messages", 1, 2);
   i.gradients_in_fp32 = table.choice("gradient_dtype", {"model", "fp32"}) == "fp32";
   if (table.has("gradient_stream")) i.gradients_apart = table.choice("gradient_stream", {"shared", "own"}) == "own";
@@ -264,6 +266,7 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
   if (const auto halo = table.optional_table("halo")) {
     i.halo_attention = halo->choice("attention", {"together", "per_rank"}) == "together" ? GatherAttention::together
                                                                                          : GatherAttention::per_rank;
+    if (halo->has("backward")) i.halo_is_kept = halo->choice("backward", {"fetches", "keeps"}) == "keeps";
   }
   if (runs(i, {"ulysses", "usp"})) i.qkv_messages = one_of(table.table("head_exchange"), "qkv_messages", 1, 3);
   table.finish();

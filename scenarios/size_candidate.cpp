@@ -49,7 +49,8 @@ MemoryInput memory_input(const SizeProblem& problem, const Candidate& c) {
   // A decode step moves no keys.
   if (in.pass != StepPass::decode)
     in.visiting =
-        visiting_blocks(*c.schedule, c.groups, c.members, fetched_share(problem.primitives, in.tokens, c.groups));
+        visiting_blocks(*c.schedule, c.groups, c.members, fetched_share(problem.primitives, in.tokens, c.groups),
+                        problem.implementation.halo_is_kept && in.pass == StepPass::training ? in.layers : 0);
   if (in.pass != StepPass::training && problem.causal) in.cached_share = cached_share(problem, c);
   in.fused_loss = true;
   return in;

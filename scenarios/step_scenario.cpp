@@ -28,7 +28,7 @@ double fetched_share(const std::vector<Primitive>& primitives, double tokens, in
   return std::min(rows / own, static_cast<double>(groups - 1));
 }
 
-VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int members, double fetched) {
+VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int members, double fetched, int kept_layers) {
   using Hold = ScheduleKind::Slots::Hold;
   const ScheduleKind::Slots& slots = schedule.slots;
   const double size = groups == 1                    ? 0
@@ -37,7 +37,8 @@ VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int mem
                                                      : 1;
   // A head exchange keeps K and V (dK and dV) both as they were and as they are attended.
   const double exchanged = members > 1 ? 1 : 0;
-  return {slots.keys * size + exchanged, slots.gradients * size + exchanged};
+  const double keys = kept_layers > 0 && slots.hold == Hold::fetched ? kept_layers : slots.keys;
+  return {keys * size + exchanged, slots.gradients * size + exchanged};
 }
 
 namespace {
@@ -78,7 +79,8 @@ MemoryInput memory_input(const Scenario& s) {
   in.recompute = s.recompute;
   // A decode step moves no keys.
   if (!s.decode)
-    in.visiting = visiting_blocks(*s.schedule, s.groups, s.members, fetched_share(s.primitives, in.tokens, s.groups));
+    in.visiting = visiting_blocks(*s.schedule, s.groups, s.members, fetched_share(s.primitives, in.tokens, s.groups),
+                                  s.implementation.halo_is_kept && s.backward ? in.layers : 0);
   // Q, O, K and V in work, one more K and V on their way, and nothing else (Ring Attention, arXiv 2310.01889, section
   // 3).
   if (s.six_block_accounts) {

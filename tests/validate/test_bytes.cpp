@@ -340,6 +340,12 @@ TEST_CASE("a halo's backward pass fetches again and returns gradients, 2 times f
         both += result.ranks[r].sent.si();
       }
       CHECK(both - forward == (fp32 ? 3 : 2) * forward);
+      c.implementation.halo_is_kept = true;  // then it returns the gradients alone
+      const SimulationResult kept = simulate(program_of(c), one_node(c));
+      for (Rank r = 0; r < 8; ++r) {
+        const double in = once.ranks[r].received.si(), out = once.ranks[r].sent.si();
+        CHECK(kept.ranks[r].sent.si() == out + (fp32 ? 2 : 1) * in);
+      }
     }
   }
 }

@@ -100,6 +100,15 @@ std::vector<NamedImplementation> implementations() {
     i.transfer_order = TransferOrder::free_sms;
     i.halo_attention = GatherAttention::together;
   });
+  add("a halo that is kept, and sums of blocks that are skipped", [](Implementation& i) {
+    i.merge = i.gradient_sum = Merge::kernel;
+    i.halo_is_kept = i.sums_skipped_blocks = true;
+  });
+  add("a kept halo over nccl", [](Implementation& i) {
+    i.transport = Transport::nccl;
+    i.halo_attention = GatherAttention::together;
+    i.halo_is_kept = true;
+  });
   add("a kernel for each chunk of gathered queries", [](Implementation& i) {
     i.transport = Transport::nccl;
     i.gather_chunks = true;
