@@ -13,27 +13,34 @@
 namespace orrery {
 
 /// For how long at least one of some stretches of time is under way. They come in the order of their begins: with their
-/// end, or open until they are left. Without branches, which nobody could predict.
+/// end, or open until they are left. What is counted is the gaps between them, which takes the fewest steps: without
+/// branches, which nobody could predict.
 class Cover {
  public:
+  bool is_open() const { return open_ > 0; }
   void add(Ticks begin, Ticks end) {
-    if (__builtin_expect_with_probability(open_ == 0, 1, 0.999))
-      sum_ += std::max<Ticks>(end - std::max(begin, until_), 0);
+    if (is_open()) {
+      until_ = std::max(until_, end);
+    } else {
+      add_alone(begin, end);
+    }
+  }
+  /// Precondition: nothing is open.
+  void add_alone(Ticks begin, Ticks end) {
+    gaps_ += std::max<Ticks>(begin - until_, 0);
     until_ = std::max(until_, end);
   }
-  void enter(Ticks now) { sum_ -= std::max(now, until_) & mask(open_++ == 0); }
+  void enter(Ticks now) { gaps_ += std::max<Ticks>(now - until_, 0) & -static_cast<Ticks>(open_++ == 0); }
   void leave(Ticks now) {
     until_ = std::max(until_, now);
-    sum_ += until_ & mask(--open_ == 0);
+    --open_;
   }
 
   /// Once nothing is open any more.
-  Ticks sum() const { return sum_; }
+  Ticks sum() const { return until_ - gaps_; }
 
  private:
-  static Ticks mask(bool condition) { return -static_cast<Ticks>(condition); }
-
-  Ticks sum_ = 0;    // up to until_ while nothing is open, else less what is under way since then
+  Ticks gaps_ = 0;   // up to until_, or to where what is open began
   Ticks until_ = 0;  // where the stretches with an end lead to
   std::int64_t open_ = 0;
 };
@@ -45,8 +52,13 @@ class alignas(64) RankClock {
   void enter_compute(Ticks now) { any_.enter(now); }
   void leave_compute(Ticks now) { any_.leave(now); }
   void comm(Ticks begin, Ticks end) {
-    comm_.add(begin, end);
-    any_.add(begin, end);
+    if (any_.is_open()) {
+      comm_.add(begin, end);
+      any_.add(begin, end);
+    } else {  // so is comm_ not
+      comm_.add_alone(begin, end);
+      any_.add_alone(begin, end);
+    }
   }
   void enter_comm(Ticks now) {
     comm_.enter(now);
@@ -79,7 +91,8 @@ class Accounts {
 
   void begin(std::uint16_t account, Ticks now) {
     Bounds& bounds = bounds_[account];
-    bounds.first_begin = std::min(bounds.first_begin, now);
+    if (now < bounds.first_begin) [[unlikely]]
+      bounds.first_begin = now;
   }
   void add(Rank rank, std::uint16_t account, Ticks begin, Ticks end) {
     busy_[static_cast<std::size_t>(rank) * kinds_ + account] += end - begin;
