@@ -8,19 +8,23 @@
 namespace orrery {
 namespace {
 
-/// Tables of `op` by the number of ranks: "all_gather" is of two, "all_gather 4 ranks" of four.
+/// Of how many ranks `name` is if it is of `op`: "all_gather" is of two, "all_gather 4 ranks" of four.
+std::optional<int> ranks_of(std::string_view name, std::string_view op) {
+  if (!name.starts_with(op)) return std::nullopt;
+  name.remove_prefix(op.size());
+  if (name.empty()) return 2;
+  int ranks = 0;
+  const auto [end, error] = std::from_chars(name.data() + 1, name.data() + name.size(), ranks);
+  if (error != std::errc() || std::string_view(end, name.data() + name.size()) != " ranks") return std::nullopt;
+  return ranks;
+}
+
 std::map<int, const LinkTable*> tables_by_ranks(const MeasuredKernels& kernels, std::string_view link,
                                                 std::string_view op) {
   std::map<int, const LinkTable*> tables;
   for (const LinkTable& table : kernels.links) {
-    if (table.link != link || table.mechanism != "nccl" || !table.op.starts_with(op)) continue;
-    const std::string rest = table.op.substr(op.size());
-    int ranks = 2;
-    if (!rest.empty()) {
-      const auto [end, error] = std::from_chars(rest.data() + 1, rest.data() + rest.size(), ranks);
-      if (error != std::errc() || std::string_view(end) != " ranks") continue;
-    }
-    tables.emplace(ranks, &table);
+    const std::optional<int> ranks = ranks_of(table.op, op);
+    if (ranks && table.link == link && table.mechanism == "nccl") tables.emplace(*ranks, &table);
   }
   return tables;
 }
@@ -36,10 +40,13 @@ std::optional<LinkTable> ring_collective_over(int ranks, const MeasuredKernels& 
   const LinkTable* lower = upper == tables.begin() ? nullptr : std::prev(upper)->second;
   const int from = lower == nullptr ? 0 : std::prev(upper)->first;
   LinkTable result = *upper->second;
+  const double launch = result.seconds.front();
+  double longest = 0;  // noise times many ranks must not make a longer message faster
   for (std::size_t i = 0; i < result.bytes.size(); ++i) {
-    const double less = lower == nullptr ? 0 : lower->time(Bytes::from_si(result.bytes[i])).si();
-    const double per_rank = std::max(0.0, result.seconds[i] - less) / (upper->first - from);
-    result.seconds[i] += per_rank * (ranks - upper->first);
+    double& time = result.seconds[i];
+    const double less = lower == nullptr ? launch : lower->time(Bytes::from_si(result.bytes[i])).si();
+    const double per_rank = std::max(0.0, time - less) / (upper->first - from);
+    longest = time = std::max(longest, time + per_rank * (ranks - upper->first));
   }
   return result;
 }
@@ -53,6 +60,15 @@ std::optional<LinkTable> all_to_all_over(int ranks, const MeasuredKernels& kerne
   LinkTable result = *table;
   for (double& bytes : result.bytes) bytes *= sent(measured) / sent(ranks);
   return result;
+}
+
+std::optional<LinkTable> collective_named(std::string_view name, const MeasuredKernels& kernels,
+                                          std::string_view link) {
+  constexpr std::string_view ring_collectives[] = {"all_gather", "reduce_scatter"};
+  for (const std::string_view op : ring_collectives)
+    if (const auto ranks = ranks_of(name, op)) return ring_collective_over(*ranks, kernels, link, op);
+  if (const auto ranks = ranks_of(name, "all_to_all")) return all_to_all_over(*ranks, kernels, link);
+  return std::nullopt;
 }
 
 }  // namespace orrery

@@ -1,5 +1,7 @@
 #include "cost_models/measured_kernels.hpp"
 
+#include "cost_models/collective_tables.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -273,8 +275,10 @@ Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const P
     case MeasuredKernel::Kind::message:
       break;
   }
-  const LinkTable* table = profile.kernels ? profile.kernels->link_of(row.link, row.mechanism, row.op) : nullptr;
-  return table != nullptr ? table->time(row.bytes) : Seconds();
+  if (!profile.kernels) return Seconds();
+  if (const LinkTable* table = profile.kernels->link_of(row.link, row.mechanism, row.op)) return table->time(row.bytes);
+  const auto collective = row.mechanism == "nccl" ? collective_named(row.op, *profile.kernels, row.link) : std::nullopt;
+  return collective ? collective->time(row.bytes) : Seconds();
 }
 
 double error_of_other_head_dims(const AttentionShape& shape, Phase phase, Regime regime, const GpuPeaks& peaks,
@@ -304,7 +308,9 @@ std::optional<KernelInterval> interval_of(const MeasuredKernel& row, const GpuPe
   }
   const ErrorBand* band = profile.kernels ? profile.kernels->band_of(row.group) : nullptr;
   if (band == nullptr) return std::nullopt;
-  KernelInterval interval{band->inside, row.work < band->least || row.work > band->most};
+  const bool other_ranks =
+      row.kind == MeasuredKernel::Kind::message && profile.kernels->link_of(row.link, row.mechanism, row.op) == nullptr;
+  KernelInterval interval{band->inside, other_ranks || row.work < band->least || row.work > band->most};
   if (interval.extrapolated) interval.half_width = band->outside;
   if (row.kind != MeasuredKernel::Kind::attention) return interval;
   if (profile.kernels->is_measured(row.phase, row.attention.head_dim)) return interval;

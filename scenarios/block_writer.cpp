@@ -226,6 +226,10 @@ void BlockWriter::step_kernels(const Action& attention, StepKernel::When when, I
   }
 }
 
+void BlockWriter::before_exchange(const Action& action, Index query_rows, Index key_rows) {
+  step_kernels(action, StepKernel::When::begin, query_rows, key_rows);
+}
+
 void BlockWriter::end(const Action& action, Index query_rows, Index key_rows) {
   step_kernels(action, StepKernel::When::end, query_rows, key_rows);
 }
@@ -300,15 +304,13 @@ Seconds BlockWriter::startup_of(const Action& action, Category category, int sta
     return links.gather->startup_of_hop(largest / parts, largest / parts) * parts;
   if (path == Path::scatter && links.scatter)
     return links.scatter->startup_of_hop(largest / parts, largest / parts) * parts;
-  if (category == Category::head_exchange && (links.exchange || links.neighbours)) {
+  if (category == Category::head_exchange && links.exchange) {
     Bytes all, sent;  // the table counts a rank's own share
     for (const MessageAction& m : action.messages) {
       all += size_of(m);
       if (m.source != m.destination) sent += size_of(m);
     }
-    // To one peer, Q, K and V go over the same channels.
-    return links.exchange ? links.exchange->startup_of_hop(all, sent)
-                          : links.neighbours->startup(sent / (context_.geometry->members - 1));
+    return links.exchange->startup_of_hop(all, sent);
   }
   return links.neighbours ? links.neighbours->startup(largest / startups) * startups : assumed;
 }

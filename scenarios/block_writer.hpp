@@ -126,7 +126,8 @@ class BlockWriter {
   /// The first op of a layer's pass: what the host needs before it, and the dense work.
   void begin(const Action& action, Op op);
   void marker(const Action& action, Op op);
-  /// Kernels of the implementation that end a layer's pass, over all rows of the rank.
+  /// Kernels of the implementation that begin and end a layer's pass, over all rows of the rank.
+  void before_exchange(const Action& action, Index query_rows, Index key_rows);
   void end(const Action& action, Index query_rows, Index key_rows);
   /// On the transport's stream, there as a message of its own or as a hop of an all-gather or reduce-scatter; apart
   /// from it on a second one; or on `network` for the outer ring of a hierarchical schedule.

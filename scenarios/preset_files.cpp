@@ -79,8 +79,9 @@ StepKernel read_step_kernel(const Table& table) {
   StepKernel kernel;
   kernel.phase = table.choice("phase", {"forward", "backward"}) == "backward" ? Phase::backward : Phase::forward;
   const std::string when =
-      table.choice("when", {"first_step", "later_steps", "middle_steps", "part_queries", "part_keys", "end"});
+      table.choice("when", {"begin", "first_step", "later_steps", "middle_steps", "part_queries", "part_keys", "end"});
   kernel.when = when == "end"            ? StepKernel::When::end
+                : when == "begin"        ? StepKernel::When::begin
                 : when == "first_step"   ? StepKernel::When::first_step
                 : when == "middle_steps" ? StepKernel::When::middle_steps
                 : when == "part_queries" ? StepKernel::When::part_queries

@@ -317,7 +317,7 @@ const LinkTable* table_of(const Scenario& s, const std::string& op) {
     return s.profile.kernels->link_of(s.links.front().type.name, name_of(s.implementation.transport), name);
   };
   const LinkTable* found = find(op);
-  for (Rank ranks = 3; s.implementation.transport == Transport::nccl && ranks <= s.ranks(); ++ranks) {
+  for (Rank ranks = 3; s.implementation.transport == Transport::nccl && ranks <= s.context_ranks(); ++ranks) {
     if (const LinkTable* more = find(fmt::format("{} {} ranks", op, ranks))) found = more;
   }
   return found;
@@ -341,7 +341,7 @@ LinkTimings link_timings(const Scenario& s) {
     if (s.implementation.nccl_send_recv) {
       timings.neighbours->by_channels = send_recv_by_channels(*s.profile.kernels, s.links.front().type.name);
       timings.neighbours->most_channels = static_cast<int>(s.implementation.sms.value);
-      timings.neighbours->ranks = s.ranks();
+      timings.neighbours->ranks = s.context_ranks();
     }
   }
   if (!nccl) return timings;
@@ -352,9 +352,7 @@ LinkTimings link_timings(const Scenario& s) {
   };
   timings.gather = collective(ring_collective_over(s.groups, kernels, link, "all_gather"), s.groups - 1);
   timings.scatter = collective(ring_collective_over(s.groups, kernels, link, "reduce_scatter"), s.groups - 1);
-  // Groups without a communicator of their own have the channels that NCCL gives a message among all ranks.
-  if (s.members == s.context_ranks() || !s.implementation.nccl_send_recv)
-    timings.exchange = collective(all_to_all_over(s.members, kernels, link), 1);
+  timings.exchange = collective(all_to_all_over(s.members, kernels, link), 1);
   return timings;
 }
 

@@ -208,9 +208,9 @@ Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, co
   const std::string& transport = table.text(row, "transport");
   p.group = fmt::format("{}{}", table.text(row, "implementation"), transport.empty() ? "" : " " + transport);
   const std::string& window = table.text(row, "window");
-  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads, {}{}{}", table.text(row, "implementation"),
+  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads of {}, {}{}{}", table.text(row, "implementation"),
                        table.text(row, "schedule"), transport, table.text(row, "n_gpu"), table.text(row, "seq_len"),
-                       table.text(row, "heads"), table.text(row, "kv_heads"),
+                       table.text(row, "heads"), table.text(row, "kv_heads"), table.text(row, "head_dim"),
                        table.text(row, "causal") == "true" ? table.text(row, "layout") + " causal " : "full ",
                        window.empty() ? "" : fmt::format("window {} ", window), pass);
   p.reason = cannot_simulate(table, row);

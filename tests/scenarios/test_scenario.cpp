@@ -228,3 +228,63 @@ TEST_CASE("skips that cannot be counted are an error at the pattern") {
   const std::string message = message_of([&] { load_scenario(file); });
   CHECK_THAT(message, ContainsSubstring("scenario.toml:11:11: the skips of a layer meet in more than 4096 ways"));
 }
+
+TEST_CASE("a ring's hop is among the ranks of its context group, however many groups the job has") {
+  const ScratchFolder folder;
+  const auto timing = [&](int data_parallel) {
+    const std::string file = fmt::format(R"(description = "test"
+[workload]
+model = "llama3_8b"
+layers = 2
+tokens = "8K"
+batch = {0}
+dtype = "bf16"
+pass = "training_step"
+scope = "step"
+[attention]
+causal = true
+pattern = [{{kind = "full"}}]
+[parallelism]
+ranks = {1}
+data_parallel = {0}
+tensor_parallel = 1
+zero = 1
+recompute = "none"
+fused_loss = true
+schedule = "ring"
+layout = "zigzag"
+implementation = "orrery_ring_nccl"
+[cluster]
+gpu = "h200_sxm"
+profile = "h200_sxm"
+topology = "nvswitch"
+link = "nvlink4"
+)",
+                                         data_parallel, 2 * data_parallel);
+    const AttentionProgramInput input = attention_input(load_scenario(folder.write("step.toml", file)));
+    return input.links.neighbours.value();
+  };
+  CHECK(timing(4).ranks == 2);
+  const Bytes message = Bytes::from_si(64e6);
+  CHECK(timing(4).startup(message).si() == timing(1).startup(message).si());
+}
+
+TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
+  const ScratchFolder folder;
+  std::string file = file_of("{kind = \"full\"}", 4096);
+  const auto replace = [&](std::string_view from, std::string_view to) {
+    file.replace(file.find(from), from.size(), to);
+  };
+  replace("schedule = \"ring\"", "schedule = \"ulysses\"");
+  replace("implementation = \"ideal\"", "implementation = \"orrery_ulysses_nccl\"");
+  replace("gpu = \"h200_sxm\"\nprofile = \"peak\"", "gpu = \"h200_sxm\"\nprofile = \"h200_sxm\"");
+  const Scenario s = load_scenario(written(folder, file, true));
+  const AttentionProgram program = build_program(s);
+  OpBuffer buffer;
+  const std::vector<Action> first = program.actions(0, 0, buffer);
+  const auto exchange =
+      std::find_if(first.begin(), first.end(), [](const Action& a) { return a.kind == ActionKind::transfer; });
+  REQUIRE(exchange != first.end());
+  // Q, and K with V.
+  CHECK(std::count_if(first.begin(), exchange, [](const Action& a) { return a.kernel == "copy_kernel"; }) == 2);
+}
