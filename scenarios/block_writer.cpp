@@ -30,6 +30,13 @@ Seconds CollectiveTiming::startup_of_hop(Bytes size, Bytes sent) const {
   return std::max(Seconds(), link.table.time(size) / hops - link.latency - sent / link.rate);
 }
 
+Seconds CollectiveTiming::startup_of_group(std::span<const Bytes> tensors, int launches, Bytes sent) const {
+  const Seconds launch = link.table.time(Bytes());
+  Seconds all = launch * launches;
+  for (const Bytes tensor : tensors) all += link.table.time(tensor) - launch;
+  return std::max(Seconds(), all - link.latency - sent / link.rate);
+}
+
 std::span<const std::string> category_names() {
   static const std::array<std::string, category_count> names = {
       "attention", "merge", "dense", "kv_transfer", "gradient_transfer", "head_exchange", "marker"};
@@ -305,12 +312,15 @@ Seconds BlockWriter::startup_of(const Action& action, Category category, int sta
   if (path == Path::scatter && links.scatter)
     return links.scatter->startup_of_hop(largest / parts, largest / parts) * parts;
   if (category == Category::head_exchange && links.exchange) {
-    Bytes all, sent;  // the table counts a rank's own share
+    // The table counts a rank's own share. One after the other: Q, K, V; or O; or dQ, dK, dV.
+    Bytes queries, keys_and_values, sent;
     for (const MessageAction& m : action.messages) {
-      all += size_of(m);
+      (is_query_like(m.from.kind) ? queries : keys_and_values) += size_of(m);
       if (m.source != m.destination) sent += size_of(m);
     }
-    return links.exchange->startup_of_hop(all, sent);
+    if (keys_and_values == Bytes()) return links.exchange->startup_of_group({&queries, 1}, startups, sent);
+    const std::array tensors = {queries, keys_and_values / 2, keys_and_values / 2};
+    return links.exchange->startup_of_group(tensors, startups, sent);
   }
   return links.neighbours ? links.neighbours->startup(largest / startups) * startups : assumed;
 }

@@ -68,6 +68,9 @@ struct CollectiveTiming {
 
   /// Of one of its hops; `size` as the table counts it.
   Seconds startup_of_hop(Bytes size, Bytes sent) const;
+  /// Of all-to-alls one after the other in `launches` groups: NCCL sends a peer the messages of a group in turn, each
+  /// at the rate of its own size. `sent` of them all leaves the rank.
+  Seconds startup_of_group(std::span<const Bytes> tensors, int launches, Bytes sent) const;
 };
 
 /// Whatever the profile measured on the links that join all GPUs.

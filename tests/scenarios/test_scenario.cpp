@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "scenarios/report.hpp"
@@ -288,4 +289,16 @@ TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
   REQUIRE(exchange != first.end());
   // Q, and K with V.
   CHECK(std::count_if(first.begin(), exchange, [](const Action& a) { return a.kernel == "copy_kernel"; }) == 2);
+}
+
+TEST_CASE("messages of one group are sent in turn, each as long as alone but for one launch") {
+  CollectiveTiming timing;
+  timing.link.table = {"nvlink4", "nccl", "all_to_all", {1e3, 1e6, 3e6}, {5e-6, 9e-6, 13e-6}, ""};
+  timing.link.latency = Seconds::from_si(1e-6);
+  timing.link.rate = BytesPerSecond::from_si(1e12);
+  const std::array tensors = {Bytes::from_si(1e6), Bytes::from_si(1e6), Bytes::from_si(1e6)};
+  const Bytes sent = Bytes::from_si(1e6);
+  const double on_link = 1e-6 + 1e6 / 1e12;  // latency, and the bytes at the link's rate
+  CHECK(timing.startup_of_group(tensors, 1, sent).si() == Approx(5e-6 + 3 * (9e-6 - 5e-6) - on_link));
+  CHECK(timing.startup_of_group(tensors, 3, sent).si() == Approx(3 * 9e-6 - on_link));
 }
