@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <regex>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,7 @@
 #include "cost_models/intervals.hpp"
 #include "cost_models/lend.hpp"
 #include "cost_models/unknowns.hpp"
+#include "scenarios/data_files.hpp"
 #include "scenarios/hardware.hpp"
 #include "scenarios/measured_profile.hpp"
 #include "scenarios/preset_files.hpp"
@@ -189,6 +192,28 @@ void add_guarded(const std::string& file, const std::string& gpu, std::vector<Me
   rows.insert(rows.end(), all.begin(), all.end());
 }
 
+/// Throws FitError for messages that are too fast for their link, or long and too slow: each kind is a table of its
+/// own, so that no other row would contradict a file whose times are in another unit.
+void require_rates_of_links(std::span<const MeasuredKernel> rows) {
+  // Of a message a rank of two may send half; a hundredth is below the rate of a single channel of NCCL.
+  constexpr double most = 3, least = 1e-2, long_message = 64e6;
+  const std::vector<std::string> known = known_names("hardware");
+  std::map<std::string, BytesPerSecond> links;
+  for (const MeasuredKernel& row : rows) {
+    if (row.kind != MeasuredKernel::Kind::message || !std::binary_search(known.begin(), known.end(), row.link))
+      continue;
+    const auto [link, is_new] = links.try_emplace(row.link);
+    if (is_new) link->second = load_link(row.link).bandwidth;
+    const BytesPerSecond rate = row.bytes / row.time;
+    const double part = rate / link->second;
+    if (part <= most && (part >= least || row.bytes.si() < long_message)) continue;
+    throw FitError(
+        fmt::format("{}: {} of {} go at {} (but {} carries {}), is their time in the unit of its column? "
+                    "Correct the file or leave it out",
+                    row.place, format(row.bytes), row.op, format(rate), row.link, format(link->second)));
+  }
+}
+
 Inputs read_inputs(const std::vector<std::string>& files) {
   Inputs inputs;
   Agreed gpu("gpu"), clocks("clocks"), limit("power_limit_w"), driver("driver"), cudnn("cudnn"), backend("backend");
@@ -221,6 +246,7 @@ Inputs read_inputs(const std::vector<std::string>& files) {
     cudnn.add(table.header("cudnn"), file);
     if (!table.header("date").empty()) dates.insert(table.header("date").substr(0, 10));
   }
+  require_rates_of_links(inputs.rows);
   if (idle.empty()) throw FitError("no power at idle (it is read from rows of host costs), give overhead.csv too");
   inputs.nccl_beside = fit_nccl_beside(tables, inputs.rows_of_nccl_beside);
   inputs.gpu = gpu.value();

@@ -284,6 +284,24 @@ TEST_CASE(
   CHECK_THAT(seconds.error, ContainsSubstring("milliseconds"));
 }
 
+TEST_CASE("a fit refuses messages that no link of their kind carries so fast or so slowly") {
+  const auto fit_times = [](double us) {
+    const std::filesystem::path file = std::filesystem::temp_directory_path() / "orrery_messages.csv";
+    std::ofstream(file) << "# clocks = SM at most 1980 MHz\n# power_limit_w = 700\n"
+                        << "gpu,link,mechanism,op,pattern,ranks,channels,bytes,time_us,status\n"
+                        << fmt::format("h200_sxm,nvlink4,nccl,all_gather,all,2,auto,134217728,{},ok\n", us);
+    return run_program(fmt::format("fit \"{}\" -o \"{}\"", file.string(), (file.parent_path() / "m.toml").string()));
+  };
+  // 450 GB/s carry 134 MB in 298 us.
+  for (const double us : {0.55, 550e3}) {
+    const ProgramRun wrong = fit_times(us);
+    CHECK(wrong.exit_code == 2);
+    CHECK_THAT(wrong.error, ContainsSubstring("orrery_messages.csv:4: 134.2 MB of all_gather go at"));
+    CHECK_THAT(wrong.error, ContainsSubstring("nvlink4 carries 450 GB/s"));
+  }
+  CHECK_THAT(fit_times(550).error, !ContainsSubstring("go at"));
+}
+
 TEST_CASE("a profile of published rates is what the command in its description writes") {
   const TemporaryFolder folder;
   const std::filesystem::path root = ORRERY_SOURCE_DIR;
