@@ -364,13 +364,22 @@ void add_validate(CLI::App& app) {
         const bool good = CLI::detail::lexical_cast(text, value) && std::isfinite(value) && value > 0;
         return good ? std::string() : fmt::format("{} is no positive number, write e.g. 0.06 for 6 %", text);
       });
-  command->add_option("--steps", options->steps,
-                      "Instead: a file of runs with time stamps (ring_steps.csv), op by op beside the simulation");
-  command->add_option("--run", options->step_run, "With --steps: the how-manieth run of the file")
-      ->capture_default_str();
-  command->add_flag("--list-runs", options->list_runs, "With --steps: the runs of the file, with their numbers");
-  command->add_option("--trace", options->trace, "With --steps: both timelines as a Chrome trace (opens in Perfetto)");
   command->add_flag("--summary", options->summary_only, "Text: the table of groups only");
+  CLI::Option* steps =
+      command->add_option("--steps", options->steps,
+                          "Instead: a file of runs with time stamps (ring_steps.csv), op by op beside the simulation");
+  for (const char* of_rows : {"--measured", "--published", "--format", "--plot", "--tolerance", "--summary"})
+    steps->excludes(of_rows);
+  command->add_option("--run", options->step_run, "With --steps: the how-manieth run of the file")
+      ->capture_default_str()
+      ->needs(steps);
+  CLI::Option* trace =
+      command
+          ->add_option("--trace", options->trace, "With --steps: both timelines as a Chrome trace (opens in Perfetto)")
+          ->needs(steps);
+  command->add_flag("--list-runs", options->list_runs, "With --steps: the runs of the file, with their numbers")
+      ->needs(steps)
+      ->excludes(trace);
   command->callback([options] { run(*options); });
 }
 

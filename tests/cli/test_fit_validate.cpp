@@ -284,6 +284,17 @@ TEST_CASE(
   CHECK_THAT(seconds.error, ContainsSubstring("milliseconds"));
 }
 
+TEST_CASE("what belongs to rows or to time stamps alone is refused with the other") {
+  for (const char* both :
+       {"--steps a.csv --format json", "--steps a.csv --measured b.csv", "--steps a.csv --tolerance 0.1",
+        "--steps a.csv --list-runs --trace t.json", "--run 2", "--trace t.json", "--list-runs"}) {
+    INFO(both);
+    const ProgramRun refused = run_program(fmt::format("validate {}", both));
+    CHECK(refused.exit_code == 2);
+    CHECK_THAT(refused.error, ContainsSubstring("--steps") || ContainsSubstring("--trace"));
+  }
+}
+
 TEST_CASE("a fit refuses messages that no link of their kind carries so fast or so slowly") {
   const auto fit_times = [](double us) {
     const std::filesystem::path file = std::filesystem::temp_directory_path() / "orrery_messages.csv";
