@@ -303,8 +303,9 @@ std::string nothing_in(const MeasuredTable& table) {
   if (table.rows() == 0) return fmt::format("{}: no rows below the column names", table.file().string());
   for (const char* column : {"implementation", "gpu", "n_gpu", "seq_len", "time_ms"}) {
     if (table.has(column)) continue;
-    return fmt::format("{}: nothing is predicted (rows of runs need a column {}, kernels other ones), see README",
-                       table.file().string(), column);
+    return fmt::format(
+        "{}: nothing is predicted (rows of runs need a column {}, kernels other ones; there are {}), see README",
+        table.file().string(), column, fmt::join(table.columns(), ", "));
   }
   return fmt::format("{}: nothing is predicted (no row has status ok or planned)", table.file().string());
 }
@@ -361,8 +362,8 @@ void add_validate(CLI::App& app) {
                    "Exit with 1 if the mean error of a group is larger, e.g. 0.06 for 6 %")
       ->check([](const std::string& text) {
         double value = 0;
-        const bool good = CLI::detail::lexical_cast(text, value) && std::isfinite(value) && value > 0;
-        return good ? std::string() : fmt::format("{} is no positive number, write e.g. 0.06 for 6 %", text);
+        const bool good = CLI::detail::lexical_cast(text, value) && value > 0 && value < 1;
+        return good ? std::string() : fmt::format("{} is no fraction from 0 to 1, write e.g. 0.06 for 6 %", text);
       });
   command->add_flag("--summary", options->summary_only, "Text: the table of groups only");
   CLI::Option* steps =

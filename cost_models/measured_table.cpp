@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <fstream>
@@ -14,6 +15,12 @@ std::string trimmed(std::string_view text) {
   const auto first = text.find_first_not_of(" \t\r");
   if (first == std::string_view::npos) return {};
   return std::string(text.substr(first, text.find_last_not_of(" \t\r") - first + 1));
+}
+
+bool is_number(const std::string& cell) {
+  double value = 0;
+  const auto [end, code] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
+  return code == std::errc() && end == cell.data() + cell.size();
 }
 
 /// Where it is no UTF-8: the first byte that no sequence has there; nothing if it is all UTF-8.
@@ -49,10 +56,29 @@ std::vector<std::string> cells_of(std::string_view line) {
     }
   }
   if (quoted) cells.clear();
+  for (std::string& cell : cells) cell = trimmed(cell);
   return cells;
 }
 
+/// What looks like no line of column names, and what to do; empty if it does.
+std::string no_column_names(const std::vector<std::string>& cells) {
+  if (const auto number = std::find_if(cells.begin(), cells.end(), is_number); number != cells.end()) {
+    return fmt::format("a column would be called {} (the first line must be column names), write them above it",
+                       *number);
+  }
+  const std::size_t separator = cells.front().find_first_of(";\t");
+  if (cells.size() > 1 || separator == std::string::npos) return "";
+  return fmt::format("columns are set apart by {} here, save the file with commas",
+                     cells.front()[separator] == ';' ? "semicolons" : "tabs");
+}
+
 }  // namespace
+
+std::optional<bool> boolean_of(std::string_view cell) {
+  if (cell == "true" || cell == "True" || cell == "TRUE") return true;
+  if (cell == "false" || cell == "False" || cell == "FALSE") return false;
+  return std::nullopt;
+}
 
 MeasuredTable MeasuredTable::read(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
@@ -71,6 +97,10 @@ MeasuredTable MeasuredTable::parse(std::string_view text, const std::filesystem:
   int line_number = 0;
   constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // spreadsheets write it
   if (text.starts_with(byte_order_mark)) text.remove_prefix(byte_order_mark.size());
+  if (text.find('\n') == std::string_view::npos && trimmed(text).find('\r') != std::string::npos) {
+    throw MeasuredFileError(fmt::format(
+        "{}: its lines end in a carriage return alone (as on old Macs), save it with line feeds", file.string()));
+  }
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     const std::string_view line = text.substr(0, end);
@@ -97,6 +127,9 @@ MeasuredTable MeasuredTable::parse(std::string_view text, const std::filesystem:
                       file.string(), line_number));
     }
     if (table.columns_.empty()) {
+      if (const std::string problem = no_column_names(cells); !problem.empty()) {
+        throw MeasuredFileError(fmt::format("{}:{}: {}", file.string(), line_number, problem));
+      }
       for (std::size_t i = 0; i < cells.size(); ++i) {
         if (!table.index_.emplace(cells[i], i).second) {
           throw MeasuredFileError(
@@ -177,10 +210,12 @@ bool MeasuredTable::is_ok(std::size_t row) const {
 
 bool MeasuredTable::boolean(std::size_t row, std::string_view column) const {
   const std::string& cell = text(row, column);
-  if (cell != "true" && cell != "false") {
-    throw error(row, fmt::format("{} = \"{}\" is neither true nor false", column, cell));
-  }
-  return cell == "true";
+  if (const auto value = boolean_of(cell)) return *value;
+  throw error(row, fmt::format("{} = \"{}\" is neither true nor false", column, cell));
+}
+
+bool MeasuredTable::optional_boolean(std::size_t row, std::string_view column) const {
+  return !text(row, column).empty() && boolean(row, column);
 }
 
 MeasuredFileError MeasuredTable::error(std::size_t row, std::string_view message) const {

@@ -17,6 +17,9 @@ struct MeasuredFileError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// true and false, also as Python and R write them; nothing if it is neither.
+std::optional<bool> boolean_of(std::string_view cell);
+
 class MeasuredTable {
  public:
   static MeasuredTable read(const std::filesystem::path& file);
@@ -40,6 +43,8 @@ class MeasuredTable {
   /// Whether the row holds a time (`ok`, or no status at all). Throws for a status that nobody writes.
   bool is_ok(std::size_t row) const;
   bool boolean(std::size_t row, std::string_view column) const;
+  /// False if the cell is empty.
+  bool optional_boolean(std::size_t row, std::string_view column) const;
   MeasuredFileError error(std::size_t row, std::string_view message) const;
   /// "FILE:LINE"
   std::string place(std::size_t row) const;

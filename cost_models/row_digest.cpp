@@ -46,10 +46,15 @@ constexpr std::string_view identity[] = {"implementation",
                                          "compute_overlapped_us",
                                          "transfer_overlapped_us"};
 
-std::string normalized(const std::string& cell) {
+std::optional<double> number_of(const std::string& cell) {
   double value = 0;
   const auto [end, code] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
-  return code == std::errc() && end == cell.data() + cell.size() ? fmt::format("{:.6g}", value) : cell;
+  return code == std::errc() && end == cell.data() + cell.size() ? std::optional(value) : std::nullopt;
+}
+
+std::string to_six_digits(const std::string& cell) {
+  const auto value = number_of(cell);
+  return value ? fmt::format("{:.6g}", *value) : plain_cell(cell);
 }
 
 }  // namespace
@@ -60,11 +65,17 @@ std::uint32_t digest(std::string_view text) {
   return hash;
 }
 
+std::string plain_cell(const std::string& cell) {
+  if (const auto value = boolean_of(cell)) return *value ? "true" : "false";
+  const auto value = number_of(cell);
+  return value ? fmt::format("{}", *value) : cell;
+}
+
 std::uint32_t row_digest(const MeasuredTable& table, std::size_t row) {
   std::string text;
   for (const std::string_view column : identity) {
     const std::string& cell = table.text(row, column);
-    if (!cell.empty()) text += fmt::format("{}={};", column, normalized(cell));
+    if (!cell.empty()) text += fmt::format("{}={};", column, to_six_digits(cell));
   }
   return digest(text);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <set>
+#include <string>
 #include <string_view>
 
 #include "cost_models/measured_table.hpp"
@@ -13,6 +14,9 @@ using RowDigests = std::set<std::uint32_t>;
 
 /// FNV-1a, 32 bits.
 std::uint32_t digest(std::string_view text);
+
+/// A cell however it is spelt: 8192.0 is 8192, and True is true.
+std::string plain_cell(const std::string& cell);
 
 /// Of what was measured and the time: over the cells that say so, numbers to six digits. Two rows of
 /// the ten thousand here have the same by chance about once in a hundred sets of files.

@@ -24,22 +24,33 @@ bool contains(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-/// A row may name a library and, apart from that, how it was told to communicate; presets are named for both.
-std::string preset_of(const MeasuredTable& table, std::size_t row) {
+/// How a library was told to communicate, by which its presets are told apart.
+std::vector<std::string> variants_of(const std::string& library) {
+  std::vector<std::string> variants;
+  for (const std::string& preset : known_names("implementations")) {
+    if (preset.starts_with(library + "_")) variants.push_back(preset.substr(library.size() + 1));
+  }
+  return variants;
+}
+
+/// A row may name a library and, apart from that, how it was told to communicate; presets are named for both. Empty if
+/// there is none.
+std::string known_preset(const MeasuredTable& table, std::size_t row) {
   const std::string& name = table.text(row, "implementation");
   const std::vector<std::string> names = known_names("implementations");
   for (const char* column : {"transport", "schedule"}) {
     const std::string longer = name + "_" + table.text(row, column);
     if (contains(names, longer)) return longer;
   }
-  if (contains(names, name)) return name;
-  std::vector<std::string> longer;
-  for (const std::string& preset : names) {
-    if (preset.starts_with(name + "_")) longer.push_back(preset.substr(name.size() + 1));
-  }
-  if (!name.empty() && !longer.empty()) {
+  return contains(names, name) ? name : "";
+}
+
+std::string preset_of(const MeasuredTable& table, std::size_t row) {
+  if (const std::string known = known_preset(table, row); !known.empty()) return known;
+  const std::string& name = table.text(row, "implementation");
+  if (const auto variants = variants_of(name); !name.empty() && !variants.empty()) {
     throw table.error(row, fmt::format("schedule = \"{}\" does not say how {} communicates, write one of {}",
-                                       table.text(row, "schedule"), name, fmt::join(longer, ", ")));
+                                       table.text(row, "schedule"), name, fmt::join(variants, ", ")));
   }
   throw table.error(row, fmt::format("implementation = \"{}\" is no preset, see orrery list implementations", name));
 }
@@ -79,6 +90,27 @@ std::string layout_of_row(const MeasuredTable& table, std::size_t row, const Imp
   return name;
 }
 
+void check_transport(const MeasuredTable& table, std::size_t row, const Implementation& implementation) {
+  const std::string& transport = table.text(row, "transport");
+  if (transport.empty() || transport == name_of(implementation.transport)) return;
+  throw table.error(row, fmt::format("transport = \"{}\" is not that of {}, write {} or leave it empty", transport,
+                                     implementation.name, name_of(implementation.transport)));
+}
+
+void check_pass(const MeasuredTable& table, std::size_t row) {
+  const std::string& pass = table.text(row, "pass");
+  if (pass == "forward" || pass == "backward" || pass == "forward_backward") return;
+  throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
+}
+
+LinkType link_of(const MeasuredTable& table, std::size_t row, const char* column, const std::string& name) {
+  try {
+    return load_link(name);
+  } catch (const InputError&) {
+    throw table.error(row, fmt::format("{} = \"{}\" is unknown, write one of orrery list links", column, name));
+  }
+}
+
 /// 1 if the cell is empty.
 int divisor_of_ranks(const MeasuredTable& table, std::size_t row, const char* column, int ranks) {
   if (table.text(row, column).empty()) return 1;
@@ -92,11 +124,7 @@ void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s
   const auto used = [&](const char* column) {
     std::string name = table.text(row, column);
     if (name.empty() && ranks == 1 && !s.gpu.links.empty()) name = s.gpu.links.front();  // nothing is sent
-    try {
-      s.links.push_back({column, load_link(name)});
-    } catch (const InputError&) {
-      throw table.error(row, fmt::format("{} = \"{}\" is unknown, write one of orrery list links", column, name));
-    }
+    s.links.push_back({column, link_of(table, row, column, name)});
     const LinkType& type = s.links.back().type;
     return LinkSpec{type.bandwidth * s.profile.link_efficiency.value, type.latency};
   };
@@ -142,6 +170,27 @@ void simulate_run(Scenario s, const std::string& pass, Prediction& p) {
   if (pass == "backward") p.predicted = to_seconds(whole - simulated(s, false).result.end);
 }
 
+/// What can be wrong with a row whatever keeps it from being predicted. Of masks that no pattern is, and of a library
+/// without presets, nothing is known.
+void check_unpredicted(const MeasuredTable& table, std::size_t row) {
+  check_numbers(table, row);
+  check_pass(table, row);
+  regime_of(table, row);
+  batch_of(table, row);
+  table.optional_boolean(row, "causal");
+  for (const char* column : {"link", "network"}) {
+    const std::string& name = table.text(row, column);
+    if (!name.empty() && name != "local") link_of(table, row, column, name);  // local: ranks share a GPU
+  }
+  const std::string known = known_preset(table, row), library = table.text(row, "implementation");
+  const std::vector<std::string> variants = variants_of(library);
+  if (known.empty() && variants.empty()) return;
+  const Implementation implementation = load_implementation(known.empty() ? library + "_" + variants.front() : known);
+  if (!known.empty()) check_transport(table, row, implementation);
+  schedule_of(table, row, implementation);
+  layout_of_row(table, row, implementation);
+}
+
 }  // namespace
 
 std::string cannot_simulate(const MeasuredTable& table, std::size_t row) {
@@ -178,11 +227,7 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   s.batch = batch_of(table, row);
   s.regime = regime_of(table, row);
   s.implementation = load_implementation(preset_of(table, row));
-  const std::string& transport = table.text(row, "transport");
-  if (!transport.empty() && transport != name_of(s.implementation.transport)) {
-    throw table.error(row, fmt::format("transport = \"{}\" is not that of {}, write {} or leave it empty", transport,
-                                       s.implementation.name, name_of(s.implementation.transport)));
-  }
+  check_transport(table, row, s.implementation);
   s.schedule = schedule_of(table, row, s.implementation);
   s.layout = layout_of_row(table, row, s.implementation);
   const auto ranks = static_cast<int>(count("n_gpu", most_gpus));
@@ -211,14 +256,15 @@ Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, co
   p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads of {}, {}{}{}", table.text(row, "implementation"),
                        table.text(row, "schedule"), transport, table.text(row, "n_gpu"), table.text(row, "seq_len"),
                        table.text(row, "heads"), table.text(row, "kv_heads"), table.text(row, "head_dim"),
-                       table.text(row, "causal") == "true" ? table.text(row, "layout") + " causal " : "full ",
+                       table.optional_boolean(row, "causal") ? table.text(row, "layout") + " causal " : "full ",
                        window.empty() ? "" : fmt::format("window {} ", window), pass);
   p.reason = cannot_simulate(table, row);
-  if (!p.reason.empty()) return p;
-  check_numbers(table, row);
-  if (pass != "forward" && pass != "backward" && pass != "forward_backward") {
-    throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
+  if (!p.reason.empty()) {
+    check_unpredicted(table, row);
+    return p;
   }
+  check_numbers(table, row);
+  check_pass(table, row);
   try {
     simulate_run(scenario_of(table, row, profile), pass, p);
   } catch (const MeasuredFileError&) {

@@ -242,8 +242,8 @@ std::string name_of_run(const MeasuredTable& table, std::size_t row) {
   const auto cell = [&](const char* column) { return table.text(row, column); };
   return fmt::format("{} {}, {} GPUs, {} tokens, {}:{} heads of {}, {} {} {} {}", cell("implementation"),
                      cell("transport"), cell("n_gpu"), cell("seq_len"), cell("heads"), cell("kv_heads"),
-                     cell("head_dim"), cell("causal") == "true" ? "causal" : "full", cell("layout"), cell("schedule"),
-                     cell("pass"));
+                     cell("head_dim"), table.optional_boolean(row, "causal") ? "causal" : "full", cell("layout"),
+                     cell("schedule"), cell("pass"));
 }
 
 }  // namespace

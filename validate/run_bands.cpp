@@ -17,7 +17,7 @@ std::string file_name(const MeasuredTable& table) {
 
 std::string joined(const MeasuredTable& table, std::size_t row, std::initializer_list<const char*> columns) {
   std::string text;
-  for (const char* column : columns) text += table.text(row, column) + " ";
+  for (const char* column : columns) text += plain_cell(table.text(row, column)) + " ";
   return text;
 }
 

@@ -140,6 +140,13 @@ std::vector<std::pair<std::string, std::string>> carried_along(const MeasuredTab
   return cells;
 }
 
+double tolerance_of(const MeasuredTable& table, std::size_t row) {
+  const double tolerance = table.positive(row, "tolerance");
+  if (tolerance < 1) return tolerance;
+  throw table.error(
+      row, fmt::format("tolerance = {} is {:.0f} %, write a fraction, e.g. 0.06 for 6 %", tolerance, 100 * tolerance));
+}
+
 std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOfRow& profile) {
   std::vector<Prediction> all = predict_rows(table, profile);
   const std::string folder = table.file().parent_path().filename().string();
@@ -149,7 +156,7 @@ std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOf
       p.fitted = kernels && kernels->fitted_rows.contains(row_digest(table, p.row));
       p.calibrated = kernels && kernels->calibrating_rows.contains(row_digest(table, p.row));
     }
-    if (!table.text(p.row, "tolerance").empty()) p.tolerance = table.positive(p.row, "tolerance");
+    if (!table.text(p.row, "tolerance").empty()) p.tolerance = tolerance_of(table, p.row);
     p.carried = carried_along(table, p.row);
     if (!folder.empty()) p.group = fmt::format("{}: {}", folder, p.group);
   }

@@ -15,17 +15,22 @@ bool is_key(const std::string& column) {
   return column.find('.') != std::string::npos;
 }
 
-/// Numbers and booleans as they stand, all else in quotes.
+/// Numbers and booleans are none of TOML's strings, all else is.
 std::string toml_value(const std::string& cell) {
+  if (const auto value = boolean_of(cell)) return *value ? "true" : "false";
   double number = 0;
   const auto [end, code] = std::from_chars(cell.data(), cell.data() + cell.size(), number);
-  const bool plain = (code == std::errc() && end == cell.data() + cell.size()) || cell == "true" || cell == "false";
-  return plain ? cell : "\"" + cell + "\"";
+  const bool is_number = code == std::errc() && end == cell.data() + cell.size();
+  return is_number ? cell : "\"" + cell + "\"";
+}
+
+std::filesystem::path base_of(const MeasuredTable& table, std::size_t row) {
+  return table.file().parent_path() / table.text(row, "scenario");
 }
 
 /// The base, with the keys of the row as a space of one case, so that they mean what they mean in a sweep.
 Scenario step_scenario_of(const MeasuredTable& table, std::size_t row) {
-  const std::filesystem::path base = table.file().parent_path() / table.text(row, "scenario");
+  const std::filesystem::path base = base_of(table, row);
   std::string keys;
   for (const std::string& column : table.columns()) {
     if (!is_key(column) || table.text(row, column).empty()) continue;
@@ -54,10 +59,13 @@ Prediction predict_step(const MeasuredTable& table, std::size_t row) {
   p.group = "whole steps";
   p.name = name_of_row(table, row);
   p.reason = table.text(row, "not_predicted");
-  if (!p.reason.empty()) return p;
-  if (table.text(row, "scenario").empty())
-    throw table.error(row, "scenario is empty, name a TOML file beside this one");
+  const bool has_base = !table.text(row, "scenario").empty();
+  if (p.reason.empty() && !has_base) throw table.error(row, "scenario is empty, name a TOML file beside this one");
   try {
+    if (!p.reason.empty()) {
+      if (has_base) read_text_file(base_of(table, row), "TOML");  // its keys may be what no scenario can say
+      return p;
+    }
     const Report report = predict(step_scenario_of(table, row));
     p.predicted = report.step_time;
     if (report.interval) {

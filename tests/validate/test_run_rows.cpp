@@ -3,10 +3,12 @@
 
 #include <fstream>
 
+#include "cost_models/row_digest.hpp"
 #include "scenarios/preset_files.hpp"
 #include "tests/catch.hpp"
 #include "tests/validate/measured_files.hpp"
 #include "validate/residuals.hpp"
+#include "validate/run_bands.hpp"
 #include "validate/runs.hpp"
 
 using namespace orrery;
@@ -105,7 +107,7 @@ TEST_CASE("an optional field of a run that makes no sense is an error that names
       {"nodes", "0"},          {"nodes", "1.5"},          {"nodes", "-1"},         {"nodes", "3"},
       {"ulysses_degree", "2"}, {"ulysses_degree", "2.5"}, {"ulysses_degree", "0"}, {"window", "0"},
       {"window", "100.5"},     {"regime", "bust"},        {"transport", "ncccl"},  {"channels", "foo"},
-      {"tolerance", "-1"},     {"status", "OK"},          {"tolerance", "0.x"}};
+      {"tolerance", "-1"},     {"tolerance", "5"},        {"status", "OK"},        {"tolerance", "0.x"}};
   for (const auto& [column, cell] : bad) {
     INFO(column << " = " << cell);
     CHECK_THROWS_WITH(predict_row(column, cell), ContainsSubstring("mine.csv:2") && ContainsSubstring(column));
@@ -366,4 +368,90 @@ TEST_CASE("a row without a time is predicted as one with a time is, and counts i
   CHECK(planned.front().predicted == timed.front().predicted);
   CHECK(summarize(planned).back().rows == 0);
   CHECK(summarize(timed).back().rows == 1);
+}
+
+TEST_CASE("booleans and numbers mean the same as other programs spell them, in predictions, digests and halves") {
+  const std::string names = run_columns.substr(0, run_columns.size() - 1) + ",n_q,n_k\n";
+  const auto table_of = [&](const char* yes, const char* tokens) {
+    const std::string run = "orrery_ring,cudnn,h200_sxm,nvlink4,2,{1},32,8,128,{0},zigzag,ring,forward,9,,\n";
+    const std::string kernel = "mine,cudnn,h200_sxm,,1,,32,8,128,{0},,kernel,forward,9,{1},{1}\n";
+    return MeasuredTable::parse(names + fmt::format(fmt::runtime(run + kernel), yes, tokens), "mine.csv");
+  };
+  const MeasuredTable plain = table_of("true", "16384");
+  const std::vector<Prediction> expected = predict_runs(plain, "");
+  REQUIRE(expected.size() == 2);
+  for (const char* yes : {"True", "TRUE"}) {
+    const MeasuredTable table = table_of(yes, "16384.0");
+    const std::vector<Prediction> rows = predict_runs(table, "");
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      CHECK(rows[i].predicted == expected[i].predicted);
+      CHECK(row_digest(table, i) == row_digest(plain, i));
+    }
+    CHECK(rows[0].name.find("zigzag causal") != std::string::npos);
+    CHECK(calibrating_rows(table) == calibrating_rows(plain));
+  }
+  CHECK(row_digest(table_of("False", "16384"), 0) == row_digest(table_of("false", "16384"), 0));
+  CHECK(row_digest(table_of("False", "16384"), 0) != row_digest(plain, 0));
+  CHECK_THROWS_WITH(predict_runs(table_of("yes", "16384"), ""), ContainsSubstring("causal = \"yes\" is neither"));
+}
+
+TEST_CASE("a file that begins with a row is told that column names are missing") {
+  for (const char* row : {"orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1\n",
+                          "h200_sxm,32,128\n"}) {
+    CHECK_THROWS_WITH(MeasuredTable::parse(std::string("# gpu = H200\n") + row, "mine.csv"),
+                      ContainsSubstring("mine.csv:2: ") && ContainsSubstring("the first line must be column names"));
+  }
+}
+
+TEST_CASE("spaces around cells mean nothing, and other separators and line ends are named") {
+  const auto parse = [](const std::string& text) { return MeasuredTable::parse(text, "mine.csv"); };
+  const MeasuredTable spaced = parse("gpu, n_q ,pass\n h200_sxm,\t4096, forward \n");
+  CHECK(spaced.columns() == std::vector<std::string>{"gpu", "n_q", "pass"});
+  CHECK(spaced.whole_number(0, "n_q", 1 << 20) == 4096);
+  CHECK(spaced.text(0, "pass") == "forward");
+  CHECK_THROWS_WITH(parse("gpu;n_q\nh200_sxm;1\n"),
+                    ContainsSubstring("mine.csv:1: ") && ContainsSubstring("semicolons"));
+  CHECK_THROWS_WITH(parse("gpu\tn_q\nh200_sxm\t1\n"), ContainsSubstring("mine.csv:1: ") && ContainsSubstring("tabs"));
+  CHECK_THROWS_WITH(parse("gpu,n_q\rh200_sxm,1\r"), ContainsSubstring("mine.csv: ") && ContainsSubstring("line feeds"));
+  CHECK(parse("gpu,n_q\r\nh200_sxm,1\r\n").text(0, "n_q") == "1");
+  CHECK(parse("cost\nlaunch\n").rows() == 1);
+}
+
+TEST_CASE("a row that says why it is not predicted is checked like others, in what its reason cannot excuse") {
+  std::string names = run_columns;
+  names.insert(names.size() - 1, ",transport,regime,mask,network,not_predicted");
+  const auto predict_row = [&](const std::string& row) {
+    return predict_runs(MeasuredTable::parse(names + row + "\n", "mine.csv"), "");
+  };
+  const std::string good =
+      "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,true,contiguous,ring,forward,1.1,copy_engine,burst,"
+      "varlen causal,,packed documents";
+  CHECK(predict_row(good).at(0).reason == "packed documents");
+  const auto with = [&](const std::string& old, const std::string& replacement) {
+    std::string row = good;
+    return row.replace(row.find(old), old.size(), replacement);
+  };
+  // Of a library without a preset its own words are not known.
+  CHECK(predict_row(with("orrery_ring", "other_library")).size() == 1);
+  CHECK(predict_row(with("orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,true,contiguous,ring",
+                         "other_library,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,true,own,own"))
+            .size() == 1);
+  const std::pair<std::string, std::string> bad[] = {{with("h200_sxm", "h200_smx"), "gpu"},
+                                                     {with("nvlink4", "nvlink44"), "link"},
+                                                     {with(",2,8192", ",2,8k"), "seq_len"},
+                                                     {with(",true,", ",ture,"), "causal"},
+                                                     {with("contiguous", "contigous"), "layout"},
+                                                     {with(",ring,", ",rong,"), "schedule"},
+                                                     {with("forward", "fwd"), "pass"},
+                                                     {with("1.1", "-3"), "time_ms"},
+                                                     {with("copy_engine", "nccl2"), "transport"},
+                                                     {with("burst", "bust"), "regime"},
+                                                     {with(",,packed", ",ib,packed"), "network"}};
+  for (const auto& [row, named] : bad) {
+    INFO(row);
+    CHECK_THROWS_WITH(predict_row(row), ContainsSubstring("mine.csv:2") && ContainsSubstring(named));
+  }
+  CHECK_THROWS_WITH(
+      predict_runs(MeasuredTable::parse("scenario,time_ms,not_predicted\nnowhere.toml,1,why\n", "mine.csv"), ""),
+      ContainsSubstring("mine.csv:2") && ContainsSubstring("nowhere.toml"));
 }
