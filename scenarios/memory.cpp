@@ -150,6 +150,9 @@ StageMemory::StageMemory(const MemoryInput& in, int stage) {
   }
   in_work_ = bytes_in_work(in);
   visiting_keys_ = own_rows * key_bytes * in.visiting.keys;
+  // What is fetched again with a layer that is computed again is not kept before.
+  const bool again = in.recompute == Recompute::blocks || in.recompute == Recompute::full;
+  (again ? visiting_keys_ : kept_layer_) += own_rows * key_bytes * in.visiting.kept;
   if (last) {
     // Logits, in training also their fp32 softmax and the gradient; an inference step needs the last token's.
     const double rows = training ? (in.fused_loss ? std::min(tokens, loss_chunk) : tokens) : in.sequences;

@@ -25,10 +25,12 @@ constexpr TrainingState adam_state(double element_bytes) {
 enum class StepPass : std::uint8_t { training, prefill, decode };
 
 /// Blocks of tokens x KV heads x head_dim, two tensors each, that the schedule holds beyond the rank's own K and V, in
-/// units of the rank's own block. `gradients`: of travelling dK and dV.
+/// units of the rank's own block. `gradients`: of travelling dK and dV. `kept`: of keys that stay in each layer from
+/// its forward pass to its backward pass, as its activations do.
 struct VisitingBlocks {
   double keys = 0;
   double gradients = 0;
+  double kept = 0;
 };
 
 struct MemoryInput {

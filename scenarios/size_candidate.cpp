@@ -50,7 +50,7 @@ MemoryInput memory_input(const SizeProblem& problem, const Candidate& c) {
   if (in.pass != StepPass::decode)
     in.visiting =
         visiting_blocks(*c.schedule, c.groups, c.members, fetched_share(problem.primitives, in.tokens, c.groups),
-                        problem.implementation.halo_is_kept && in.pass == StepPass::training ? in.layers : 0);
+                        problem.implementation.halo_is_kept && in.pass == StepPass::training);
   if (in.pass != StepPass::training && problem.causal) in.cached_share = cached_share(problem, c);
   in.fused_loss = true;
   return in;

@@ -28,7 +28,7 @@ double fetched_share(const std::vector<Primitive>& primitives, double tokens, in
   return std::min(rows / own, static_cast<double>(groups - 1));
 }
 
-VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int members, double fetched, int kept_layers) {
+VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int members, double fetched, bool kept) {
   using Hold = ScheduleKind::Slots::Hold;
   const ScheduleKind::Slots& slots = schedule.slots;
   const double size = groups == 1                    ? 0
@@ -37,8 +37,8 @@ VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int mem
                                                      : 1;
   // A head exchange keeps K and V (dK and dV) both as they were and as they are attended.
   const double exchanged = members > 1 ? 1 : 0;
-  const double keys = kept_layers > 0 && slots.hold == Hold::fetched ? kept_layers : slots.keys;
-  return {keys * size + exchanged, slots.gradients * size + exchanged};
+  const bool stays = kept && slots.hold == Hold::fetched;
+  return {(stays ? 0 : slots.keys * size) + exchanged, slots.gradients * size + exchanged, stays ? size : 0};
 }
 
 namespace {
@@ -80,7 +80,7 @@ MemoryInput memory_input(const Scenario& s) {
   // A decode step moves no keys.
   if (!s.decode)
     in.visiting = visiting_blocks(*s.schedule, s.groups, s.members, fetched_share(s.primitives, in.tokens, s.groups),
-                                  s.implementation.halo_is_kept && s.backward ? in.layers : 0);
+                                  s.implementation.halo_is_kept && s.backward);
   // Q, O, K and V in work, one more K and V on their way, and nothing else (Ring Attention, arXiv 2310.01889, section
   // 3).
   if (s.six_block_accounts) {

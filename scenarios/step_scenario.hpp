@@ -16,8 +16,8 @@ StepProgram build_step(const Scenario& scenario, const Folds& folds = {});
 /// Rows that a rank fetches for its pattern, at most, over its own rows; contiguous blocks.
 double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups);
 
-/// What a schedule holds of other ranks' keys and gradients. `kept_layers`: how many layers keep what they fetched.
+/// What a schedule holds of other ranks' keys and gradients. `kept`: until its backward pass.
 VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int members, double fetched_share,
-                               int kept_layers = 0);
+                               bool kept = false);
 
 }  // namespace orrery

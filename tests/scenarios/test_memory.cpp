@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "scenarios/schedule.hpp"
 #include "scenarios/step_scenario.hpp"
 #include "tests/catch.hpp"
 
@@ -222,6 +223,47 @@ TEST_CASE("memory falls as degrees rise and the parts add up") {
   // K and V of every token in every layer: 2 tensors x 8 heads x 128 x 2 bytes.
   CHECK(part_of(in, MemoryPart::kv_cache) == 2.0 * 8 * 128 * 2 * 8192 * 32);
   CHECK(part_of(in, MemoryPart::optimizer) == 0);
+}
+
+TEST_CASE("a kept halo waits for backward as activations do: in the layers of a stage, of every microbatch in flight") {
+  const ModelShape model = load_model("llama3_8b");
+  MemoryInput in = input(model, 8192);
+  in.degrees.context = 4;
+  in.degrees.pipeline = 4;
+  in.microbatches = 3;
+  // A quarter of the rank's 2048 rows: two tensors of 8 heads of 128 in 16 bits.
+  const double halo = 2048 / 4 * 2.0 * 8 * 128 * 2;
+  const auto of_halo = [&](MemoryMoment::Kind kind, double kept_layers, MemoryPart part) {
+    MemoryInput other = in;
+    other.visiting.kept = 0.25;
+    const MemoryMoment moment{kind, kept_layers, 1, false};
+    return StageMemory(other, 0).at(moment)[part] - StageMemory(in, 0).at(moment)[part];
+  };
+  using Kind = MemoryMoment::Kind;
+  // At most, three microbatches of 32 / 4 layers: in a layer, and between the layers too.
+  MemoryInput other = in;
+  other.visiting.kept = 0.25;
+  CHECK(part_of(other, MemoryPart::activations) - part_of(in, MemoryPart::activations) == 3 * (32 / 4) * halo);
+  CHECK(of_halo(Kind::between, 24, MemoryPart::activations) == 24 * halo);
+  CHECK(of_halo(Kind::forward, 1, MemoryPart::activations) == halo);
+  CHECK(of_halo(Kind::backward, 24, MemoryPart::visiting_kv) == 0);
+  // A layer that is computed again fetches its halo again.
+  for (const Recompute again : {Recompute::full, Recompute::blocks}) {
+    in.recompute = again;
+    CHECK(of_halo(Kind::backward, 24, MemoryPart::activations) == 0);
+    CHECK(of_halo(Kind::backward, 24, MemoryPart::visiting_kv) == halo);
+  }
+}
+
+TEST_CASE("a schedule that keeps what it fetched needs no slots for it") {
+  const auto kinds = schedules();
+  const auto halo = std::find_if(kinds.begin(), kinds.end(), [](const auto& kind) { return kind.name == "halo"; });
+  REQUIRE(halo != kinds.end());
+  const VisitingBlocks fetches = visiting_blocks(*halo, 4, 1, 0.25), keeps = visiting_blocks(*halo, 4, 1, 0.25, true);
+  CHECK(fetches.keys == 2 * 0.25);
+  CHECK(fetches.kept == 0);
+  CHECK(keeps.keys == 0);
+  CHECK(keeps.kept == 0.25);
 }
 
 TEST_CASE("recomputing more never needs more memory") {
