@@ -86,7 +86,7 @@ struct ErrorBand {
 struct RunBand {
   std::string implementation;  // the preset
   std::string transport;       // its transport
-  std::vector<std::string> schedules;
+  std::vector<std::string> schedules;  // of those runs; empty: not said, any
   double factor = 0;
   int rows = 0;
   int most_gpus = 0;

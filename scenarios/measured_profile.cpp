@@ -135,7 +135,7 @@ RunBand read_run_band(const Table& table) {
   RunBand band;
   band.implementation = table.string("implementation");
   band.transport = table.choice("transport", {"copy_engine", "nccl"});
-  band.schedules = table.strings("schedules");
+  if (table.has("schedules")) band.schedules = table.strings("schedules");
   band.factor = table.number("factor");
   band.rows = static_cast<int>(table.count("rows"));
   band.most_gpus = static_cast<int>(table.count("most_gpus"));

@@ -22,17 +22,16 @@ double of_unknown(const MeasuredKernels& kernels) {
   return half_width;
 }
 
-/// The widest of these bands of the profile, if it has one.
-double widest(const MeasuredKernels& kernels, std::initializer_list<std::string_view> groups) {
-  double half_width = 0;
-  bool found = false;
-  for (const std::string_view group : groups) {
-    const ErrorBand* band = kernels.band_of(group);
-    if (band == nullptr) continue;
-    half_width = std::max(half_width, band->inside);
-    found = true;
-  }
-  return found ? half_width : of_unknown(kernels);
+/// Of ops of that kind.
+double half_width_of(const MeasuredKernels& kernels, std::string_view group) {
+  const ErrorBand* band = kernels.band_of(group);
+  return band == nullptr ? of_unknown(kernels) : band->inside;
+}
+
+/// Of kernels whose clock is another on another chip.
+double half_width_on_any_chip(const MeasuredKernels& kernels, std::string_view group) {
+  const ErrorBand* chips = kernels.band_of(other_chip);
+  return std::max(half_width_of(kernels, group), chips == nullptr ? 0 : chips->inside);
 }
 
 bool head_dim_measured(const Scenario& s, Phase phase) {
@@ -49,7 +48,7 @@ bool head_dim_measured(const Scenario& s) {
 /// one was not measured, hardly depends on the shape: it is that of a block of a rank's tokens.
 double attention_band(const Scenario& s, Phase phase) {
   const MeasuredKernels& kernels = *s.profile.kernels;
-  const double inside = widest(kernels, {fmt::format("attention {}", name_of(phase)), other_chip});
+  const double inside = half_width_on_any_chip(kernels, fmt::format("attention {}", name_of(phase)));
   if (head_dim_measured(s, phase)) return inside;
   const double rows = std::ceil(static_cast<double>(s.tokens) / s.ranks());
   const AttentionShape block{.pairs = rows * rows,
@@ -79,15 +78,15 @@ std::optional<double> propagated_half_width(const Scenario& s, const Program& pr
   const double attention = s.backward ? std::max(forward, attention_band(s, Phase::backward)) : forward;
   const bool nccl = s.implementation.transport == Transport::nccl;
   const double messages =
-      links_measured(s) ? widest(kernels, {nccl ? "collectives >= 1 MB" : "copies >= 1 MB"}) : of_unknown(kernels);
-  const double dense = widest(kernels, {"gemm", other_chip});
+      links_measured(s) ? half_width_of(kernels, nccl ? "collectives >= 1 MB" : "copies >= 1 MB") : of_unknown(kernels);
+  const double dense = half_width_on_any_chip(kernels, "gemm");
   double half_width = 0;
   for (std::size_t c = 0; c < program.categories().size(); ++c) {
     const std::string& category = program.categories()[c];
     const double band = category == "attention"                           ? attention
-                        : category == "merge"                             ? widest(kernels, {"merge"})
+                        : category == "merge"                             ? half_width_of(kernels, "merge")
                         : category == "dense"                             ? dense
-                        : category == "tables" || category == "optimizer" ? widest(kernels, {"elementwise"})
+                        : category == "tables" || category == "optimizer" ? half_width_of(kernels, "elementwise")
                                                                           : messages;
     half_width += band * static_cast<double>(result.critical_path.by_category[c]);
   }
@@ -104,7 +103,7 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
   for (const RunBand& band : s.profile.kernels->runs) {
     if (band.implementation == s.implementation.name) {
       const auto& schedules = band.schedules;
-      const bool known = std::find(schedules.begin(), schedules.end(), s.schedule->name) != schedules.end();
+      const bool known = schedules.empty() || std::find(schedules.begin(), schedules.end(), s.schedule->name) != schedules.end();
       const bool inside = known && s.ranks() <= band.most_gpus && seconds >= band.shortest_s &&
                           seconds <= band.longest_s && links_measured(s);
       return StepInterval{*propagated * band.factor * (inside ? 1 : beyond_range), !inside || !head_dim_measured(s)};

@@ -274,3 +274,16 @@ TEST_CASE("a mask costs an attention kernel as many cycles at every head_dim, wh
     CHECK_THAT(of_the_kernel(narrow), WithinRel(of_the_kernel(wide), 1e-3));
   }
 }
+
+TEST_CASE("the profiles that predictions were made with can still be read") {
+  int read = 0;
+  for (const auto& folder : std::filesystem::directory_iterator(measured_folder.parent_path() / "predictions")) {
+    if (!folder.is_directory()) continue;
+    const std::string name = folder.path().filename().string();
+    INFO(name);
+    const Profile profile = load_profile((folder.path() / "profile.toml").string(), name.substr(0, name.rfind("_x")));
+    CHECK_FALSE(profile.kernels->attention.empty());
+    ++read;
+  }
+  CHECK(read == 8);
+}

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "cost_models/fit_kernels.hpp"
 #include "scenarios/data_files.hpp"
 #include "scenarios/step_interval.hpp"
 #include "scenarios/step_scenario.hpp"
@@ -158,6 +159,8 @@ TEST_CASE("an interval is wider, and says so, where no run of the implementation
   CHECK_THAT(inside.half_width, WithinRel(1.5 * propagated, 1e-12));
   s.profile.kernels->runs.front().schedules = {"ulysses"};
   CHECK(step_interval(s, program, done.result).value().extrapolated);
+  s.profile.kernels->runs.front().schedules = {};
+  CHECK_FALSE(step_interval(s, program, done.result).value().extrapolated);
   s.profile.kernels->runs.front().schedules = {std::string(s.schedule->name)};
   s.profile.kernels->runs.front().most_gpus = 4;
   const StepInterval outside = step_interval(s, program, done.result).value();
@@ -182,7 +185,15 @@ TEST_CASE("what no band is of is as uncertain as the worst that was measured, al
   s.links.front().type.name = "another";
   kernels.bands.push_back({"gemm", 0.05, 0.1, 1, 1e15, 9});
   CHECK_THAT(propagated_half_width(s, program, result).value(), WithinRel(0.05, 1e-12));
+  // A step of products alone: how far chips differ is no band of products.
+  SimulationResult dense = result;
+  dense.critical_path.by_category[static_cast<std::size_t>(Category::kv_transfer)] = 0;
+  dense.critical_path.by_category[static_cast<std::size_t>(Category::dense)] = result.end;
+  kernels.bands = {{"attention forward", 0.02, 0.04, 1, 1e15, 9}, {other_chip, 0.01, 0.02, 1, 1e15, 9}};
+  CHECK_THAT(propagated_half_width(s, program, dense).value(), WithinRel(0.02, 1e-12));
+  kernels.bands.push_back({"gemm", 0.005, 0.01, 1, 1e15, 9});
+  CHECK_THAT(propagated_half_width(s, program, dense).value(), WithinRel(0.01, 1e-12));
   s.links.front().type.name = "nvlink4";
-  kernels.bands.resize(2);
+  kernels.bands = {{"attention forward", 0.02, 0.04, 1, 1e15, 9}, {"copies < 1 MB", 0.3, 0.6, 1, 1e6, 9}};
   CHECK_THAT(propagated_half_width(s, program, result).value(), WithinRel(0.02, 1e-12));
 }
