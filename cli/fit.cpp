@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,13 +65,14 @@ void print(const KernelFit& fit, const std::string& output) {
                e.coverage ? fmt::format("{:.0f}%", 100 * *e.coverage) : "");
   }
   fmt::print("\nfitted on every third shape in order of work; covered: rows of the last third within the 90 % band\n");
-  for (const AttentionModel& model : fit.profile.kernels->attention) {
-    for (const ConstantOf<AttentionModel>& constant : constants_of_attention()) {
-      const Constant& c = model.*constant.member;
-      if (!c.source.ends_with(Unknowns::at_bound)) continue;
-      fmt::print("at its bound: {} of attention {}, head_dim {}, {:.6g} {} (the rows would have it beyond)\n",
-                 constant.name, name_of(model.phase), model.head_dim, c.value, c.unit);
-    }
+  for (const HeldOutErrors& e : fit.errors) {
+    if (!e.far_off.empty()) fmt::print("furthest off of {}: {}\n", e.group, e.far_off);
+  }
+  std::set<std::string> named;  // the models of all head_dims share some
+  for (const Constant* c : fit.profile.constants()) {
+    if (!c->source.ends_with(Unknowns::at_bound) || !named.insert(c->name).second) continue;
+    fmt::print("at its bound: {} = {:.6g}{} (the rows would have it beyond)\n", c->name, c->value,
+               c->unit == "1" ? "" : " " + c->unit);
   }
   fmt::print("wrote {}\n", output);
 }
@@ -108,6 +110,13 @@ void lend_unmeasured(const std::string& like, const Gpu& gpu, MeasuredKernels& k
 }
 
 void run_published(const FitOptions& options) {
+  const std::pair<const char*, const std::vector<std::string>*> of_bench[] = {
+      {"--runs", &options.runs}, {"--other-chip", &options.other_chip}, {"--guarded", &options.guarded}};
+  for (const auto& [name, files] : of_bench) {
+    if (files->empty()) continue;
+    throw FitError(fmt::format("{} needs files of orrery bench to fit ({} names no clocks in its header), leave it out",
+                               name, options.files.front()));
+  }
   OutputFile out(options.output);
   const PublishedInputs inputs = read_published_inputs(options.files);
   Profile base = load_profile(options.base, gpu_of_profile(options.base, inputs.gpu));

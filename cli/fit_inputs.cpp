@@ -246,9 +246,6 @@ std::vector<MeasuredTable> read_runs(const std::vector<std::string>& files, cons
   for (const std::string& file : files) {
     const MeasuredTable& table = tables.emplace_back(MeasuredTable::read(file));
     require_gpu(table, gpu);
-    if (table.has("compute_overlapped_us") || (table.has("n_gpu") && table.has("seq_len"))) continue;
-    throw FitError(
-        fmt::format("{}: no runs of several GPUs (--runs is for these and for overlap.csv), leave it out", file));
   }
   return tables;
 }

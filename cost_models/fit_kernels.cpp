@@ -40,6 +40,7 @@ class Fitter {
     kernels().links = tabulate_links(of(Kind::message));
     peaks_reached();
     refuse_far_off(all_, facts_.peaks, profile_);
+    for (const auto& [machine, rows] : others_) refuse_far_off(rows, facts_.peaks, profile_);
     KernelFit result{std::move(profile_), std::move(uses_), {}};
     calibrate(result);
     return result;

@@ -48,6 +48,8 @@ struct HeldOutErrors {
   int fitted = 0, held_out = 0;
   double mean = 0, median = 0, p90 = 0, max = 0;  // of |predicted / measured - 1|, held-out rows
   std::optional<double> coverage = std::nullopt;  // of the test rows by the band; none if there are none
+  /// The held-out row that is furthest off, if by more than `noted_factor`: it may set the band of its group.
+  std::string far_off{};
 };
 
 struct KernelFit {
@@ -72,6 +74,12 @@ ErrorBand band_of_other_chip(const MachineRows& machines, const GpuPeaks& peaks,
 /// two.
 Constant spread_of_chips(std::span<const std::vector<MeasuredKernel>> chips, const GpuPeaks& peaks,
                          const Profile& profile, RowDigests& used);
+
+/// How far off a row is, either way: 2 if it takes twice or half of what is predicted.
+double times_off(Seconds measured, Seconds predicted);
+/// From there on a fit says so, and refuses to go on: the row's time is in another unit, or of something else. Of
+/// published rates, small blocks that wait for a host take up to five times as long.
+inline constexpr double noted_factor = 2, refused_factor = 10;
 
 /// Throws FitError for a row that takes less than a tenth or more than ten times what the others' constants say,
 /// whether they were fitted on it or not: its time is in another unit, or of something else.

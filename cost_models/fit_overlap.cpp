@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cost_models/intervals.hpp"
+#include "cost_models/unknowns.hpp"
 
 namespace orrery {
 namespace {
@@ -54,7 +55,7 @@ void set(Constant& c, double value, double low, double high, int rows, std::stri
   c.high = std::max(c.low, high);
   c.rows = rows;
   c.provenance = Provenance::fitted;
-  c.source = std::move(source);
+  c.source = std::move(source) + (value < 1 ? Unknowns::at_bound : "");  // no kernel speeds NCCL up
 }
 
 /// Their thread blocks are over in microseconds, so NCCL's start at once: the ratio of the times is the slow-down.

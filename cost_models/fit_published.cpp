@@ -92,6 +92,7 @@ class PublishedFitter {
       const LeastSquaresFit result = fit(problem);
       take(model.launch, result, 0, rows);
       take(model.bandwidth, result, 1, rows);
+      note_bounds({&model.launch, &model.bandwidth}, problem);
     }
   }
 
@@ -190,9 +191,19 @@ class PublishedFitter {
       };
       const LeastSquaresFit result = fit(problem);
       for (std::size_t i = 0; i < sought.size(); ++i) take(*sought[i], result, i, rows);
+      note_bounds(sought, problem);
       refuse_bounds(phase, rows, sought, problem);
     }
+    for (const auto& c : constants_of_attention())
+      (model.*c.member).name = fmt::format("attention.{}.{}", name_of(phase), c.name);
     kernels().attention.push_back(model);
+  }
+
+  static void note_bounds(const std::vector<Constant*>& sought, const LeastSquaresProblem& problem) {
+    for (std::size_t i = 0; i < sought.size(); ++i) {
+      const double value = sought[i]->value;
+      if (value <= problem.lower[i] || value >= problem.upper[i]) sought[i]->source += Unknowns::at_bound;
+    }
   }
 
   /// No launch or no start of a list is possible, and small blocks may wait for a host longer than any launch takes,
@@ -202,7 +213,6 @@ class PublishedFitter {
     for (std::size_t i = 0; i < sought.size(); ++i) {
       const double value = sought[i]->value;
       const bool at_lower = value <= problem.lower[i], at_upper = value >= problem.upper[i];
-      if (at_lower || at_upper) sought[i]->source += Unknowns::at_bound;
       if (!(at_lower && problem.lower[i] > 0) && !(at_upper && i > 0)) continue;
       throw FitError(fmt::format(
           "attention {}: the rows leave {} at {:.4g} {} (no kernel is like that: their times do not grow with their "

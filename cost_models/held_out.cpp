@@ -98,13 +98,16 @@ Constant spread_of_chips(std::span<const std::vector<MeasuredKernel>> chips, con
   return spread;
 }
 
+double times_off(Seconds measured, Seconds predicted) {
+  const double ratio = measured / predicted;
+  return std::max(ratio, 1 / ratio);
+}
+
 void refuse_far_off(std::span<const MeasuredKernel> rows, const GpuPeaks& peaks, const Profile& profile) {
-  constexpr double most = 10;  // of published rates, small blocks that wait for a host take up to five times as long
   const MeasuredKernel* worst = nullptr;
-  double factor = most;
+  double factor = refused_factor;
   for (const MeasuredKernel& row : rows) {
-    const double ratio = row.time / predicted_time(row, peaks, profile);
-    const double off = std::max(ratio, 1 / ratio);
+    const double off = times_off(row.time, predicted_time(row, peaks, profile));
     if (!std::isfinite(off) || off <= factor) continue;
     worst = &row;
     factor = off;
@@ -122,6 +125,7 @@ std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows,
   std::vector<HeldOutErrors> groups;
   std::map<std::string, std::vector<double>> errors;
   std::map<std::string, std::pair<int, int>> covered;  // of how many
+  std::map<std::string, double> furthest;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const MeasuredKernel& row = rows[i];
     auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.group == row.group; });
@@ -134,6 +138,11 @@ std::vector<HeldOutErrors> errors_by_group(std::span<const MeasuredKernel> rows,
     }
     ++group->held_out;
     errors[row.group].push_back(std::abs(predicted / row.time - 1));
+    if (const double off = times_off(row.time, predicted); off > std::max(noted_factor, furthest[row.group])) {
+      furthest[row.group] = off;
+      group->far_off =
+          fmt::format("{}: {} takes {} ({} predicted)", row.place, row.shape, format(row.time), format(predicted));
+    }
     const ErrorBand* band = profile.kernels ? profile.kernels->band_of(row.group) : nullptr;
     if (uses[i] != RowUse::test || band == nullptr) continue;
     ++covered[row.group].second;

@@ -1,8 +1,11 @@
 #include "validate/run_bands.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 
+#include "cost_models/fit_kernels.hpp"
 #include "cost_models/intervals.hpp"
 
 namespace orrery {
@@ -26,6 +29,33 @@ struct Scores {
   RowDigests rows;
   RunBand band;
 };
+
+/// Throws FitError for a run that is in another unit, or of something else: it would set the band.
+void refuse_far_off_run(const Prediction& p) {
+  if (times_off(p.measured, p.predicted) <= refused_factor) return;
+  throw FitError(
+      fmt::format("{}: {} takes {} (but {} by its kernels and messages), is its time in the unit of its "
+                  "column? Correct the row or leave it out",
+                  p.place, p.name, format(p.measured), format(p.predicted)));
+}
+
+/// Why no row of this table says how wide intervals are; empty if some can.
+std::string says_nothing(const MeasuredTable& table, const std::vector<Prediction>& rows) {
+  std::string why = "it has no run of several GPUs";
+  for (const Prediction& p : rows) {
+    if (!p.many_gpus && !table.has("compute_overlapped_us")) continue;
+    if (!p.reason.empty()) {
+      why = p.reason;
+    } else if (!p.is_measured()) {
+      why = "no run of it has a time";
+    } else if (const std::string other = profile_of_backend(table, p.row); !other.empty()) {
+      why = fmt::format("its kernels are those of {}", other);
+    } else {
+      return "";
+    }
+  }
+  return why;
+}
 
 }  // namespace
 
@@ -55,9 +85,16 @@ void calibrate_runs(const std::vector<MeasuredTable>& tables, Profile& profile) 
   for (const MeasuredTable& table : tables) {
     const std::vector<bool> calibrates = calibrating_rows(table);
     const std::string machine = table.file().parent_path().filename().string();
-    for (const Prediction& p : predict_runs(table, profile)) {
+    const std::vector<Prediction> rows = predict_runs(table, profile);
+    if (const std::string why = says_nothing(table, rows); !why.empty()) {
+      throw FitError(
+          fmt::format("{}: no row of it says how wide the intervals of runs are ({}), leave it out of --runs",
+                      table.file().string(), why));
+    }
+    for (const Prediction& p : rows) {
       if (!p.reason.empty() || !p.is_measured() || !calibrates[p.row]) continue;
       if (!profile_of_backend(table, p.row).empty()) continue;  // other kernels than this profile's
+      refuse_far_off_run(p);
       const double error = std::abs(p.measured / p.predicted - 1);
       if (profile.kernels->fitted_rows.contains(row_digest(table, p.row))) continue;
       if (table.has("compute_overlapped_us")) {

@@ -14,7 +14,7 @@ namespace orrery {
 std::vector<bool> calibrating_rows(const MeasuredTable& table);
 
 /// Adds to `profile` what the calibrating rows of these files say: a RunBand for each implementation, and a band of
-/// slow- downs.
+/// slow-downs. Throws FitError for a file that has no row of either, and a row that is off ten times.
 void calibrate_runs(const std::vector<MeasuredTable>& tables, Profile& profile);
 
 }  // namespace orrery

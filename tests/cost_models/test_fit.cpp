@@ -193,6 +193,27 @@ TEST_CASE("a row that takes a hundred times what the others say is no row of the
                     ContainsSubstring(rows[20].place) && ContainsSubstring("in the unit of its column"));
 }
 
+TEST_CASE("a held-out row that is off by more than twice is named, one of another machine refused from ten times on") {
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  const MachineRows others{{"another", rows}};
+  const std::vector<RowUse> uses = split(rows);
+  const auto held_out = static_cast<std::size_t>(
+      std::find_if(uses.begin(), uses.end(), [](RowUse use) { return use != RowUse::fitted; }) - uses.begin());
+  const auto noted = [&](double factor) {
+    std::vector<MeasuredKernel> off = rows;
+    off[held_out].time = off[held_out].time * factor;
+    std::string text;
+    for (const HeldOutErrors& e : fit_kernels(off, facts(), measured_profile()).errors) text += e.far_off;
+    return text;
+  };
+  CHECK(noted(1.9).empty());
+  for (const double factor : {2.1, 1 / 2.1}) CHECK_THAT(noted(factor), ContainsSubstring(rows[held_out].place + ": "));
+  MachineRows wrong = others;
+  wrong["another"][held_out].time = rows[held_out].time * 100;
+  CHECK_NOTHROW(fit_kernels(rows, facts(), measured_profile(), others));
+  CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile(), wrong), ContainsSubstring(rows[held_out].place));
+}
+
 TEST_CASE("rows that no constants explain contradict each other") {
   std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i].time = rows[i].time * (i % 4 < 2 ? 1 : 4);

@@ -113,6 +113,24 @@ TEST_CASE("times that leave a constant where no kernel is are an error that name
   }
 }
 
+TEST_CASE("a constant of published rates that ends at a bound says so") {
+  std::vector<MeasuredKernel> rows = rows_of(truth(1), {512, 1024, 2048, 4096, 8192, 16384});
+  const std::size_t attention = rows.size();
+  add_rows(
+      MeasuredTable::parse("gpu,kernel,n_q,bytes,time_us\n"
+                           "any,gather,1,1e6,0.5\nany,gather,1,1e7,9\nany,gather,1,1e8,99\nany,gather,1,1e9,1000\n",
+                           "published/streams.csv"),
+      rows);
+  REQUIRE(rows.size() == attention + 4);
+  // Of four sizes the first and last are fitted on: a line through them would begin below 0.
+  const KernelFit fit = fit_published(rows, ten_sms, measured_profile(), std::nullopt);
+  const StreamModel& gather = *fit.profile.kernels->stream_of("gather");
+  CHECK(gather.launch.value == 0);
+  CHECK_THAT(gather.launch.source, ContainsSubstring("(at its bound)"));
+  CHECK_THAT(gather.bandwidth.source, !ContainsSubstring("bound"));
+  CHECK(fit.profile.kernels->attention.front().launch.name == "attention.forward.launch");
+}
+
 TEST_CASE("a kind that no row was left out of has the lender's band, and twice that of another GPU") {
   std::vector<MeasuredKernel> rows = rows_of(truth(1.25), {8192});
   std::erase_if(rows, [](const MeasuredKernel& row) { return row.shape.find("full") != std::string::npos; });

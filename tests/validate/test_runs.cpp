@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <fstream>
 #include <map>
+#include <sstream>
 
 #include "scenarios/preset_files.hpp"
 #include "tests/catch.hpp"
@@ -128,6 +130,33 @@ TEST_CASE("runs that set widths and runs that try them are of every mask, rotati
     CHECK(use[0] >= 4);
     CHECK(use[1] >= 4);
   }
+}
+
+TEST_CASE("a file without a run says nothing of runs, and a run off a hundred times is no run: a fit says which") {
+  const auto calibrate = [](const std::string& file, const std::string& text) {
+    Profile profile = load_profile("h200_sxm", "h200_sxm");
+    calibrate_runs({MeasuredTable::parse(text, file)}, profile);
+    return profile.kernels->runs.size();
+  };
+  std::ifstream kernels(measured_folder / "h200_sxm/attention.csv");
+  std::stringstream text;
+  text << kernels.rdbuf();
+  CHECK_THROWS_WITH(calibrate("kernels.csv", text.str()),
+                    ContainsSubstring("kernels.csv: ") && ContainsSubstring("no run of several GPUs"));
+  std::string names = run_columns;
+  names.insert(names.size() - 1, ",not_predicted");
+  const auto run = [](int tokens, const char* backend, const std::string& time) {
+    return fmt::format("orrery_ring,{},h200_sxm,nvlink4,2,{},32,32,128,false,contiguous,ring,forward,{}\n", backend,
+                       tokens, time);
+  };
+  CHECK_THROWS_WITH(calibrate("runs.csv", names + run(16384, "cudnn", "1,by hand")), ContainsSubstring("(by hand)"));
+  CHECK_THROWS_WITH(calibrate("runs.csv", names + run(16384, "cudnn", ",")), ContainsSubstring("has a time"));
+  CHECK_THROWS_WITH(calibrate("runs.csv", names + run(16384, "flash", "1,")), ContainsSubstring("h200_sxm_flash"));
+  // Several shapes, so that some are of the half that sets widths; each takes some milliseconds.
+  std::string slow = names;
+  for (const int tokens : {16384, 20480, 24576, 28672, 32768, 36864, 40960, 49152})
+    slow += run(tokens, "cudnn", "1e4,");
+  CHECK_THROWS_WITH(calibrate("runs.csv", slow), ContainsSubstring("runs.csv:") && ContainsSubstring("takes 10 s"));
 }
 
 TEST_CASE("coverage is that of rows within the measured range: beyond it intervals are wider on purpose") {
