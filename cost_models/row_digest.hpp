@@ -19,7 +19,8 @@ std::uint32_t digest(std::string_view text);
 std::string plain_cell(const std::string& cell);
 
 /// Of what was measured and the time: over the cells that say so, numbers to six digits. Two rows of
-/// the ten thousand here have the same by chance about once in a hundred sets of files.
+/// the ten thousand here have the same by chance about once in a hundred sets of files. It goes by cells, not by what
+/// they mean: a row without the columns of its file, or with `regime` empty instead of `sustained`, is another row.
 std::uint32_t row_digest(const MeasuredTable& table, std::size_t row);
 
 }  // namespace orrery

@@ -8,9 +8,10 @@
 
 namespace orrery {
 
-/// Rows that calibrate: half of the shapes, by a bit of their digest, as a coin would choose them: in the order of a
-/// file every other shape may be one without a mask. All passes of a shape share its use. In overlap.csv, every other
-/// kind of transfer. Times play no part. The other rows test the interval.
+/// Rows that calibrate: half of the shapes, by a bit of the digest of their plain cells (another digest would draw
+/// other halves), as a coin would choose them: in the order of a file every other shape may be one without a mask. All
+/// passes of a shape share its use. In overlap.csv, every other kind of transfer. Times play no part. The other rows
+/// test the interval.
 std::vector<bool> calibrating_rows(const MeasuredTable& table);
 
 /// Adds to `profile` what the calibrating rows of these files say: a RunBand for each implementation, and a band of
