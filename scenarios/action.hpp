@@ -83,6 +83,7 @@ struct MessageAction {
   HeadRange heads;
   bool adds = false;  // into what is there (a reduction), otherwise overwrites
   SignalRef delivered;
+  Index values_alone = 0;  // rows of V that a gated skip reads beyond `rows`: counted, not executed
 };
 
 struct Action {
@@ -90,6 +91,7 @@ struct Action {
   int layer = 0;
   const TokenSet* queries = nullptr;
   const TokenSet* rows = nullptr;
+  Index values_alone = 0;  // accumulate: rows of dV beyond them
   HeadRange query_heads{};
   HeadRange kv_heads{};
   Buffer from{};

@@ -22,7 +22,8 @@ AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::mo
            .attention = costs_.get()};
   const TileShape tile{static_cast<Index>(input_.profile.tile_query.value),
                        static_cast<Index>(input_.profile.tile_key.value)};
-  schedule_ = input_.schedule->make({input_.geometry, input_.implementation, input_.masks, tile, input_.inner_ring});
+  schedule_ = input_.schedule->make(
+      {input_.geometry, input_.implementation, input_.masks, input_.value_masks, tile, input_.inner_ring});
 
   const int layers = static_cast<int>(input_.class_of_layer.size());
   signals_.assign(signal_names().begin(), signal_names().end());

@@ -27,6 +27,7 @@ struct AttentionProgramInput {
   double element_bytes = 2;
   DenseShape dense;                 // per rank and layer, forward
   std::vector<Mask> masks;          // by pattern class
+  std::vector<Mask> value_masks{};  // of patterns with gated skips: whose values are read
   std::vector<int> class_of_layer;  // one entry per layer
   const ScheduleKind* schedule = nullptr;
   int inner_ring = 1;

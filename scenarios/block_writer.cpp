@@ -254,7 +254,8 @@ void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
 void BlockWriter::accumulate(const Action& action, Op op) {
   const Geometry& g = *context_.geometry;
   const Implementation& i = *context_.implementation;
-  const double elements = 2.0 * static_cast<double>(action.rows->size() * g.batch) * action.kv_heads.count * g.head_dim;
+  const double rows = 2.0 * static_cast<double>(action.rows->size()) + static_cast<double>(action.values_alone);
+  const double elements = rows * static_cast<double>(g.batch) * action.kv_heads.count * g.head_dim;
   compute(action, Category::merge,
           streaming_cost(Bytes::from_si(elements * gradient_sum_bytes()), context_.peaks, *context_.profile,
                          i.gradient_sum_kernel),
@@ -295,8 +296,10 @@ Bytes BlockWriter::size_of(const MessageAction& message) const {
   const Geometry& g = *context_.geometry;
   const bool keys = !is_query_like(message.from.kind);
   const bool fp32 = is_travelling_gradient(message.from.kind) && context_.implementation->gradients_in_fp32;
-  const double elements = static_cast<double>(message.rows->size() * g.batch) * message.heads.count * g.head_dim;
-  return Bytes::from_si(elements * (keys ? 2.0 : 1.0) * (fp32 ? 4.0 : context_.element_bytes));
+  const double rows =
+      static_cast<double>(message.rows->size()) * (keys ? 2.0 : 1.0) + static_cast<double>(message.values_alone);
+  return Bytes::from_si(rows * static_cast<double>(g.batch) * message.heads.count * g.head_dim *
+                        (fp32 ? 4.0 : context_.element_bytes));
 }
 
 /// Beside the route's latency and the bytes at the link's rate.
@@ -322,7 +325,15 @@ Seconds BlockWriter::startup_of(const Action& action, Category category, int sta
     const std::array tensors = {queries, keys_and_values / 2, keys_and_values / 2};
     return links.exchange->startup_of_group(tensors, startups, sent);
   }
-  return links.neighbours ? links.neighbours->startup(largest / startups) * startups : assumed;
+  if (!links.neighbours) return assumed;
+  const MessageAction& message = action.messages.front();
+  if (message.values_alone > 0 && startups == 2) {  // K, then the longer V
+    const double rows = static_cast<double>(message.rows->size()),
+                 all = 2 * rows + static_cast<double>(message.values_alone);
+    const Bytes keys = largest * (rows / all);
+    return (keys > Bytes() ? links.neighbours->startup(keys) : Seconds()) + links.neighbours->startup(largest - keys);
+  }
+  return links.neighbours->startup(largest / startups) * startups;
 }
 
 void BlockWriter::transfer(const Action& action, Category category, int startups, Op op, Path path) {

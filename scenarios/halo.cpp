@@ -1,7 +1,7 @@
 // Halo exchange: every rank fetches just the KV rows its queries score, from whichever ranks hold them, any distance
 // away. Local attention runs while the rows travel; a second kernel attends them. Or (halo attention `together`) one
 // kernel attends both once the rows are there. Backward fetches them again and returns their gradients, which the owner
-// adds to its own.
+// adds to its own. A gated skip fetches rows of V alone beyond these (`values`).
 //
 // Buffers: the fetched rows of a visit go into slot v % 2 (v counts the visits that fetch anything).
 #include <fmt/format.h>
@@ -18,23 +18,28 @@ namespace {
 struct Fetches {
   std::vector<int> distances;               // at which any group finds rows, upstream
   std::vector<std::vector<TokenSet>> rows;  // by group, by index of the distance
+  std::vector<std::vector<Index>> values;   // likewise: rows of V beyond these
   std::vector<TokenSet> all;                // by group: concatenation over the distances
   std::vector<TileWork> local, remote;      // by group: what the two kernels do, or (together) the second does both
 };
 
-Fetches find_fetches(const Geometry& geometry, const Mask& mask, TileShape tile, GatherAttention attention) {
+Fetches find_fetches(const Geometry& geometry, const Mask& mask, const Mask& values, TileShape tile,
+                     GatherAttention attention) {
   const int groups = geometry.groups;
   const auto tokens = [&](int group) -> const TokenSet& {
     return geometry.group_tokens[static_cast<std::size_t>((group + groups) % groups)];
   };
   Fetches fetches;
   fetches.rows.resize(static_cast<std::size_t>(groups));
+  fetches.values.resize(static_cast<std::size_t>(groups));
   const TileTable works(geometry, mask, tile);
-  fetches.distances = works.distances();
+  fetches.distances = &values == &mask ? works.distances() : TileTable(geometry, values, tile).distances();
   for (int group = 0; group < groups; ++group) {
     for (const int distance : fetches.distances) {
-      fetches.rows[static_cast<std::size_t>(group)].push_back(
-          mask.keys_needed(tokens(group), tokens(group - distance)));
+      const auto g = static_cast<std::size_t>(group);
+      fetches.rows[g].push_back(mask.keys_needed(tokens(group), tokens(group - distance)));
+      const Index all = values.keys_needed(tokens(group), tokens(group - distance)).size();
+      fetches.values[g].push_back(all - fetches.rows[g].back().size());
     }
   }
   for (int group = 0; group < groups; ++group) {
@@ -55,8 +60,10 @@ class Halo : public Schedule {
  public:
   explicit Halo(const ScheduleInput& input) : geometry_(input.geometry), implementation_(input.implementation) {
     std::set<int> all;
-    for (const Mask& mask : input.masks) {
-      fetches_.push_back(find_fetches(input.geometry, mask, input.tile, input.implementation.halo_attention));
+    for (std::size_t c = 0; c < input.masks.size(); ++c) {
+      const Mask& values = input.value_masks.empty() ? input.masks[c] : input.value_masks[c];
+      fetches_.push_back(
+          find_fetches(input.geometry, input.masks[c], values, input.tile, input.implementation.halo_attention));
       all.insert(fetches_.back().distances.begin(), fetches_.back().distances.end());
     }
     all_distances_.assign(all.begin(), all.end());
@@ -115,8 +122,9 @@ class Halo : public Schedule {
       }
       const Rank rank = group * geometry_.members;
       for (int i = 0; i < distances(visit); ++i) {
-        sizes.push_back(rows(rank, visit, i).size());
-        sizes.push_back(rows(geometry_.neighbour(rank, distance(visit, i)), visit, i).size());
+        for (const Rank to : {rank, geometry_.neighbour(rank, distance(visit, i))}) {
+          sizes.insert(sizes.end(), {rows(to, visit, i).size(), values_alone(to, visit, i)});
+        }
       }
       return sizes;
     };
@@ -133,6 +141,9 @@ class Halo : public Schedule {
   int distance(const Visit& visit, int i) const { return fetches(visit).distances[static_cast<std::size_t>(i)]; }
   const TokenSet& rows(Rank rank, const Visit& visit, int i) const {
     return fetches(visit).rows[static_cast<std::size_t>(geometry_.group_of(rank))][static_cast<std::size_t>(i)];
+  }
+  Index values_alone(Rank rank, const Visit& visit, int i) const {
+    return fetches(visit).values[static_cast<std::size_t>(geometry_.group_of(rank))][static_cast<std::size_t>(i)];
   }
   std::size_t distance_index(int d) const {
     return static_cast<std::size_t>(std::lower_bound(all_distances_.begin(), all_distances_.end(), d) -
@@ -175,8 +186,15 @@ class Halo : public Schedule {
       op.wait_for(arrived(rank, visit, i), arrivals(visit, i), WaitStage::finish);
     }
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = i};
-    action.messages = {
-        {rank, to, {BufferKind::kv}, slot(visit), &rows(to, visit, i), kv_heads(rank), false, arrived(to, visit, i)}};
+    action.messages = {{rank,
+                        to,
+                        {BufferKind::kv},
+                        slot(visit),
+                        &rows(to, visit, i),
+                        kv_heads(rank),
+                        false,
+                        arrived(to, visit, i),
+                        values_alone(to, visit, i)}};
     writer.transfer(action, Category::kv_transfer, implementation_.kv_messages, op);
   }
 
@@ -219,7 +237,7 @@ class Halo : public Schedule {
     }
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = i};
     action.messages = {{rank, to, work_buffer(visit), returned(visit, i), &rows(rank, visit, i), kv_heads(rank), false,
-                        at(to, Signal::grad_arrived)}};
+                        at(to, Signal::grad_arrived), values_alone(rank, visit, i)}};
     writer.transfer(action, Category::gradient_transfer, implementation_.kv_messages, op);
   }
 
@@ -228,6 +246,7 @@ class Halo : public Schedule {
     Action action{.kind = ActionKind::accumulate,
                   .layer = visit.layer,
                   .rows = &rows(from, visit, i),
+                  .values_alone = values_alone(from, visit, i),
                   .kv_heads = kv_heads(rank),
                   .from = returned(visit, i),
                   .into = {BufferKind::d_kv},
@@ -235,7 +254,7 @@ class Halo : public Schedule {
     Op op;
     if (i == 0) op.wait_for(at(rank, Signal::grad_arrived), visit.before[Signal::grad_arrived] + distances(visit));
     if (i + 1 == distances(visit)) op.finished = {at(rank, Signal::grad_consumed), at(rank, Signal::computed)};
-    if (action.rows->empty()) {
+    if (action.rows->empty() && action.values_alone == 0) {
       writer.marker(action, op);
     } else {
       writer.accumulate(action, op);

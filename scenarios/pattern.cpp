@@ -28,6 +28,9 @@ std::vector<LagProgression> lags_of(const Primitive& primitive, Index tokens) {
       return {{primitive.period, count * primitive.period, primitive.period},
               {-count * primitive.period, -primitive.period, primitive.period}};
     }
+    case Primitive::Kind::gated_skip:
+      return primitive.period < tokens ? std::vector<LagProgression>{{primitive.period, primitive.period, 1}}
+                                       : std::vector<LagProgression>{};
     case Primitive::Kind::sink:
       return {};
   }
@@ -46,6 +49,8 @@ std::string describe_one(const Primitive& primitive) {
                                   : fmt::format("stride({}, count {})", primitive.period, primitive.count);
     case Primitive::Kind::sink:
       return fmt::format("sink({})", primitive.first);
+    case Primitive::Kind::gated_skip:
+      return fmt::format("gated_skip({})", primitive.period);
   }
   return {};
 }
@@ -55,6 +60,7 @@ constexpr std::array kinds = {
     PrimitiveKind{"window", "left (and, if not causal, right): keys at lags -right..left"},
     PrimitiveKind{"stride", "period, count (a number or \"all\"): keys at multiples of the period"},
     PrimitiveKind{"sink", "first: the first tokens of the document"},
+    PrimitiveKind{"gated_skip", "period: the value one period back, which a gate adds; its key is not read"},
 };
 
 }  // namespace
@@ -99,15 +105,30 @@ Pattern::Pattern(std::vector<Primitive> primitives, int layers) : primitives_(st
   }
 }
 
-Mask Pattern::mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const {
+Mask Pattern::mask_of(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents,
+                      bool gated) const {
   std::vector<LagProgression> lags;
   Index sink = 0;
   for (const std::size_t i : active_[static_cast<std::size_t>(pattern_class)]) {
+    if (primitives_[i].kind == Primitive::Kind::gated_skip && !gated) continue;
     const std::vector<LagProgression> added = lags_of(primitives_[i], tokens);
     lags.insert(lags.end(), added.begin(), added.end());
     if (primitives_[i].kind == Primitive::Kind::sink) sink = std::max(sink, std::min(primitives_[i].first, tokens));
   }
   return Mask(tokens, causal, std::move(lags), sink, documents);
+}
+
+Mask Pattern::mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const {
+  return mask_of(pattern_class, tokens, causal, documents, false);
+}
+
+Mask Pattern::value_mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const {
+  return mask_of(pattern_class, tokens, causal, documents, true);
+}
+
+bool Pattern::has_gated_skips() const {
+  return std::any_of(primitives_.begin(), primitives_.end(),
+                     [](const Primitive& p) { return p.kind == Primitive::Kind::gated_skip; });
 }
 
 bool Pattern::is_full(int pattern_class) const {
@@ -126,6 +147,7 @@ Pattern::Cached Pattern::cached(int pattern_class, Index tokens) const {
     }
     Index last = tokens;
     if (p.kind == Primitive::Kind::window) last = std::min(p.left, tokens - 1) + 1;
+    if (p.kind == Primitive::Kind::gated_skip) last = std::min(p.period, tokens - 1) + 1;
     if (p.kind == Primitive::Kind::stride && p.count > 0 && p.period < tokens && p.count < tokens / p.period)
       last = p.count * p.period + 1;
     cached.last = std::max(cached.last, last);

@@ -15,8 +15,10 @@ namespace orrery {
 ///   window   keys at lags -right..left (0 is the token itself), e.g. left = k, right = 0: k earlier tokens and itself
 ///   stride   keys at lags period, 2*period, ..., count*period (count 0: all of them); both sides unless causal
 ///   sink     the first `first` tokens of the document
+///   gated_skip  pi-Attention's skip with a softmax of its own: over one key it is 1, so a gate adds the value at lag
+///            `period` and its key is never read. Causal.
 struct Primitive {
-  enum class Kind { full, window, stride, sink };
+  enum class Kind { full, window, stride, sink, gated_skip };
   Kind kind = Kind::full;
   Index left = 0, right = 0;
   Index period = 1, count = 0;
@@ -43,7 +45,11 @@ class Pattern {
   int classes() const { return static_cast<int>(active_.size()); }
   int class_of_layer(int layer) const { return class_of_layer_[static_cast<std::size_t>(layer)]; }  // layer from 0
 
+  /// Whose keys a query scores.
   Mask mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const;
+  /// Whose values it reads: gated skips besides.
+  Mask value_mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const;
+  bool has_gated_skips() const;
 
   /// A token sees all keys (of the past, if causal).
   bool is_full(int pattern_class) const;
@@ -62,6 +68,8 @@ class Pattern {
   std::string describe() const;
 
  private:
+  Mask mask_of(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents, bool gated) const;
+
   std::vector<Primitive> primitives_;
   std::vector<std::vector<std::size_t>> active_;  // by class: indices of primitives
   std::vector<int> class_of_layer_;

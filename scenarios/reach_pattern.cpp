@@ -170,12 +170,13 @@ void check(const ReachPattern& pattern, int layers) {
 }
 
 ReachPrimitive to_reach(const Primitive& primitive) {
-  static constexpr Kind kinds[] = {Kind::full, Kind::window, Kind::stride, Kind::sink};
+  static constexpr Kind kinds[] = {Kind::full, Kind::window, Kind::stride, Kind::sink, Kind::stride};
   ReachPrimitive p;
   p.kind = kinds[static_cast<std::size_t>(primitive.kind)];
   p.left = primitive.left, p.right = primitive.right;
   p.period = primitive.period, p.count = primitive.count;
   p.first = primitive.first;
+  if (primitive.kind == Primitive::Kind::gated_skip) p.count = 1;  // what is read is reached
   if (!primitive.layers.empty()) p.layers = {LayerRule::Kind::list, primitive.layers};
   return p;
 }

@@ -85,7 +85,7 @@ Index signed_count(const Table& table, std::string_view key) {
 
 Primitive read_primitive(const Table& table, bool causal, int layers) {
   Primitive p;
-  const std::string kind = table.choice("kind", {"full", "window", "stride", "sink"});
+  const std::string kind = table.choice("kind", {"full", "window", "stride", "sink", "gated_skip"});
   std::string number = "kind";
   if (kind == "window") {
     p.kind = Primitive::Kind::window;
@@ -109,6 +109,12 @@ Primitive read_primitive(const Table& table, bool causal, int layers) {
     p.kind = Primitive::Kind::sink;
     p.first = signed_count(table, number = "first");
     if (p.first == 0) throw table.error_at("first", "first = 0 adds no key, write 1 or more, or leave the sink out");
+  } else if (kind == "gated_skip") {
+    p.kind = Primitive::Kind::gated_skip;
+    p.period = signed_count(table, number = "period");
+    if (!causal)
+      throw table.error_at(
+          "kind", "a gated skip adds the value of an earlier token, but attention is not causal, write causal = true");
   }
   p.layers = read_layers(table, layers);
   try {
@@ -415,7 +421,10 @@ AttentionProgramInput attention_input(const Scenario& s) {
   input.profile = s.profile;
   input.peaks = peaks_of(s);
   input.clock_cap = s.regime;
-  input.plain_window = s.primitives.size() == 1 && s.primitives.front().kind == Primitive::Kind::window;
+  const auto scored = [](const Primitive& p) { return p.kind != Primitive::Kind::gated_skip; };
+  const auto first_scored = std::find_if(s.primitives.begin(), s.primitives.end(), scored);
+  input.plain_window = std::count_if(s.primitives.begin(), s.primitives.end(), scored) == 1 &&
+                       first_scored->kind == Primitive::Kind::window;
   input.links = link_timings(s);
   input.element_bytes = bytes_per_element(s.dtype);
   if (s.whole_layers) {
@@ -441,7 +450,10 @@ AttentionProgramInput attention_input(const Scenario& s) {
                        input.element_bytes)};
   }
   const Pattern pattern = s.pattern();
-  for (int c = 0; c < pattern.classes(); ++c) input.masks.push_back(pattern.mask(c, s.tokens, s.causal, s.documents));
+  for (int c = 0; c < pattern.classes(); ++c) {
+    input.masks.push_back(pattern.mask(c, s.tokens, s.causal, s.documents));
+    if (pattern.has_gated_skips()) input.value_masks.push_back(pattern.value_mask(c, s.tokens, s.causal, s.documents));
+  }
   for (int layer = 0; layer < s.layers; ++layer) input.class_of_layer.push_back(pattern.class_of_layer(layer));
   input.schedule = s.schedule;
   input.inner_ring = s.inner_ring;

@@ -73,7 +73,8 @@ struct Visit {
 struct ScheduleInput {
   const Geometry& geometry;
   const Implementation& implementation;
-  const std::vector<Mask>& masks;  // by pattern class
+  const std::vector<Mask>& masks;        // by pattern class
+  const std::vector<Mask>& value_masks;  // of patterns with gated skips; otherwise none
   TileShape tile;
   int inner_ring = 1;  // double_ring: members of an inner ring
 };

@@ -105,6 +105,8 @@ std::optional<Index> farthest(const std::vector<Primitive>& primitives) {
       lag = std::max(lag, p.left);
     } else if (p.kind == Primitive::Kind::stride && p.count > 0) {
       lag = std::max(lag, p.period * p.count);
+    } else if (p.kind == Primitive::Kind::gated_skip) {
+      lag = std::max(lag, p.period);
     } else {
       return std::nullopt;
     }

@@ -20,6 +20,9 @@ double fetched_share(const std::vector<Primitive>& primitives, double tokens, in
         // Each skip reaches another block of the rank's own size, if skips lie further apart than that.
         rows += p.count == 0 ? tokens : static_cast<double>(p.count) * std::min(own, period);
         break;
+      case Primitive::Kind::gated_skip:
+        rows += std::min(own, period) / 2;  // of V alone
+        break;
       case Primitive::Kind::sink:
         rows += static_cast<double>(p.first);
         break;

@@ -55,11 +55,14 @@ std::string preset_of(const MeasuredTable& table, std::size_t row) {
   throw table.error(row, fmt::format("implementation = \"{}\" is no preset, see orrery list implementations", name));
 }
 
-Primitive window_of(const MeasuredTable& table, std::size_t row) {
-  Primitive window;
-  window.kind = Primitive::Kind::window;
-  window.left = table.whole_number(row, "window", most_tokens) - 1;
-  return window;
+/// A window and, if the row has a period, pi-Attention's skip.
+std::vector<Primitive> window_of(const MeasuredTable& table, std::size_t row) {
+  std::vector<Primitive> pattern = {
+      {.kind = Primitive::Kind::window, .left = table.whole_number(row, "window", most_tokens) - 1}};
+  if (!table.text(row, "period").empty()) {
+    pattern.push_back({.kind = Primitive::Kind::gated_skip, .period = table.whole_number(row, "period", most_tokens)});
+  }
+  return pattern;
 }
 
 const ScheduleKind* schedule_named(const std::string& name) {
@@ -223,7 +226,7 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   s.layers = 1;
   const std::string mask = mask_of(table, row);
   s.causal = mask != "full";
-  s.primitives = {mask == "window" ? window_of(table, row) : Primitive{}};
+  s.primitives = mask == "window" ? window_of(table, row) : std::vector<Primitive>(1);
   s.batch = batch_of(table, row);
   s.regime = regime_of(table, row);
   s.implementation = load_implementation(preset_of(table, row));

@@ -53,6 +53,15 @@ TEST_CASE("a stride attends its first multiples, or all, on both sides unless ca
   CHECK(keys_of({stride(1, 2)}, 20, true, 10) == Keys{8, 9});
 }
 
+TEST_CASE("a gated skip scores no key; it reads the value one period back") {
+  const std::vector<Primitive> pi = {window(1), {.kind = Kind::gated_skip, .period = 4}};
+  CHECK(keys_of(pi, 20, true, 10) == Keys{9, 10});
+  const Mask values = Pattern(pi, 1).value_mask(0, 20, true, {});
+  for (Index k = 0; k < 20; ++k) CHECK(values.allows(10, k) == (k == 6 || k == 9 || k == 10));
+  CHECK_FALSE(values.allows(3, 0));
+  CHECK(Pattern(pi, 1).describe() == "window(left 1) + gated_skip(4)");
+}
+
 TEST_CASE("a sink attends the first tokens of the document, none of them later if causal") {
   CHECK(keys_of({sink(3)}, 20, true, 10) == Keys{0, 1, 2});
   CHECK(keys_of({sink(3)}, 20, true, 1) == Keys{0, 1});

@@ -270,6 +270,35 @@ link = "nvlink4"
   CHECK(timing(4).startup(message).si() == timing(1).startup(message).si());
 }
 
+TEST_CASE("keys of a halo and the more values of a gated skip are two messages, each at the rate of its size") {
+  const ScratchFolder folder;
+  const Index left = 16, period = 64, rows_of_batch = 3;
+  std::string file = file_of(
+      fmt::format("{{kind = \"window\", left = {}}}, {{kind = \"gated_skip\", period = {}}}", left, period), 4096);
+  const auto replace = [&](std::string_view from, std::string_view to) {
+    file.replace(file.find(from), from.size(), to);
+  };
+  replace("schedule = \"ring\"", "schedule = \"halo\"");
+  replace("implementation = \"ideal\"", "implementation = \"orrery_pi\"");
+  replace("profile = \"peak\"", "profile = \"h200_sxm\"");
+  const AttentionProgram program = build_program(load_scenario(written(folder, file, true)));
+  const LinkTiming& link = program.input().links.neighbours.value();
+  const auto startup_of = [&](Index rows) {  // 2 key heads of 20 in bf16
+    const Bytes bytes = Bytes::from_si(static_cast<double>(rows * rows_of_batch) * 2 * 20 * 2);
+    return (link.table.time(bytes) - link.latency - bytes / link.rate).si();
+  };
+  OpBuffer buffer;
+  double longest = 0;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    program.generate(0, block, buffer);
+    for (const Op& op : buffer.ops()) {
+      if (op.message_count > 0) longest = std::max(longest, to_seconds(op.duration).si());
+    }
+  }
+  const double expected = startup_of(left) + startup_of(period) + program.input().implementation.dependency.value;
+  CHECK(longest == Approx(expected).epsilon(1e-6));
+}
+
 TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
   const ScratchFolder folder;
   std::string file = file_of("{kind = \"full\"}", 4096);

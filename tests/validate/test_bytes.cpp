@@ -294,6 +294,29 @@ TEST_CASE("halo bytes follow from window, period and block, whichever is the lon
   }
 }
 
+TEST_CASE("a gated skip fetches values alone: of those rows that the window does not fetch with their keys") {
+  for (const auto& [left, period] : {HaloCase{256, 1024}, {1024, 256}, {256, 4096}, {256, 6000}, {6000, 6000}}) {
+    INFO(fmt::format("window {}, period {}", left, period));
+    const double window =
+        row_bytes(halo_case(left, 0)) * static_cast<double>(rows_before(halo_case(left, 0), 7, left, 0));
+    const double both =
+        row_bytes(halo_case(left, 0)) * static_cast<double>(rows_before(halo_case(left, 0), 7, left, period));
+    for (const GatherAttention attention : {GatherAttention::together, GatherAttention::per_rank}) {
+      IdealCase c = halo_case(left, 0);
+      c.implementation.halo_attention = attention;
+      const AttentionProgram alone = program_of(c);
+      c.pattern.push_back({.kind = Primitive::Kind::gated_skip, .period = period});
+      const AttentionProgram gated = program_of(c);
+      CHECK(simulate(gated, one_node(c)).ranks[7].received.si() == window + (both - window) / 2);
+      CHECK(gated.work_of(7).useful == alone.work_of(7).useful);  // no key more is scored
+      // Kept, the halo's gradients go home in the same rows.
+      c.backward = c.implementation.halo_is_kept = true;
+      const SimulationResult result = simulate(program_of(c), one_node(c));
+      CHECK(result.ranks[7].sent.si() == window + (both - window) / 2);
+    }
+  }
+}
+
 TEST_CASE("a halo comes from as many ranks as it spans") {
   const auto sources = [](Index left, Index period) {
     const IdealCase c = halo_case(left, period);

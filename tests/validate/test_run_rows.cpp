@@ -227,6 +227,20 @@ TEST_CASE("kernels that no profile is of are not predicted, but with the profile
   for (const Prediction& p : predicted("fa2", "a100_80_sxm", "")) CHECK(p.reason.empty());
 }
 
+TEST_CASE("the period of a run's row is a gated skip, whose values travel with the window's halo") {
+  const auto seconds = [](const std::string& period) {
+    const std::string csv = fmt::format(
+        "implementation,n_gpu,seq_len,layout,schedule,gpu,link,heads,kv_heads,"
+        "head_dim,causal,mask,window,period,pass,time_ms\norrery_pi,4,16384,"
+        "contiguous,halo,h200_sxm,nvlink4,32,32,128,true,window,1024,{},forward,1\n",
+        period);
+    return predict_runs(MeasuredTable::parse(csv, "made.csv"), "").at(0).predicted.si();
+  };
+  CHECK(seconds("") == seconds("1023"));  // those rows are fetched anyway
+  // 1,024 rows of V more, at most as fast as NVLink.
+  CHECK(seconds("2048") - seconds("1024") > 1024 * 32 * 128 * 2 / 450e9);
+}
+
 TEST_CASE("rows of kernels and of runs mean what all their cells say, or are an error with their line") {
   const auto predicted = [](const std::string& names, const std::string& row, bool run) {
     const std::string all = run ? "implementation,n_gpu,seq_len,layout,schedule," : "n_q,n_k,schedule,";
