@@ -84,8 +84,8 @@ struct ErrorBand {
 /// How far whole runs of an implementation miss, in multiples of what the bands of their kernels and messages add up
 /// to: 90 % of the runs that calibrated it are within `factor`.
 struct RunBand {
-  std::string implementation;  // the preset
-  std::string transport;       // its transport
+  std::string implementation;          // the preset
+  std::string transport;               // its transport
   std::vector<std::string> schedules;  // of those runs; empty: not said, any
   double factor = 0;
   int rows = 0;

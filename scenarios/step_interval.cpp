@@ -103,7 +103,8 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
   for (const RunBand& band : s.profile.kernels->runs) {
     if (band.implementation == s.implementation.name) {
       const auto& schedules = band.schedules;
-      const bool known = schedules.empty() || std::find(schedules.begin(), schedules.end(), s.schedule->name) != schedules.end();
+      const bool known =
+          schedules.empty() || std::find(schedules.begin(), schedules.end(), s.schedule->name) != schedules.end();
       const bool inside = known && s.ranks() <= band.most_gpus && seconds >= band.shortest_s &&
                           seconds <= band.longest_s && links_measured(s);
       return StepInterval{*propagated * band.factor * (inside ? 1 : beyond_range), !inside || !head_dim_measured(s)};
