@@ -41,6 +41,9 @@ TEST_CASE("SMs are busy for the work of all lists, shared by all of them") {
   CHECK_THAT(makespan(full_block(15, 4, 1), cycles, sms).busy, WithinRel(15 * list / sms, 1e-12));
   const TileLists causal{.lists = 3, .longest = 3, .tiles = 6, .heads = 2, .longest_first = true};
   CHECK_THAT(makespan(causal, {0, 1, 1}, 3).busy, WithinRel(2 * 6 / 3.0, 1e-6));
+  const TileLists alone{.lists = 3, .longest = 3, .tiles = 6, .heads = 1, .longest_first = true};  // 3, 2 and 1 tiles
+  CHECK_THAT(makespan(alone, {0, 1, 1}, 3).cycles, WithinRel(3.0, 1e-6));
+  CHECK_THAT(makespan(alone, {0, 1, 1}, 3).busy, WithinRel(6 / 3.0, 1e-6));
 }
 
 TEST_CASE("a masked tile costs its own cycles in place of a full tile's") {

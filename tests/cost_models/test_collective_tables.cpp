@@ -66,12 +66,17 @@ TEST_CASE("collectives that nobody measured, on this link or of less than two ra
   CHECK_FALSE(ring_collective_over(1, kernels, "nvlink4", "all_gather"));
   CHECK_FALSE(all_to_all_over(2, kernels, "nvlink4"));
   CHECK_FALSE(collective_named("send_recv 8 ranks", kernels, "nvlink4"));
+  LinkTable by_copies = nccl_table("all_gather", {1e6}, {10e-6});
+  by_copies.mechanism = "copy_engine";
+  CHECK_FALSE(ring_collective_over(4, kernels_of({by_copies}), "nvlink4", "all_gather"));
   CHECK_FALSE(collective_named("all_gather 2 channels 4 ranks", kernels, "nvlink4"));
 }
 
 TEST_CASE("a collective goes by its name to its form and its number of ranks") {
-  const MeasuredKernels kernels = kernels_of(
-      {nccl_table("all_to_all", {1e6, 2e6}, {10e-6, 14e-6}), nccl_table("all_gather", {1e6, 2e6}, {10e-6, 14e-6})});
+  const MeasuredKernels kernels = kernels_of({nccl_table("all_to_all", {1e6, 2e6}, {10e-6, 14e-6}),
+                                              nccl_table("all_gather", {1e6, 2e6}, {10e-6, 14e-6}),
+                                              nccl_table("reduce_scatter", {1e6, 2e6}, {10e-6, 15e-6})});
   CHECK(collective_named("all_gather 4 ranks", kernels, "nvlink4")->seconds[1] == Approx(10e-6 + 2 * 4e-6));
+  CHECK(collective_named("reduce_scatter 4 ranks", kernels, "nvlink4")->seconds[1] == Approx(10e-6 + 2 * 5e-6));
   CHECK(collective_named("all_to_all 4 ranks", kernels, "nvlink4")->bytes[0] == Approx(1e6 * (1.0 / 2) / (3.0 / 4)));
 }

@@ -1,5 +1,6 @@
 #include "cost_models/nccl_channels.hpp"
 
+#include "cost_models/fit_links.hpp"
 #include "tests/catch.hpp"
 
 using namespace orrery;
@@ -47,6 +48,27 @@ TEST_CASE("times over so many channels are those of two ranks whose limit makes 
   CHECK_THAT(tables.at(1).seconds[0], WithinRel(4e-6, 1e-12));
   REQUIRE(tables.at(8).seconds.size() == 1);
   CHECK_THAT(tables.at(8).seconds[0], WithinRel(2e-4, 1e-12));
+}
+
+TEST_CASE("a longer message is never faster in a table, but where NCCL doubles its channels") {
+  // 16 channels up to 16 x 16 MiB between two ranks: noise before, a true step behind.
+  const double sizes[] = {1, 2, 4, 8, 255, 257}, times[] = {10, 9, 12, 14, 400, 300};
+  std::vector<MeasuredKernel> messages;
+  for (int i = 0; i < 6; ++i) {
+    MeasuredKernel& m = messages.emplace_back();
+    m.kind = MeasuredKernel::Kind::message;
+    m.family = "link nccl send_recv", m.link = "link", m.mechanism = "nccl", m.op = "send_recv";
+    m.bytes = Bytes::from_si(sizes[i] * mib);
+    m.work = sizes[i] * mib;
+    m.time = Seconds::from_si(times[i] * 1e-6);
+  }
+  MeasuredRows rows;
+  for (const MeasuredKernel& m : messages) rows.push_back(&m);
+  const std::vector<LinkTable> tables = tabulate_links(rows);
+  REQUIRE(tables.size() == 1);
+  CHECK(tables[0].time(Bytes::from_si(2 * mib)).si() == Approx(10e-6));
+  CHECK(tables[0].time(Bytes::from_si(255 * mib)).si() == Approx(400e-6));
+  CHECK(tables[0].time(Bytes::from_si(257 * mib)).si() == Approx(300e-6));
 }
 
 TEST_CASE("thread blocks in clusters of four may leave three idle SMs in each of eight processing clusters unused") {

@@ -320,6 +320,28 @@ TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
   CHECK(std::count_if(first.begin(), exchange, [](const Action& a) { return a.kernel == "copy_kernel"; }) == 2);
 }
 
+TEST_CASE("Q, K and V go to their heads in turn: three tensors of the exchange's table") {
+  const ScratchFolder folder;
+  std::string file = file_of("{kind = \"full\"}", 1 << 20);
+  const auto replace = [&](std::string_view from, std::string_view to) {
+    file.replace(file.find(from), from.size(), to);
+  };
+  replace("ranks = 4", "ranks = 2");
+  replace("schedule = \"ring\"", "schedule = \"ulysses\"");
+  replace("implementation = \"ideal\"", "implementation = \"orrery_ulysses_nccl\"");
+  replace("profile = \"peak\"", "profile = \"h200_sxm\"");
+  const AttentionProgram program = build_program(load_scenario(written(folder, file, true)));
+  OpBuffer buffer;
+  program.generate(0, 0, buffer);
+  const auto exchange =
+      std::find_if(buffer.ops().begin(), buffer.ops().end(), [](const Op& op) { return op.message_count > 0; });
+  REQUIRE(exchange != buffer.ops().end());
+  const auto bytes_of = [](int heads) { return Bytes::from_si((1 << 19) * 3.0 * heads * 20 * 2); };
+  const std::array tensors = {bytes_of(6), bytes_of(2), bytes_of(2)};
+  const Seconds startup = program.input().links.exchange->startup_of_group(tensors, 1, bytes_of(6 + 2 + 2) / 2);
+  CHECK(to_seconds(exchange->duration).si() == Approx(startup.si() + program.input().implementation.dependency.value));
+}
+
 TEST_CASE("messages of one group are sent in turn, each as long as alone but for one launch") {
   CollectiveTiming timing;
   timing.link.table = {"nvlink4", "nccl", "all_to_all", {1e3, 1e6, 3e6}, {5e-6, 9e-6, 13e-6}, ""};
