@@ -175,13 +175,19 @@ void check_schedule(const std::string& schedule) {
   const auto all_implementations = implementations();
   for (const Layout& layout : layouts()) {
     for (int ranks = 1; ranks <= 8; ++ranks) {
-      for (TinyCase c : degrees(schedule, ranks)) {
+      const std::vector<TinyCase> cases = degrees(schedule, ranks);
+      for (std::size_t degree = 0; degree < cases.size(); ++degree) {
+        TinyCase c = cases[degree];
         c.layout = layout.name;
         c.tokens = 2 * ranks * (ranks <= 2 ? 6 : ranks <= 4 ? 3 : 2);
         c.residue_period = 2 * c.groups;
         if (c.tokens % c.residue_period != 0) c.residue_period = c.groups;
+        std::size_t turn = degree;
         for (const NamedPattern& pattern : patterns()) {
+          ++turn;
           for (const bool grouped : {false, true}) {
+            // Of several degrees, every other one has grouped heads.
+            if (cases.size() > 1 && (turn % 2 == 0) == grouped) continue;
             // Heads that every degree divides; grouped: fewer KV heads than members where that is possible.
             // Four KV heads without an exchange: gathers of one head at a time meet both slots more than once.
             c.heads = c.members == 1 ? 4 : 2 * c.members;
