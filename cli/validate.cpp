@@ -322,6 +322,12 @@ void run(const ValidateOptions& options) {
   } else if (files.empty()) {
     files = committed_files("measured");
   }
+  std::set<std::filesystem::path> named;  // twice, its rows would count twice
+  for (const std::filesystem::path& file : files) {
+    if (!std::filesystem::exists(file) || named.insert(std::filesystem::canonical(file)).second) continue;
+    throw std::runtime_error(
+        fmt::format("{} is named twice (its rows would count twice), name it once", file.string()));
+  }
   std::vector<Prediction> rows;
   std::string empty;
   for (const std::filesystem::path& file : files) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "scenarios/data_files.hpp"
-#include "scenarios/layout.hpp"
 #include "scenarios/preset_files.hpp"
 #include "scenarios/schedule.hpp"
 #include "scenarios/step_interval.hpp"
@@ -74,7 +73,12 @@ const ScheduleKind* schedule_named(const std::string& name) {
 /// As named; empty: the preset's first. A library may have a word of its own, which is then part of the preset's name.
 const ScheduleKind* schedule_of(const MeasuredTable& table, std::size_t row, const Implementation& implementation) {
   const std::string& name = table.text(row, "schedule");
-  if (const ScheduleKind* named = schedule_named(name)) return named;
+  if (const ScheduleKind* named = schedule_named(name)) {
+    if (contains(implementation.schedules, name)) return named;
+    throw table.error(
+        row, fmt::format("schedule = \"{}\", which {} does not run, write one of {} or another implementation", name,
+                         implementation.name, fmt::join(implementation.schedules, ", ")));
+  }
   if (!name.empty() && !implementation.name.ends_with("_" + name)) {
     throw table.error(row, fmt::format("schedule = \"{}\" is unknown to {}, write one of {}", name, implementation.name,
                                        fmt::join(implementation.schedules, ", ")));
@@ -85,12 +89,9 @@ const ScheduleKind* schedule_of(const MeasuredTable& table, std::size_t row, con
 std::string layout_of_row(const MeasuredTable& table, std::size_t row, const Implementation& implementation) {
   const std::string& name = table.text(row, "layout");
   if (name.empty()) return implementation.layouts.front();
-  const auto& all = layouts();
-  if (std::none_of(all.begin(), all.end(), [&](const Layout& layout) { return layout.name == name; })) {
-    throw table.error(
-        row, fmt::format("layout = \"{}\" is unknown, write one of {}", name, fmt::join(implementation.layouts, ", ")));
-  }
-  return name;
+  if (contains(implementation.layouts, name)) return name;
+  throw table.error(row, fmt::format("layout = \"{}\", which {} does not use, write one of {}", name,
+                                     implementation.name, fmt::join(implementation.layouts, ", ")));
 }
 
 void check_transport(const MeasuredTable& table, std::size_t row, const Implementation& implementation) {
@@ -250,6 +251,16 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   return s;
 }
 
+namespace {
+
+/// Also of a row that is not predicted, whose mask may be one that nobody knows.
+bool is_causal(const MeasuredTable& table, std::size_t row) {
+  if (!table.text(row, "causal").empty()) return table.boolean(row, "causal");
+  return !table.text(row, "window").empty() || (!table.text(row, "mask").empty() && table.text(row, "mask") != "full");
+}
+
+}  // namespace
+
 Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, const Profile& profile) {
   Prediction p;
   const std::string& pass = table.text(row, "pass");
@@ -259,7 +270,7 @@ Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, co
   p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads of {}, {}{}{}", table.text(row, "implementation"),
                        table.text(row, "schedule"), transport, table.text(row, "n_gpu"), table.text(row, "seq_len"),
                        table.text(row, "heads"), table.text(row, "kv_heads"), table.text(row, "head_dim"),
-                       table.optional_boolean(row, "causal") ? table.text(row, "layout") + " causal " : "full ",
+                       is_causal(table, row) ? table.text(row, "layout") + " causal " : "full ",
                        window.empty() ? "" : fmt::format("window {} ", window), pass);
   p.reason = cannot_simulate(table, row);
   if (!p.reason.empty()) {

@@ -67,6 +67,10 @@ TEST_CASE("validate carries columns along that it does not read, and says which 
                             ContainsSubstring("there are implementation, backend,"));
   CHECK_THAT(run_program("validate --format json --measured " + runs).output,
              ContainsSubstring("\"host\": \"node 7, left\""));
+  const ProgramRun twice =
+      run_program(fmt::format("validate --measured {} {}/./runs.csv", runs, folder.path().string()));
+  CHECK(twice.exit_code == 2);
+  CHECK_THAT(twice.error, ContainsSubstring("is named twice"));
   const ProgramRun alone = run_program("validate --measured " + other);
   CHECK(alone.exit_code == 2);
   CHECK_THAT(alone.error, ContainsSubstring("column time_ms"));

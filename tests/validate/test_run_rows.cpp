@@ -469,3 +469,22 @@ TEST_CASE("a row that says why it is not predicted is checked like others, in wh
       predict_runs(MeasuredTable::parse("scenario,time_ms,not_predicted\nnowhere.toml,1,why\n", "mine.csv"), ""),
       ContainsSubstring("mine.csv:2") && ContainsSubstring("nowhere.toml"));
 }
+
+TEST_CASE("a run has a schedule and a layout that its preset has, and the mask that its cells say") {
+  std::string names = run_columns;
+  names.insert(names.size() - 1, ",mask");
+  const auto predict_row = [&](const char* preset, const char* schedule, const char* layout, const char* causal,
+                               const char* mask) {
+    const std::string row = fmt::format("{},cudnn,h200_sxm,nvlink4,4,32768,32,8,128,{},{},{},forward,1,{}\n", preset,
+                                        causal, layout, schedule, mask);
+    return predict_runs(MeasuredTable::parse(names + row, "mine.csv"), "").at(0);
+  };
+  CHECK_THAT(predict_row("orrery_ring_nccl", "ring", "zigzag", "", "causal").name, ContainsSubstring("zigzag causal"));
+  CHECK_THAT(predict_row("orrery_ring_nccl", "ring", "zigzag", "", "full").name, ContainsSubstring(", full forward"));
+  for (const char* other : {"all_gather", "ulysses", "double_ring", "halo", "usp"}) {
+    CHECK_THROWS_WITH(predict_row("orrery_ring_nccl", other, "zigzag", "true", ""),
+                      ContainsSubstring("mine.csv:2: ") && ContainsSubstring("write one of ring or"));
+  }
+  CHECK_THROWS_WITH(predict_row("orrery_window_nccl", "halo", "striped", "true", ""),
+                    ContainsSubstring("mine.csv:2: ") && ContainsSubstring("does not use, write one of contiguous"));
+}
