@@ -12,6 +12,7 @@
 #include "cli/commands.hpp"
 #include "cli/fit_inputs.hpp"
 #include "cli/output_file.hpp"
+#include "cost_models/fit_checks.hpp"
 #include "cost_models/fit_kernels.hpp"
 #include "cost_models/fit_published.hpp"
 #include "cost_models/lend.hpp"
@@ -47,7 +48,7 @@ void fit_link_efficiency(Profile& profile, const std::string& files) {
   }
   if (copies == nullptr) return;
   Constant& efficiency = profile.link_efficiency;
-  efficiency.value = std::min(1.0, copies->last_rate() / load_link(copies->link).bandwidth);
+  efficiency.value = copies->last_rate() / load_link(copies->link).bandwidth;
   efficiency.provenance = Provenance::measured;
   efficiency.source = fmt::format("{} by {}, longest messages; {}", copies->op, copies->mechanism, files);
 }
@@ -77,10 +78,6 @@ void print(const KernelFit& fit, const std::string& output) {
   fmt::print("wrote {}\n", output);
 }
 
-GpuPeaks peaks_of(const Gpu& gpu) {
-  return {gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
-}
-
 /// A profile, whatever GPU it is of; `otherwise` if it is of any.
 std::string gpu_of_profile(const std::string& name, const std::string& otherwise) {
   const std::string gpu = Table::parse_file(resolve(name, "profiles", {})).string("gpu");
@@ -89,7 +86,7 @@ std::string gpu_of_profile(const std::string& name, const std::string& otherwise
 
 LentProfile lent_profile(const std::string& name, const Gpu& to) {
   const std::string gpu = gpu_of_profile(name, to.name);
-  LentProfile lent{load_profile(name, gpu), peaks_of(load_gpu(gpu))};
+  LentProfile lent{load_profile(name, gpu), peaks_of(load_gpu(gpu)), gpu == to.name};
   if (lent.profile.kernels) {
     std::erase_if(lent.profile.kernels->links, [&](const LinkTable& table) {
       return std::find(to.links.begin(), to.links.end(), table.link) == to.links.end();
@@ -107,6 +104,23 @@ void lend_unmeasured(const std::string& like, const Gpu& gpu, MeasuredKernels& k
     Constant& own = *kernels.gemm.*constant.member;
     if (own.source.empty()) own = *lent.kernels->gemm.*constant.member;
   }
+}
+
+/// Nothing that held-out rows refute, or that no scenario could name: it is read as such first.
+void write(const KernelFit& fit, const std::string& text, OutputFile& out, const std::string& output) {
+  check_held_out(fit.errors);
+  try {
+    check_profile(text, output);
+  } catch (const InputError& error) {
+    std::string furthest;
+    for (const HeldOutErrors& e : fit.errors) {
+      if (!e.far_off.empty()) furthest += fmt::format("; furthest off of {}: {}", e.group, e.far_off);
+    }
+    throw FitError(
+        fmt::format("nothing is written, a profile of these files would be refused: {}{}", error.what(), furthest));
+  }
+  out.stream() << text;
+  out.keep();
 }
 
 void run_published(const FitOptions& options) {
@@ -130,11 +144,12 @@ void run_published(const FitOptions& options) {
   if (!options.like.empty()) lent = lent_profile(options.like, chip);
   const KernelFit fit = fit_published(inputs.rows, peaks_of(chip), std::move(base), lent);
   const std::string like = options.like.empty() ? "" : " --like " + options.like;
-  out.stream() << write_profile(fit.profile, inputs.gpu,
-                                fmt::format("{} from published rates: orrery fit {}{} --base {} -o {}", inputs.gpu,
-                                            fmt::join(options.files, " "), like, options.base, options.output),
-                                inputs.sources);
-  out.keep();
+  write(fit,
+        write_profile(fit.profile, inputs.gpu,
+                      fmt::format("{} from published rates: orrery fit {}{} --base {} -o {}", inputs.gpu,
+                                  fmt::join(options.files, " "), like, options.base, options.output),
+                      inputs.sources),
+        out, options.output);
   print(fit, options.output);
 }
 
@@ -143,9 +158,7 @@ void run(const FitOptions& options) {
   OutputFile out(options.output);  // opened before the work is begun
   const BenchInputs inputs = read_bench_inputs(options.files);
   const Gpu gpu = load_gpu(inputs.gpu);
-  FitFacts facts = inputs.facts;
-  facts.peaks = peaks_of(gpu);
-  facts.cache = gpu.l2_cache.value_or(Bytes());
+  const FitFacts& facts = inputs.facts;
   Profile base = load_profile(options.base, inputs.gpu);
   base.kernels.reset();
   base.backend = inputs.backend;
@@ -170,11 +183,10 @@ void run(const FitOptions& options) {
   }
   if (!options.like.empty()) lend_unmeasured(options.like, gpu, *fit.profile.kernels);
   calibrate_runs(runs, fit.profile);
-  const std::string text =
-      write_profile(fit.profile, inputs.gpu, fmt::format("{}, fitted by orrery fit to {}.", inputs.gpu, inputs.files),
-                    inputs.conditions);
-  out.stream() << text;
-  out.keep();
+  write(fit,
+        write_profile(fit.profile, inputs.gpu, fmt::format("{}, fitted by orrery fit to {}.", inputs.gpu, inputs.files),
+                      inputs.conditions),
+        out, options.output);
   print(fit, options.output);
 }
 

@@ -8,7 +8,9 @@
 #include <regex>
 #include <set>
 
+#include "cost_models/fit_checks.hpp"
 #include "cost_models/fit_overlap.hpp"
+#include "cost_models/fit_published.hpp"
 #include "cost_models/intervals.hpp"
 #include "scenarios/data_files.hpp"
 #include "scenarios/hardware.hpp"
@@ -107,29 +109,22 @@ bool is_measured(const MeasuredTable& table) {
          });
 }
 
-/// Throws FitError for messages that are too fast for their link, or long and too slow: each kind is a table of its
-/// own, so that no other row would contradict a file whose times are in another unit.
-void require_rates_of_links(std::span<const MeasuredKernel> rows) {
-  // Of a message a rank of two may send half; a hundredth is below the rate of a single channel of NCCL.
-  constexpr double most = 3, least = 1e-2, long_message = 64e6;
+/// The links that rows name and that there are files of.
+std::map<std::string, BytesPerSecond> links_of(std::span<const MeasuredKernel> rows) {
   const std::vector<std::string> known = known_names("hardware");
   std::map<std::string, BytesPerSecond> links;
   for (const MeasuredKernel& row : rows) {
-    if (row.kind != MeasuredKernel::Kind::message || !std::binary_search(known.begin(), known.end(), row.link))
-      continue;
-    const auto [link, is_new] = links.try_emplace(row.link);
-    if (is_new) link->second = load_link(row.link).bandwidth;
-    const BytesPerSecond rate = row.bytes / row.time;
-    const double part = rate / link->second;
-    if (part <= most && (part >= least || row.bytes.si() < long_message)) continue;
-    throw FitError(
-        fmt::format("{}: {} of {} go at {} (but {} carries {}), is their time in the unit of its column? "
-                    "Correct the file or leave it out",
-                    row.place, format(row.bytes), row.op, format(rate), row.link, format(link->second)));
+    if (links.contains(row.link) || !std::binary_search(known.begin(), known.end(), row.link)) continue;
+    links[row.link] = load_link(row.link).bandwidth;
   }
+  return links;
 }
 
 }  // namespace
+
+GpuPeaks peaks_of(const Gpu& gpu) {
+  return {gpu.peak("bf16"), gpu.hbm_bandwidth, static_cast<int>(gpu.sms)};
+}
 
 bool are_published(const std::vector<std::string>& files) {
   return std::all_of(files.begin(), files.end(),
@@ -168,16 +163,28 @@ BenchInputs read_bench_inputs(const std::vector<std::string>& files) {
     cudnn.add(table.header("cudnn"), file);
     if (!table.header("date").empty()) dates.insert(table.header("date").substr(0, 10));
   }
-  require_rates_of_links(inputs.rows);
-  if (idle.empty()) throw FitError("no power at idle (it is read from rows of host costs), give overhead.csv too");
-  inputs.nccl_beside = fit_nccl_beside(tables, inputs.rows_of_nccl_beside);
   inputs.gpu = gpu.value();
   inputs.backend = backend.optional_value();
-  inputs.facts.maximum_clock_hz = clock_mhz(clocks.value()) * 1e6;
-  inputs.facts.power_limit_w = watts(limit.value());
-  inputs.facts.idle_power_w = quantile(idle, 0.5);
+  FitFacts& facts = inputs.facts;
+  const Gpu chip = load_gpu(inputs.gpu);
+  facts.peaks = peaks_of(chip);
+  facts.cache = chip.l2_cache.value_or(Bytes());
+  facts.maximum_clock_hz = clock_mhz(clocks.value()) * 1e6;
+  facts.power_limit_w = watts(limit.value());
+  facts.idle_power_w = idle.empty() ? 0 : quantile(idle, 0.5);
+  facts.links = links_of(inputs.rows);
+  facts.source = "headers of the measured files";
+  for (const MeasuredTable& table : tables) check_conditions(table, facts);
+  check_rates(inputs.rows, facts);
+  std::vector<MeasuredKernel> messages = inputs.rows;
+  for (const MeasuredTable& table : tables) {
+    const std::vector<MeasuredKernel> transfers = transfers_alone(table);
+    messages.insert(messages.end(), transfers.begin(), transfers.end());
+  }
+  check_messages(messages);
+  if (idle.empty()) throw FitError("no power at idle (it is read from rows of host costs), give overhead.csv too");
+  inputs.nccl_beside = fit_nccl_beside(tables, inputs.rows_of_nccl_beside);
   inputs.files = fmt::format("{}", fmt::join(names, ", "));
-  inputs.facts.source = "headers of the measured files";
   inputs.conditions = fmt::format("{}; driver {}, cuDNN {}, clocks {}, {}", inputs.gpu, driver.value(), cudnn.value(),
                                   clocks.value(), fmt::join(dates, ", "));
   return inputs;
@@ -200,6 +207,12 @@ PublishedInputs read_published_inputs(const std::vector<std::string>& files) {
     sources.insert(source.empty() ? std::filesystem::path(file).filename().string() : source);
   }
   inputs.gpu = gpu.value();
+  FitFacts facts;
+  facts.peaks = peaks_of(load_gpu(inputs.gpu));
+  facts.cache = load_gpu(inputs.gpu).l2_cache.value_or(Bytes());
+  // Of the datasheet's peak: published rates say no clock.
+  facts.maximum_clock_hz = facts.peaks.matrix.si() / tensor_flops_per_cycle(facts.peaks, usual_clock_hz);
+  check_rates(inputs.rows, facts);
   inputs.backend = backend.optional_value();
   inputs.sources = fmt::format("{}", fmt::join(sources, "; "));
   return inputs;

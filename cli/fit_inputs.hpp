@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cost_models/fit_kernels.hpp"
+#include "scenarios/hardware.hpp"
 
 namespace orrery {
 
@@ -29,6 +30,8 @@ struct PublishedInputs {
   std::string backend;
   std::string sources;
 };
+
+GpuPeaks peaks_of(const Gpu& gpu);
 
 // All throw FitError, or MeasuredFileError for what one file says.
 

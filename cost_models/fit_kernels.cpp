@@ -83,10 +83,8 @@ class Fitter {
     known(clock.power_limit, "clock.power_limit", "W", facts_.power_limit_w, Provenance::measured, facts_.source);
     known(clock.idle_power, "clock.idle_power", "W", facts_.idle_power_w, Provenance::measured,
           "median over overhead.csv, where the GPU waits for the host");
-    // Tensor cores do a power of two of FLOPs a cycle; the datasheet's peak is that at a clock near the maximum.
-    const double per_sm = facts_.peaks.matrix.si() / (facts_.peaks.sms * facts_.maximum_clock_hz);
     known(clock.tensor_flops_per_cycle, "clock.tensor_flops_per_cycle", "1",
-          facts_.peaks.sms * std::exp2(std::round(std::log2(per_sm))), Provenance::datasheet,
+          tensor_flops_per_cycle(facts_.peaks, facts_.maximum_clock_hz), Provenance::datasheet,
           "the power of two per SM and cycle next to peak / (SMs * maximum clock)");
     known(clock.power_lag, "clock.power_lag", "s", 0.05, Provenance::assumed,
           "between 40 and 80 ms: the first samples of 40 ms of a sustained run go at the clock of a burst, launches of "
@@ -189,7 +187,7 @@ class Fitter {
       return at_measured_clock(load_of(row), row);
     });
     share();
-    // Of one width, the tiles inside and at the edges cannot be told apart.
+    // Of one width, or two that are alike, the tiles inside and at the edges cannot be told apart.
     const Rows windows = rows_of(true, false);
     const bool several = std::any_of(windows.begin(), windows.end(), [&](const MeasuredKernel* row) {
       return row->attention.pairs / row->attention.query_rows !=
@@ -197,7 +195,16 @@ class Fitter {
     });
     fit_shared(std::span(constants).subspan(own_count, 1), models, guarded(phase));
     const std::size_t of_windows = own_count + 1;
-    fit_shared(std::span(constants).subspan(of_windows + (several ? 0 : 1), several ? 2 : 1), models, windows);
+    const auto fit_windows = [&](std::size_t leave_out) {
+      fit_shared(std::span(constants).subspan(of_windows + leave_out, 2 - leave_out), models, windows);
+    };
+    try {
+      fit_windows(several ? 0 : 1);
+    } catch (const Undetermined&) {
+      if (!several) throw;
+      for (AttentionModel& model : models) model.window_kernel = Constant();  // as in other kernels with a mask
+      fit_windows(1);
+    }
     fit_shared(std::span(constants).subspan(of_windows + 2, 1), models, rows_of(true, true));
   }
 
@@ -406,6 +413,10 @@ class Fitter {
 };
 
 }  // namespace
+
+double tensor_flops_per_cycle(const GpuPeaks& peaks, double clock_hz) {
+  return peaks.sms * std::exp2(std::round(std::log2(peaks.matrix.si() / (peaks.sms * clock_hz))));
+}
 
 KernelFit fit_kernels(std::span<const MeasuredKernel> rows, const FitFacts& facts, Profile base,
                       const MachineRows& other_machines) {

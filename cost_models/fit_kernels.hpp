@@ -40,8 +40,12 @@ struct FitFacts {
   double maximum_clock_hz = 0;
   double power_limit_w = 0;
   double idle_power_w = 0;
-  std::string source;  // of these facts
+  std::string source;                             // of these facts
+  std::map<std::string, BytesPerSecond> links{};  // nominal, one direction
 };
+
+/// Tensor cores do a power of two of FLOPs a cycle and SM; the peak of the datasheet is that at a clock near this one.
+double tensor_flops_per_cycle(const GpuPeaks& peaks, double clock_hz);
 
 struct HeldOutErrors {
   std::string group;

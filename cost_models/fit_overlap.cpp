@@ -20,6 +20,18 @@ struct OverlapRow {
   double ratio() const { return beside_us / alone_us; }
 };
 
+/// Beside a kernel nothing gets faster, and nothing that was measured 17 times slower (copies to the host, 16.2).
+void check_slow_down(const MeasuredTable& table, std::size_t row, const std::string& what) {
+  constexpr double least = 0.8, most = 50;
+  const std::string alone = what + "_alone_us", beside = what + "_overlapped_us";
+  if (table.text(row, alone).empty() || table.text(row, beside).empty()) return;
+  const double times = table.number(row, beside) / table.number(row, alone);
+  if (times >= least && times <= most) return;
+  throw table.error(row, fmt::format("{} = {} (but {} = {}: beside others nothing is faster, or {:.0f} times slower), "
+                                     "correct the one that is not in us",
+                                     beside, table.text(row, beside), alone, table.text(row, alone), most));
+}
+
 std::vector<OverlapRow> rows_of(std::span<const MeasuredTable> tables) {
   std::vector<OverlapRow> rows;
   for (const MeasuredTable& table : tables) {
@@ -35,6 +47,7 @@ std::vector<OverlapRow> rows_of(std::span<const MeasuredTable> tables) {
       if (!(row.alone_us > 0) || !(row.beside_us > 0)) {
         throw table.error(i, "a transfer takes no time, give the times alone and overlapped in us");
       }
+      for (const char* what : {"transfer", "compute"}) check_slow_down(table, i, what);
       rows.push_back(std::move(row));
     }
   }
@@ -86,6 +99,27 @@ void fit_tensor_kernel(std::vector<OverlapRow> rows, Constant& c, RowDigests& us
 }
 
 }  // namespace
+
+std::vector<MeasuredKernel> transfers_alone(const MeasuredTable& table) {
+  constexpr std::string_view nccl = "nccl_";
+  std::vector<MeasuredKernel> transfers;
+  if (!table.has("transfer_bytes")) return transfers;
+  for (std::size_t i = 0; i < table.rows(); ++i) {
+    const std::string& mechanism = table.text(i, "mechanism");
+    if (!table.is_ok(i) || !mechanism.starts_with(nccl)) continue;
+    MeasuredKernel& transfer = transfers.emplace_back();
+    transfer.kind = MeasuredKernel::Kind::message;
+    transfer.place = table.place(i);
+    transfer.link = table.text(i, "link");
+    transfer.mechanism = "nccl";
+    transfer.op = mechanism.substr(nccl.size());
+    transfer.ranks = static_cast<int>(table.optional_number(i, "n_gpu").value_or(2));
+    transfer.bytes = Bytes::from_si(table.positive(i, "transfer_bytes"));
+    transfer.time = measured_time(table, i, "transfer_alone_us", 1e-6);
+    name_message(transfer, table.text(i, "channels"));
+  }
+  return transfers;
+}
 
 std::optional<NcclBeside> fit_nccl_beside(std::span<const MeasuredTable> tables, RowDigests& used) {
   const std::vector<OverlapRow> all = rows_of(tables);

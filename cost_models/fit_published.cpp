@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "cost_models/intervals.hpp"
 #include "cost_models/least_squares.hpp"
@@ -13,15 +14,8 @@
 namespace orrery {
 namespace {
 
-constexpr double usual_clock_hz = 1.9e9;  // near enough to any of these chips to tell powers of two apart
-
 Constant known(std::string name, std::string unit, double value, Provenance provenance, std::string source) {
   return {std::move(name), value, std::move(unit), provenance, std::move(source)};
-}
-
-/// Tensor cores do a power of two of FLOPs a cycle and SM; the peak of the datasheet is that at one clock.
-double flops_per_cycle(const GpuPeaks& peaks) {
-  return peaks.sms * std::exp2(std::round(std::log2(peaks.matrix.si() / peaks.sms / usual_clock_hz)));
 }
 
 ClockModel clock_of(const GpuPeaks& peaks) {
@@ -34,9 +28,9 @@ ClockModel clock_of(const GpuPeaks& peaks) {
     }
   };
   values(constants_of_clock());
-  clock.tensor_flops_per_cycle.value = flops_per_cycle(peaks);
+  clock.tensor_flops_per_cycle.value = tensor_flops_per_cycle(peaks, usual_clock_hz);
   clock.tensor_flops_per_cycle.source = "the power of two per SM and cycle next to peak / (SMs * 1.9 GHz)";
-  clock.maximum_clock.value = clock.burst_clock.value = peaks.matrix.si() / flops_per_cycle(peaks);
+  clock.maximum_clock.value = clock.burst_clock.value = peaks.matrix.si() / clock.tensor_flops_per_cycle.value;
   return clock;
 }
 
@@ -173,7 +167,9 @@ class PublishedFitter {
     AttentionModel model = empty_model(phase, static_cast<int>(rows.front()->attention.head_dim));
     // The launch first, see refuse_bounds().
     const std::vector<Constant*> sought = {&model.launch, &model.list_start, &model.full_tile, &model.masked_tile};
-    if (rows.size() < sought.size()) {
+    std::set<std::string> shapes;  // a shape measured again determines nothing more
+    for (const MeasuredKernel* row : rows) shapes.insert(row->shape);
+    if (shapes.size() < sought.size()) {
       scale_lent(phase, rows, model);
     } else {
       LeastSquaresProblem problem;
@@ -258,10 +254,11 @@ class PublishedFitter {
     const AttentionModel* like =
         lent_ && lent_->profile.kernels ? lent_->profile.kernels->attention_of(phase, model.head_dim) : nullptr;
     if (like == nullptr) {
-      throw FitError(fmt::format(
-          "attention {}: {} rows to fit 4 constants, give more shapes, or name a profile of the same kernel on another "
-          "GPU (--like)",
-          name_of(phase), rows.size()));
+      throw FitError(
+          fmt::format("attention {}: {} rows to fit 4 constants (each shape counts once), give more shapes, or name a "
+                      "profile of the same kernel on another "
+                      "GPU (--like)",
+                      name_of(phase), rows.size()));
     }
     model = *like;
     const std::vector<Constant*> cycles = {&model.list_start, &model.full_tile, &model.masked_tile};
@@ -301,16 +298,16 @@ class PublishedFitter {
     }
   }
 
-  /// Of kinds that no row of this GPU was left out of: the lender's; of kernels that another GPU lends, as wide as
-  /// beyond the range it measured. Links are the same ones. Matrix products and slow-downs are not lent.
+  /// Of kinds that no row of this GPU was left out of: the lender's; of another GPU's, as wide as beyond the range it
+  /// measured, but for links that both have. Matrix products and slow-downs are not lent.
   void lend_bands(MeasuredKernels& kernels) const {
     if (!lent_ || !lent_->profile.kernels) return;
-    const bool same = lent_->peaks == peaks_;
     for (ErrorBand band : lent_->profile.kernels->bands) {
       if (kernels.band_of(band.group) != nullptr || band.group == other_chip) continue;
       if (band.group == "gemm" || band.group.starts_with("slow-down")) continue;
       const bool of_link = band.group.starts_with("copies") || band.group.starts_with("collectives");
-      const bool widened = !same && !of_link && band.source.empty();
+      if (of_link && kernels.links.empty()) continue;
+      const bool widened = !lent_->of_same_gpu && !of_link;
       if (widened) {
         band.inside = band.outside;
         band.outside *= 2;

@@ -8,10 +8,13 @@
 
 namespace orrery {
 
-/// Another GPU's profile, which lends what the rows do not say. Its links are those that both GPUs have.
+inline constexpr double usual_clock_hz = 1.9e9;  // near enough to any of these chips to tell powers of two apart
+
+/// A profile of the same or another GPU, which lends what the rows do not say. Its links are those that both GPUs have.
 struct LentProfile {
   Profile profile;
   GpuPeaks peaks;
+  bool of_same_gpu = false;  // as the rows: peaks alone do not tell an H100 from an H800
 };
 
 /// Cycles are counted at the clock of the datasheet's peak, which is taken to hold always: what a kernel really runs at

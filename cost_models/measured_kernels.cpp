@@ -118,16 +118,9 @@ MeasuredKernel message_row(const MeasuredTable& table, std::size_t row, Planned 
   k.mechanism = table.text(row, "mechanism");
   k.op = table.text(row, "op");
   if (k.mechanism == "copy_engine") k.op += " " + table.text(row, "pattern");
-  const std::string& channels = table.text(row, "channels");
-  if (!channels.empty() && channels != "auto") k.op += fmt::format(" {} channels", channels);
-  const double ranks = table.optional_number(row, "ranks").value_or(2);
-  if (k.mechanism == "nccl" && ranks > 2) k.op += fmt::format(" {} ranks", ranks);
+  if (!table.text(row, "ranks").empty()) k.ranks = static_cast<int>(table.whole_number(row, "ranks", most_heads));
   k.bytes = Bytes::from_si(table.positive(row, "bytes"));
-  k.family = fmt::format("{} {} {}", k.link, k.mechanism, k.op);
-  k.group = fmt::format("{} {} 1 MB", k.mechanism == "nccl" ? "collectives" : "copies",
-                        k.bytes.si() < large_message ? "<" : ">=");
-  k.shape = fmt::format("{} {}", k.family, format(k.bytes));
-  k.work = std::strtod(fmt::format("{:.5g}", k.bytes.si()).c_str(), nullptr);  // files round sizes to 6 digits
+  name_message(k, table.text(row, "channels"));
   return k;
 }
 
@@ -154,6 +147,16 @@ bool holds_numbers(std::string_view column) {
 }
 
 }  // namespace
+
+void name_message(MeasuredKernel& m, const std::string& channels) {
+  if (!channels.empty() && channels != "auto") m.op += fmt::format(" {} channels", channels);
+  if (m.mechanism == "nccl" && m.ranks > 2) m.op += fmt::format(" {} ranks", m.ranks);
+  m.family = fmt::format("{} {} {}", m.link, m.mechanism, m.op);
+  m.group = fmt::format("{} {} 1 MB", m.mechanism == "nccl" ? "collectives" : "copies",
+                        m.bytes.si() < large_message ? "<" : ">=");
+  m.shape = fmt::format("{} {}", m.family, format(m.bytes));
+  m.work = std::strtod(fmt::format("{:.5g}", m.bytes.si()).c_str(), nullptr);  // files round sizes to 6 digits
+}
 
 bool MeasuredKernel::is_guarded() const {
   return kind == Kind::attention && attention.guarded(measured_tile);

@@ -29,6 +29,7 @@ struct MeasuredKernel {
   DenseShape dense;
   std::string kernel;               // streams
   std::string link, mechanism, op;  // messages
+  int ranks = 2;                    // messages
   Bytes bytes;                      // streams and messages
 
   Regime regime = Regime::sustained;
@@ -42,6 +43,10 @@ struct MeasuredKernel {
   /// Attention without a mask whose keys end inside a tile: another kernel, by h200_sxm_odd.
   bool is_guarded() const;
 };
+
+/// What a message's table, its group and the errors about it are called, by `link`, `mechanism`, `op`, `ranks` and
+/// `bytes`, which are set, and the channels that NCCL is limited to ("auto" or nothing: none).
+void name_message(MeasuredKernel& message, const std::string& channels);
 
 /// The column `regime`, sustained if it is empty. Throws for another word.
 Regime regime_of(const MeasuredTable& table, std::size_t row);

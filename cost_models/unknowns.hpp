@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cost_models/fit_kernels.hpp"
+#include "cost_models/intervals.hpp"
 #include "cost_models/kernel_models.hpp"
 #include "cost_models/least_squares.hpp"
 #include "cost_models/measured_kernels.hpp"
@@ -21,6 +22,11 @@ using MeasuredRows = std::vector<const MeasuredKernel*>;
 
 /// Their files, for sources of constants.
 std::string files_of(const MeasuredRows& rows);
+
+/// Rows that leave a constant free.
+struct Undetermined : FitError {
+  using FitError::FitError;
+};
 
 class Unknowns {
  public:
@@ -62,10 +68,13 @@ class Unknowns {
     };
     const LeastSquaresFit result = fit(problem_);
     set(result.values);
-    for (const int i : result.undetermined) {
-      throw FitError(fmt::format("{}: the rows do not determine {} (they leave it free), measure {}", what,
-                                 places_[static_cast<std::size_t>(i)]->name,
-                                 determined_by_[static_cast<std::size_t>(i)]));
+    for (std::size_t i = 0; i < places_.size(); ++i) {
+      const bool anything = result.low[i] <= problem_.lower[i] && result.high[i] >= problem_.upper[i];
+      const auto& list = result.undetermined;
+      if (!anything && std::find(list.begin(), list.end(), static_cast<int>(i)) == list.end()) continue;
+      refuse_misfit(rows, what, places_[i]->name, residual);
+      throw Undetermined(fmt::format("{}: the rows do not determine {} (they leave it free), measure {}", what,
+                                     places_[i]->name, determined_by_[i]));
     }
     if (result.scatter > contradicting) refuse(rows, what, result.scatter, residual);
     for (std::size_t i = 0; i < places_.size(); ++i) {
@@ -80,6 +89,23 @@ class Unknowns {
   }
 
  private:
+  static constexpr double misfit = 0.1;  // of half of the rows: far beyond what any of the models here is off by
+
+  /// Throws if a constant is free because the rows are far from anything the others allow: more rows would not help.
+  template <class Residual>
+  static void refuse_misfit(const MeasuredRows& rows, const std::string& what, const std::string& name,
+                            Residual residual) {
+    std::vector<double> off;
+    for (const MeasuredKernel* row : rows) off.push_back(std::abs(residual(*row)));
+    const double median = quantile(off, 0.5);
+    if (median <= misfit) return;
+    throw FitError(fmt::format(
+        "{}: the rows are off by {:.0f} % in the median from what the constants fitted before allow, whatever {} is "
+        "(their times, clocks and powers contradict each other), are those of {} in the units of their columns, and of "
+        "one GPU?",
+        what, 100 * median, name, files_of(rows)));
+  }
+
   std::string names() const {
     std::string list;
     for (const Constant* place : places_) list += (list.empty() ? "" : ", ") + place->name;

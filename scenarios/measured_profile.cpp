@@ -42,10 +42,11 @@ void read_constants(const Table& table, const std::string& owner, const std::arr
     c = read_constant(table, constant.name, constant.unit, fmt::format("{}.{}", owner, constant.name));
     const bool unknown = c.value == 0 && (constant.optional || may_be_unknown);
     if (!(c.value >= constant.lower && c.value <= constant.upper) && !unknown) {
-      throw table.error_at(constant.name,
-                           fmt::format("{} = {} {} is not in {} to {} (no GPU is like that), fit anew or "
-                                       "correct it",
-                                       c.name, c.value, c.unit, constant.lower, constant.upper));
+      throw table.error_at(
+          constant.name,
+          fmt::format(
+              "{} = {} {} is not in {} to {} (no GPU is like that; it comes of {}: {}), correct these and fit anew",
+              c.name, c.value, c.unit, constant.lower, constant.upper, constant.determined_by, c.source));
     }
   }
 }

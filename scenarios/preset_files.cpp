@@ -140,8 +140,7 @@ struct FoundProfile {
   Table file;
 };
 
-FoundProfile read_profile(std::string_view name, const std::filesystem::path& mentioned_in) {
-  const Table table = Table::parse_file(resolve(name, "profiles", mentioned_in));
+FoundProfile read_profile(const Table& table) {
   table.choice("kind", {"profile"});
   table.string("description");
   const std::string made_for = table.string("gpu");
@@ -160,6 +159,10 @@ FoundProfile read_profile(std::string_view name, const std::filesystem::path& me
   if (table.has("backend")) profile.backend = table.string("backend");
   table.finish();
   return {std::move(profile), made_for, table};
+}
+
+FoundProfile read_profile(std::string_view name, const std::filesystem::path& mentioned_in) {
+  return read_profile(Table::parse_file(resolve(name, "profiles", mentioned_in)));
 }
 
 /// What both have a peak for; the matrix units of a GPU are compared by it.
@@ -184,6 +187,10 @@ InputError of_another(const FoundProfile& found, std::string_view gpu) {
 }
 
 }  // namespace
+
+void check_profile(std::string_view text, const std::filesystem::path& file) {
+  read_profile(Table::parse(text, file));
+}
 
 Profile load_profile(std::string_view name, std::string_view gpu, const std::filesystem::path& mentioned_in) {
   FoundProfile found = read_profile(name, mentioned_in);

@@ -187,10 +187,12 @@ TEST_CASE("a message takes the channels that NCCL gives it: its table jumps wher
 }
 
 TEST_CASE("a row that takes a hundred times what the others say is no row of theirs, and the error names it") {
-  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
-  rows[20].time = rows[20].time * 100;
-  CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),
-                    ContainsSubstring(rows[20].place) && ContainsSubstring("in the unit of its column"));
+  for (const double factor : {100.0, 0.01}) {
+    std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+    rows[20].time = rows[20].time * factor;
+    CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),
+                      ContainsSubstring(rows[20].place) && ContainsSubstring("in the unit of its column"));
+  }
 }
 
 TEST_CASE("a held-out row that is off by more than twice is named, one of another machine refused from ten times on") {
@@ -212,6 +214,13 @@ TEST_CASE("a held-out row that is off by more than twice is named, one of anothe
   wrong["another"][held_out].time = rows[held_out].time * 100;
   CHECK_NOTHROW(fit_kernels(rows, facts(), measured_profile(), others));
   CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile(), wrong), ContainsSubstring(rows[held_out].place));
+}
+
+TEST_CASE("where times and clocks contradict each other the error says so, and asks for no more rows") {
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  for (MeasuredKernel& row : rows) row.clock_hz *= 1.5;  // beyond the maximum
+  CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),
+                    ContainsSubstring("in the units of their columns") && !ContainsSubstring("measure"));
 }
 
 TEST_CASE("rows that no constants explain contradict each other") {

@@ -65,6 +65,29 @@ TEST_CASE("No transfer is faster beside a kernel, one size says nothing, and a t
   CHECK_FALSE(fit_nccl_beside({}, used));
 }
 
+TEST_CASE("Beside a kernel nothing gets faster, or a thousand times slower: one of the columns is in another unit") {
+  for (const double factor : {1e-3, 0.5, 1e3}) {
+    INFO(factor);
+    CHECK_THROWS_WITH(fit_nccl_beside(std::vector{table_of(row("merge", 1, 100, 100 * factor))}, used),
+                      ContainsSubstring("overlap.csv:2") && ContainsSubstring("transfer_overlapped_us"));
+  }
+  for (const double factor : {0.96, 16.0})
+    CHECK_NOTHROW(fit_nccl_beside(std::vector{table_of(row("merge", 1, 100, 100 * factor))}, used));
+}
+
+TEST_CASE("A transfer alone is a message like those of links.csv and collectives.csv") {
+  const MeasuredTable table = MeasuredTable::parse(
+      "gpu,link,n_gpu,kernel,mechanism,channels,transfer_bytes,transfer_alone_us,status\n"
+      "h,nvlink4,4,merge,nccl_send_recv,8,1e8,700,ok\nh,nvlink4,2,merge,nccl_all_gather,auto,1e8,500,ok\n"
+      "h,nvlink4,2,merge,copy_engine,,1e8,300,ok\n",
+      "overlap.csv");
+  const std::vector<MeasuredKernel> alone = transfers_alone(table);
+  REQUIRE(alone.size() == 2);  // those of a copy engine are no row of links.csv
+  CHECK(alone[0].family == "nvlink4 nccl send_recv 8 channels 4 ranks");
+  CHECK(alone[1].family == "nvlink4 nccl all_gather");
+  CHECK(alone[1].time == Seconds::from_si(500e-6));
+}
+
 TEST_CASE("A transfer that takes no time is an error that names its row") {
   CHECK_THROWS_WITH(fit_nccl_beside(std::vector{table_of(row("merge", 1, 0, 300))}, used),
                     ContainsSubstring("overlap.csv:2") && ContainsSubstring("takes no time"));

@@ -77,6 +77,21 @@ TEST_CASE("one row a pass says how much longer the cycles of the same kernel are
                     ContainsSubstring("1 rows to fit 4 constants") && ContainsSubstring("--like"));
 }
 
+TEST_CASE("rows of one shape determine one constant, however many they are") {
+  std::vector<MeasuredKernel> rows;
+  for (int i = 0; i < 9; ++i) {
+    for (MeasuredKernel& row : rows_of(truth(1.25), {8192})) {
+      if (row.shape.find("causal") == std::string::npos) continue;
+      row.time = row.time * (1 + 0.001 * i);
+      rows.push_back(row);
+    }
+  }
+  CHECK_THROWS_WITH(fit_published(rows, ten_sms, measured_profile(), std::nullopt),
+                    ContainsSubstring("9 rows to fit 4 constants (each shape counts once)"));
+  const KernelFit fit = fit_published(rows, ten_sms, measured_profile(), LentProfile{truth(1), ten_sms});
+  CHECK_THAT(fit.profile.kernels->attention_of(Phase::forward, 128)->full_tile.value, WithinRel(1.25 * 2500, 0.01));
+}
+
 TEST_CASE("kernels that no row is of are lent at the same fraction of the HBM bandwidth") {
   Profile lender = truth(1);
   lender.kernels->streams.push_back({"gather", number(2e-6), number(3e12), {}, {}});
@@ -137,15 +152,22 @@ TEST_CASE("a kind that no row was left out of has the lender's band, and twice t
   Profile lender = truth(1);
   lender.kernels->bands = {{"attention forward", 0.02, 0.04, 1, 1e15, 9},
                            {"copies >= 1 MB", 0.03, 0.06, 1, 1e15, 9},
+                           {"merge", 0.06, 0.12, 1, 1e15, 0, "as another"},
                            {"gemm", 0.05, 0.1, 1, 1e15, 9}};
-  const auto bands_from = [&](const GpuPeaks& gpu) {
-    return fit_published(rows, ten_sms, measured_profile(), LentProfile{lender, gpu}).profile.kernels.value();
+  const auto bands_from = [&](bool of_same_gpu) {
+    return fit_published(rows, ten_sms, measured_profile(), LentProfile{lender, ten_sms, of_same_gpu})
+        .profile.kernels.value();
   };
-  const MeasuredKernels same = bands_from(ten_sms);
+  CHECK(bands_from(true).band_of("copies >= 1 MB") == nullptr);  // no table of a link is lent
+  lender.kernels->links = {{"nvlink", "copy_engine", "peer_copy one", {1, 1e9}, {1e-6, 1e-3}, "made"}};
+  const MeasuredKernels same = bands_from(true);
   CHECK(same.band_of("attention forward")->inside == 0.02);
   CHECK(same.band_of("attention forward")->source == "as truth");
   CHECK(same.band_of("gemm") == nullptr);  // products are not lent
-  const MeasuredKernels other = bands_from({ten_sms.matrix, ten_sms.hbm * 2, ten_sms.sms});
+  CHECK(same.band_of("merge")->inside == 0.06);
+  // Whatever its peaks: those of an H800 are an H100's.
+  const MeasuredKernels other = bands_from(false);
+  CHECK(other.band_of("merge")->inside == 0.12);
   CHECK(other.band_of("attention forward")->inside == 0.04);
   CHECK(other.band_of("attention forward")->outside == 0.08);
   CHECK(other.band_of("attention forward")->source == "twice that of truth");
