@@ -97,15 +97,15 @@ void require_gpu(const MeasuredTable& table, const std::string& gpu) {
   }
 }
 
-/// Kernels, messages, host costs, transfers beside kernels, power, rings and their steps. A fit does not use all, but
-/// whoever names a folder names them.
+/// Kernels, messages, host costs, transfers beside kernels, power, rings and their steps, pi-Attention. A fit does not
+/// use all, but whoever names a folder names them.
 bool is_measured(const MeasuredTable& table) {
   std::vector<MeasuredKernel> rows;
   add_rows(table, rows);
   return !rows.empty() || table.rows() == 0 ||
          std::any_of(table.columns().begin(), table.columns().end(), [](const std::string& column) {
            return column == "cost" || column == "transfer_overlapped_us" || column == "nvml_sm_clock_mhz" ||
-                  column == "tokens_per_gpu";
+                  column == "tokens_per_gpu" || column == "skips";
          });
 }
 
