@@ -12,6 +12,11 @@ namespace orrery {
 /// may talk to at once, twice as many while a channel's part exceeds 16 MiB, up to four times its share.
 int nccl_send_recv_channels(int most, int ranks, Bytes message);
 
+/// Of a communicator over several nodes, to a peer in the same node too: the least that any peer gets, which is two to
+/// one behind a NIC (paths.cc, ncclTopoGetNchannels and ncclTopoComputeP2pChannels; one from 65 ranks on is left out).
+/// Parts of more than 128 KiB take both (enqueue.cc, addP2pToPlan; init.cc, computeP2pChunkSize).
+constexpr int nccl_channels_over_nodes = 2;
+
 /// The longest message, in whole bytes, before another doubling from so many channels.
 Bytes nccl_most_bytes(int channels);
 

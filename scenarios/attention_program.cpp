@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <numeric>
 #include <utility>
 
 namespace orrery {
@@ -90,7 +91,19 @@ std::span<const std::int64_t> AttentionProgram::counts_before(std::int64_t block
   return visit_of(block).before.counts;
 }
 
+// Beside what they compute and send, ranks differ in where they stand in the domain of measured links.
 void AttentionProgram::partition(std::int64_t block, std::vector<RankSet>& sets) const {
+  std::vector<RankSet> alike;
+  partition_by_work(block, alike);
+  const Rank domain = input_.links.domain;
+  for (const RankSet& set : alike) {
+    const Rank places = domain >= ranks() ? 1 : domain / std::gcd(domain, set.stride);
+    for (Rank i = 0; i < std::min(places, set.count); ++i)
+      sets.push_back({set[i], set.stride * places, (set.count - i + places - 1) / places});
+  }
+}
+
+void AttentionProgram::partition_by_work(std::int64_t block, std::vector<RankSet>& sets) const {
   const Visit& visit = visit_of(block);
   const auto in_visit = static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]);
   if (in_visit > 0 && in_visit <= schedule_->steps(visit)) {
@@ -109,13 +122,13 @@ void AttentionProgram::partition(std::int64_t block, std::vector<RankSet>& sets)
 void AttentionProgram::generate(Rank rank, std::int64_t block, OpBuffer& buffer) const {
   const Visit& visit = visit_of(block);
   buffer.begin(block);
-  BlockWriter writer(cost_, visit.phase, buffer);
+  BlockWriter writer(cost_, visit.phase, buffer, all_ranks());
   write(rank, block, writer, visit, static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]));
 }
 
-void AttentionProgram::write_block(Rank rank, const Visit& visit, int block_in_visit, OpBuffer& buffer,
+void AttentionProgram::write_block(Rank rank, const Visit& visit, int block_in_visit, RankSet places, OpBuffer& buffer,
                                    WorkTotals* totals) const {
-  BlockWriter writer(cost_, visit.phase, buffer);
+  BlockWriter writer(cost_, visit.phase, buffer, places);
   writer.record(nullptr, totals);
   write(rank, 0, writer, visit, block_in_visit);
 }
@@ -125,7 +138,7 @@ std::vector<Action> AttentionProgram::actions(Rank rank, std::int64_t block, OpB
   const Visit& visit = visit_of(block);
   std::vector<Action> actions;
   buffer.begin(block);
-  BlockWriter writer(cost_, visit.phase, buffer);
+  BlockWriter writer(cost_, visit.phase, buffer, all_ranks());
   writer.record(&actions, totals);
   write(rank, block, writer, visit, static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]));
   return actions;

@@ -70,7 +70,8 @@ class AttentionProgram final : public KernelProgram {
 
   int steps(const Visit& visit) const { return schedule_->steps(visit); }
   /// For programs that attention is a part of: the blocks 0 .. steps + 1 of a visit they made, and its raises.
-  void write_block(Rank rank, const Visit& visit, int block_in_visit, OpBuffer& buffer,
+  /// `places`: the ranks of the cluster that those of this program are.
+  void write_block(Rank rank, const Visit& visit, int block_in_visit, RankSet places, OpBuffer& buffer,
                    WorkTotals* totals = nullptr) const;
   SignalCounts raises(const Visit& visit) const;
   std::int64_t block_of_step(const Visit& visit, int step) const {
@@ -88,6 +89,8 @@ class AttentionProgram final : public KernelProgram {
   std::span<const VisitKind> visit_kinds() const { return visit_kinds_; }
 
  private:
+  RankSet all_ranks() const { return {0, 1, ranks()}; }
+  void partition_by_work(std::int64_t block, std::vector<RankSet>& sets) const;
   void write(Rank rank, std::int64_t block, BlockWriter& writer, const Visit& visit, int block_in_visit) const;
   void write_begin(Rank rank, const Visit& visit, BlockWriter& writer) const;
   void write_end(Rank rank, const Visit& visit, BlockWriter& writer) const;

@@ -19,9 +19,8 @@ bool is_travelling_gradient(BufferKind kind) {
 
 }  // namespace
 
-Seconds LinkTiming::startup(Bytes size) const {
-  const auto found =
-      by_channels.empty() ? by_channels.end() : by_channels.find(nccl_send_recv_channels(most_channels, ranks, size));
+Seconds LinkTiming::startup(Bytes size, int channels) const {
+  const auto found = by_channels.find(channels);
   const LinkTable& measured = found == by_channels.end() ? table : found->second;
   return std::max(Seconds(), measured.time(size) - latency - size / rate);
 }
@@ -197,18 +196,32 @@ void BlockWriter::sums(const Action& action, const AttentionPart& part) {
   sum(part.sum_keys, action.kv_heads.count, 2);
 }
 
-double BlockWriter::sms_of(Bytes message) const {
+BlockWriter::Communicator BlockWriter::communicator_of(Rank rank, Category category) const {
+  const Geometry& g = *context_.geometry;
+  if (category != Category::head_exchange) return {0, g.ranks() - 1, g.ranks()};
+  const Rank first = g.group_of(rank) * g.members;
+  return {first, first + g.members - 1, g.members};
+}
+
+bool BlockWriter::in_domain(const Communicator& ranks) const {
+  return context_.links->join(places_[ranks.first], places_[ranks.last]);
+}
+
+/// Each of them holds an SM.
+int BlockWriter::channels_of(Bytes message, const Communicator& ranks) const {
   const Implementation& i = *context_.implementation;
-  if (!i.nccl_send_recv) return i.sms.value;
-  return nccl_send_recv_channels(static_cast<int>(i.sms.value), static_cast<int>(context_.geometry->ranks()), message);
+  const auto most = static_cast<int>(i.sms.value);
+  if (!i.nccl_send_recv) return most;
+  return in_domain(ranks) ? nccl_send_recv_channels(most, ranks.members, message)
+                          : std::min(most, nccl_channels_over_nodes);
 }
 
 /// Beside a hop of a rank's keys and values.
 SmsBeside BlockWriter::sms_beside(const Action& action) const {
   const Geometry& g = *context_.geometry;
   const double rows = static_cast<double>(g.all_tokens.size()) / g.ranks() * static_cast<double>(g.batch);
-  const int held =
-      static_cast<int>(sms_of(Bytes::from_si(2 * rows * action.kv_heads.count * g.head_dim * context_.element_bytes)));
+  const int held = channels_of(Bytes::from_si(2 * rows * action.kv_heads.count * g.head_dim * context_.element_bytes),
+                               communicator_of(0, Category::kv_transfer));
   return {held, context_.implementation->nccl_send_recv ? idle_sms_for_nccl(held) : held};
 }
 
@@ -303,11 +316,17 @@ Bytes BlockWriter::size_of(const MessageAction& message) const {
 }
 
 /// Beside the route's latency and the bytes at the link's rate.
-Seconds BlockWriter::startup_of(const Action& action, Category category, int startups, Path path, Bytes largest) const {
-  static const LinkTimings nothing_measured;
-  const LinkTimings& links = context_.links != nullptr ? *context_.links : nothing_measured;
+Seconds BlockWriter::startup_of(const Action& action, Category category, int startups, Path path, Bytes largest,
+                                const Communicator& ranks) const {
+  const LinkTimings& links = *context_.links;
+  const bool collective =
+      context_.implementation->transport == Transport::nccl && (path == Path::gather || path == Path::scatter);
+  const bool measured =
+      collective ? in_domain(ranks) : std::all_of(action.messages.begin(), action.messages.end(), [&](const auto& m) {
+        return links.join(places_[m.source], places_[m.destination]);
+      });
   const Seconds assumed = Seconds::from_si(context_.implementation->message_startup.value * startups);
-  if (path == Path::network) return assumed;
+  if (!measured) return assumed;
   // Keys and values of a part are one group.
   const int parts = startups / context_.implementation->kv_messages;
   if (path == Path::gather && links.gather)
@@ -326,14 +345,15 @@ Seconds BlockWriter::startup_of(const Action& action, Category category, int sta
     return links.exchange->startup_of_group(tensors, startups, sent);
   }
   if (!links.neighbours) return assumed;
+  const auto startup = [&](Bytes size) { return links.neighbours->startup(size, channels_of(size, ranks)); };
   const MessageAction& message = action.messages.front();
   if (message.values_alone > 0 && startups == 2) {  // K, then the longer V
     const double rows = static_cast<double>(message.rows->size()),
                  all = 2 * rows + static_cast<double>(message.values_alone);
     const Bytes keys = largest * (rows / all);
-    return (keys > Bytes() ? links.neighbours->startup(keys) : Seconds()) + links.neighbours->startup(largest - keys);
+    return (keys > Bytes() ? startup(keys) : Seconds()) + startup(largest - keys);
   }
-  return links.neighbours->startup(largest / startups) * startups;
+  return startup(largest / startups) * startups;
 }
 
 void BlockWriter::transfer(const Action& action, Category category, int startups, Op op, Path path) {
@@ -358,10 +378,11 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
   const bool second = path == Path::network || path == Path::apart;
   op.stream = second ? Stream::network : nccl ? Stream::collective : Stream::copy_out;
   if (sends) {
-    const Seconds startup = startup_of(action, category, startups, path, largest);
+    const Communicator ranks = communicator_of(action.messages.front().source, category);
+    const Seconds startup = startup_of(action, category, startups, path, largest, ranks);
     op.duration = ticks_of(startup + Seconds::from_si(implementation.dependency.value), action, category);
     op.launch = to_ticks(host_of(implementation.host_message));
-    op.sms = sms_of(largest);
+    op.sms = channels_of(largest, ranks);
   }
   add(action, category, op, messages_);
 }

@@ -53,11 +53,10 @@ std::span<const std::string> category_names();
 struct LinkTiming {
   LinkTable table;
   std::map<int, LinkTable> by_channels;  // of NCCL, if they were measured
-  int most_channels = 0, ranks = 0;
-  Seconds latency;      // of the route
-  BytesPerSecond rate;  // of the link in the profile
+  Seconds latency;                       // of the route
+  BytesPerSecond rate;                   // of the link in the profile
 
-  Seconds startup(Bytes size) const;
+  Seconds startup(Bytes size, int channels) const;
 };
 
 /// Of one launch of a collective: NCCL's ring of `hops` hops for an all-gather or a reduce-scatter, one for an
@@ -73,10 +72,14 @@ struct CollectiveTiming {
   Seconds startup_of_group(std::span<const Bytes> tensors, int launches, Bytes sent) const;
 };
 
-/// Whatever the profile measured on the links that join all GPUs.
+/// Whatever the profile measured on the links that alone join the ranks of a domain, so many in a row. It holds for
+/// messages and groups inside one, whatever joins the domains.
 struct LinkTimings {
+  Rank domain = 1;
   std::optional<LinkTiming> neighbours;
   std::optional<CollectiveTiming> gather, scatter, exchange;
+
+  bool join(Rank a, Rank b) const { return a / domain == b / domain; }
 };
 
 struct CostContext {
@@ -110,7 +113,9 @@ struct WorkTotals {
 
 class BlockWriter {
  public:
-  BlockWriter(const CostContext& context, Phase phase, OpBuffer& ops) : context_(context), phase_(phase), ops_(ops) {}
+  /// `places`: the ranks of the cluster that those of the geometry are.
+  BlockWriter(const CostContext& context, Phase phase, OpBuffer& ops, RankSet places)
+      : context_(context), phase_(phase), ops_(ops), places_(places) {}
   /// Also keep the actions, op by op, and sum up their work.
   void record(std::vector<Action>* actions, WorkTotals* totals);
 
@@ -142,6 +147,11 @@ class BlockWriter {
   const CostContext& context() const { return context_; }
 
  private:
+  /// Ranks of the geometry.
+  struct Communicator {
+    Rank first, last;
+    int members;
+  };
   /// Throws std::overflow_error, naming the op, beyond 2^63 ticks.
   Ticks ticks_of(Seconds duration, const Action& action, Category category) const;
   void add(const Action& action, Category category, Op op, std::span<const Message> messages = {});
@@ -156,13 +166,17 @@ class BlockWriter {
   void step_kernels(const Action& action, StepKernel::When when, Index query_rows, Index key_rows);
   bool has_step_kernels(StepKernel::When when) const;
   Bytes size_of(const MessageAction& message) const;
-  Seconds startup_of(const Action& action, Category category, int startups, Path path, Bytes largest) const;
-  double sms_of(Bytes message) const;
+  Seconds startup_of(const Action& action, Category category, int startups, Path path, Bytes largest,
+                     const Communicator& ranks) const;
+  Communicator communicator_of(Rank rank, Category category) const;
+  bool in_domain(const Communicator& ranks) const;
+  int channels_of(Bytes message, const Communicator& ranks) const;
   SmsBeside sms_beside(const Action& action) const;
 
   const CostContext& context_;
   Phase phase_;
   OpBuffer& ops_;
+  RankSet places_;
   std::vector<Action>* actions_ = nullptr;
   WorkTotals* totals_ = nullptr;
   std::vector<Message> messages_;

@@ -53,7 +53,7 @@ class ClusterReader {
             fmt::format("the box has {} GPUs (parallelism.ranks = {}), make the two equal", shape.gpus, ranks_));
       LinkType type = load_link(shape.link);
       const LinkSpec link{type.bandwidth * link_efficiency_, type.latency};
-      links_.push_back({"link", std::move(type)});
+      links_.push_back({"link", std::move(type), shape.is_tree() ? shape.gpus_per_switch : ranks_});
       if (!shape.is_tree())
         return {"nvswitch", std::move(links_), nvswitch(resources_, NvSwitch{ranks_, link}), node_size_};
       return {"pcie_tree", std::move(links_), pcie_tree(resources_, tree_of(shape, ranks_, link)), node_size_};
@@ -63,11 +63,11 @@ class ClusterReader {
   }
 
   Cluster build(const Table& table, const std::string& topology) {
-    if (topology == "nvswitch") return nvswitch(resources_, NvSwitch{ranks_, link(table, "link")});
-    if (topology == "full_mesh") return full_mesh(resources_, FullMesh{ranks_, link(table, "link")});
+    if (topology == "nvswitch") return nvswitch(resources_, NvSwitch{ranks_, link(table, "link", ranks_)});
+    if (topology == "full_mesh") return full_mesh(resources_, FullMesh{ranks_, link(table, "link", ranks_)});
     if (topology == "pcie_tree") return pcie_tree(resources_, pcie(table, ranks_));
     if (topology == "torus") {
-      Torus parameters{.gpus = ranks_, .shape = {}, .link = link(table, "link")};
+      Torus parameters{.gpus = ranks_, .shape = {}, .link = link(table, "link", ranks_)};
       for (const std::int64_t side : table.counts("shape")) {
         if (side < 1 || side > most_gpus) {
           throw table.error_at(
@@ -88,7 +88,7 @@ class ClusterReader {
     const Table node = table.table("node");
     const Rank gpus = node_size_ = rank_count(node, "gpus");
     if (node.choice("topology", {"nvswitch", "pcie_tree"}) == "nvswitch") {
-      parameters.node = NvSwitch{gpus, link(node, "link")};
+      parameters.node = NvSwitch{gpus, link(node, "link", gpus)};
     } else {
       parameters.node = pcie(node, gpus);
     }
@@ -99,17 +99,17 @@ class ClusterReader {
     PcieTree parameters;
     parameters.gpus = gpus;
     parameters.gpus_per_switch = rank_count(table, "gpus_per_switch");
-    parameters.gpu_link = link(table, "link");
+    parameters.gpu_link = link(table, "link", parameters.gpus_per_switch);
     parameters.uplink = link(table, "uplink");
     parameters.sockets = rank_count(table, "sockets");
     if (parameters.sockets == 2 && table.has("inter_socket")) parameters.inter_socket = link(table, "inter_socket");
     return parameters;
   }
 
-  LinkSpec link(const Table& table, std::string_view key) {
+  LinkSpec link(const Table& table, std::string_view key, Rank domain = 1) {
     LinkType type = table.load(key, "hardware", load_link);
     const LinkSpec spec{type.bandwidth * link_efficiency_, type.latency};
-    links_.push_back({std::string(key), std::move(type)});
+    links_.push_back({std::string(key), std::move(type), domain});
     return spec;
   }
 

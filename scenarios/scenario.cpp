@@ -318,9 +318,9 @@ void read_cluster_table(const Table& table, Scenario& s) {
 }
 
 /// NCCL's rate depends on the number of ranks: the table of as many, or of the most that were measured below it.
-const LinkTable* table_of(const Scenario& s, const std::string& op) {
+const LinkTable* table_of(const Scenario& s, const std::string& link, const std::string& op) {
   const auto find = [&](const std::string& name) {
-    return s.profile.kernels->link_of(s.links.front().type.name, name_of(s.implementation.transport), name);
+    return s.profile.kernels->link_of(link, name_of(s.implementation.transport), name);
   };
   const LinkTable* found = find(op);
   for (Rank ranks = 3; s.implementation.transport == Transport::nccl && ranks <= s.context_ranks(); ++ranks) {
@@ -329,30 +329,29 @@ const LinkTable* table_of(const Scenario& s, const std::string& op) {
   return found;
 }
 
-/// Where the profile has tables for messages of this kind on the links that join all GPUs.
+/// Where the profile has tables for messages of this kind on the links that join the GPUs of a node.
 LinkTimings link_timings(const Scenario& s) {
   LinkTimings timings;
-  if (!s.profile.kernels || s.ranks() < 2 || s.links.size() != 1) return timings;
+  const auto joining = std::find_if(s.links.begin(), s.links.end(), [](const auto& link) { return link.domain > 1; });
+  if (joining == s.links.end()) return timings;
+  timings.domain = joining->domain;
+  if (!s.profile.kernels || s.ranks() < 2) return timings;
+  const std::string& link = joining->type.name;
   const auto timing_of = [&](const LinkTable& table) {
     LinkTiming timing;
     timing.table = table;
     timing.latency = s.cluster.route(0, 1).latency;
     // The table holds for the link as it was measured; a what-if of another bandwidth changes the bytes' part alone.
-    timing.rate = s.links.front().type.bandwidth * s.profile.link_efficiency.value;
+    timing.rate = joining->type.bandwidth * s.profile.link_efficiency.value;
     return timing;
   };
   const bool nccl = s.implementation.transport == Transport::nccl;
-  if (const LinkTable* table = table_of(s, nccl ? "send_recv" : "peer_copy both")) {
+  const MeasuredKernels& kernels = *s.profile.kernels;
+  if (const LinkTable* table = table_of(s, link, nccl ? "send_recv" : "peer_copy both")) {
     timings.neighbours = timing_of(*table);
-    if (s.implementation.nccl_send_recv) {
-      timings.neighbours->by_channels = send_recv_by_channels(*s.profile.kernels, s.links.front().type.name);
-      timings.neighbours->most_channels = static_cast<int>(s.implementation.sms.value);
-      timings.neighbours->ranks = s.context_ranks();
-    }
+    if (s.implementation.nccl_send_recv) timings.neighbours->by_channels = send_recv_by_channels(kernels, link);
   }
   if (!nccl) return timings;
-  const MeasuredKernels& kernels = *s.profile.kernels;
-  const std::string& link = s.links.front().type.name;
   const auto collective = [&](const std::optional<LinkTable>& table, int hops) {
     return table ? std::optional(CollectiveTiming{timing_of(*table), hops}) : std::nullopt;
   };

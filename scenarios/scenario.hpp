@@ -24,6 +24,7 @@ namespace orrery {
 struct ClusterLink {
   std::string role;  // "link", "uplink", "network", ...
   LinkType type;
+  Rank domain = 1;  // GPUs in a row, from the first on, that links of this kind alone join: those of a node, say
 };
 
 struct Scenario {

@@ -58,8 +58,8 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, co
   const GpuResources gpu{static_cast<double>(option.gpu.sms), option.gpu.hbm_bandwidth};
   const LinkSpec link{option.link.bandwidth * efficiency, option.link.latency};
   s.node_size = std::min(ranks, c.node_size);
-  s.links.push_back({"link", option.link});
   const bool tree = option.node && option.node->is_tree();
+  s.links.push_back({"link", option.link, tree ? option.node->gpus_per_switch : s.node_size});
   if (ranks <= c.node_size) {
     s.topology = tree ? "pcie_tree" : "nvswitch";
     s.cluster = tree ? pcie_tree(gpu, tree_of(*option.node, ranks, link)) : nvswitch(gpu, {ranks, link});

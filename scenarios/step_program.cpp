@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -79,12 +80,21 @@ std::span<const std::string> StepProgram::phases() const {
 
 // --- Ranks that do the same ---
 
+/// Where a group begins in a domain of measured links, as far as that decides which of its ranks are in one: 0 if all
+/// are.
+Rank StepProgram::place_in_domain(const RankSet& group) const {
+  const LinkTimings& links = attention_.input().links;
+  if (links.join(group.first, group[group.count - 1])) return 0;
+  return 1 + group.first % links.domain / std::gcd(links.domain, group.stride);
+}
+
 void StepProgram::make_partition() {
   const Rank n = ranks();
   const auto distance = [&](Rank from, Rank to) { return to < 0 ? -1 : (to - from + n) % n; };
   std::map<std::vector<Rank>, std::set<Rank>> alike;
   for (Rank rank = 0; rank < n; ++rank) {
-    std::vector<Rank> key = {grid_.at(rank, Axis::pipeline), grid_.at(rank, Axis::context)};
+    std::vector<Rank> key = {grid_.at(rank, Axis::pipeline), grid_.at(rank, Axis::context),
+                             place_in_domain(context_group_of(rank))};
     for (const auto* parts : {&tensor_, &replicas_, &context_}) {
       const RingPart& part = (*parts)[static_cast<std::size_t>(rank)];
       key.push_back(distance(rank, part.next_local));

@@ -87,6 +87,10 @@ class StepProgram final : public KernelProgram {
   AttentionProgram::FlopTotals flops_of(Rank rank) const;
 
  private:
+  RankSet context_group_of(Rank rank) const {
+    return {grid_.moved(rank, Axis::context, 0), grid_.stride(Axis::context), grid_.degree(Axis::context)};
+  }
+  Rank place_in_domain(const RankSet& group) const;
   using Counts = std::vector<std::int64_t>;
   using VisitKind = StepVisit::Kind;
   struct VisitPlan {

@@ -58,7 +58,8 @@ void StepProgram::Writer::attention(Rank rank, const Visit& visit, int block) {
   const RankGrid& grid = program_.grid_;
   scratch_.begin(0);
   WorkTotals totals;
-  program_.attention_.write_block(rank, visit, block, scratch_, work_ == nullptr ? nullptr : &totals);
+  program_.attention_.write_block(rank, visit, block, program_.context_group_of(rank_), scratch_,
+                                  work_ == nullptr ? nullptr : &totals);
   if (work_ != nullptr) *work_ += totals.kernels * program_.input_.steps;
   const auto there = [&](SignalRef signal) {
     if (signal.rank >= 0) signal.rank = grid.moved(rank_, Axis::context, signal.rank);

@@ -125,16 +125,16 @@ int divisor_of_ranks(const MeasuredTable& table, std::size_t row, const char* co
 
 /// GPUs of one node on a switch, or of several such nodes on a network of full bisection.
 void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s) {
-  const auto used = [&](const char* column) {
+  const auto used = [&](const char* column, Rank domain) {
     std::string name = table.text(row, column);
     if (name.empty() && ranks == 1 && !s.gpu.links.empty()) name = s.gpu.links.front();  // nothing is sent
-    s.links.push_back({column, link_of(table, row, column, name)});
+    s.links.push_back({column, link_of(table, row, column, name), domain});
     const LinkType& type = s.links.back().type;
     return LinkSpec{type.bandwidth * s.profile.link_efficiency.value, type.latency};
   };
   const GpuResources gpu{static_cast<double>(s.gpu.sms), s.gpu.hbm_bandwidth};
-  const LinkSpec link = used("link");
   const int nodes = divisor_of_ranks(table, row, "nodes", ranks);
+  const LinkSpec link = used("link", ranks / nodes);
   if (nodes == 1) {
     s.topology = "nvswitch";
     s.cluster = nvswitch(gpu, NvSwitch{ranks, link});
@@ -144,7 +144,7 @@ void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s
   s.node_size = ranks / nodes;
   s.cluster = fat_tree(gpu, {.nodes = nodes,
                              .node = NvSwitch{s.node_size, link},
-                             .network = used("network"),
+                             .network = used("network", 1),
                              .nodes_per_pod = nodes,
                              .oversubscription = 1,
                              .uplink_latency = Seconds()});

@@ -230,46 +230,6 @@ TEST_CASE("skips that cannot be counted are an error at the pattern") {
   CHECK_THAT(message, ContainsSubstring("scenario.toml:11:11: the skips of a layer meet in more than 4096 ways"));
 }
 
-TEST_CASE("a ring's hop is among the ranks of its context group, however many groups the job has") {
-  const ScratchFolder folder;
-  const auto timing = [&](int data_parallel) {
-    const std::string file = fmt::format(R"(description = "test"
-[workload]
-model = "llama3_8b"
-layers = 2
-tokens = "8K"
-batch = {0}
-dtype = "bf16"
-pass = "training_step"
-scope = "step"
-[attention]
-causal = true
-pattern = [{{kind = "full"}}]
-[parallelism]
-ranks = {1}
-data_parallel = {0}
-tensor_parallel = 1
-zero = 1
-recompute = "none"
-fused_loss = true
-schedule = "ring"
-layout = "zigzag"
-implementation = "orrery_ring_nccl"
-[cluster]
-gpu = "h200_sxm"
-profile = "h200_sxm"
-topology = "nvswitch"
-link = "nvlink4"
-)",
-                                         data_parallel, 2 * data_parallel);
-    const AttentionProgramInput input = attention_input(load_scenario(folder.write("step.toml", file)));
-    return input.links.neighbours.value();
-  };
-  CHECK(timing(4).ranks == 2);
-  const Bytes message = Bytes::from_si(64e6);
-  CHECK(timing(4).startup(message).si() == timing(1).startup(message).si());
-}
-
 TEST_CASE("keys of a halo and the more values of a gated skip are two messages, each at the rate of its size") {
   const ScratchFolder folder;
   const Index left = 16, period = 64, rows_of_batch = 3;

@@ -1,0 +1,216 @@
+// Which messages take the times that were measured between GPUs of a node, in clusters of several nodes.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "cost_models/nccl_channels.hpp"
+#include "scenarios/scenario.hpp"
+#include "scenarios/step_scenario.hpp"
+#include "sim/simulate.hpp"
+#include "tests/catch.hpp"
+#include "tests/scenarios/messages.hpp"
+
+using namespace orrery;
+
+namespace {
+
+/// A forward pass of two layers of Llama-3-8B on nodes of four H200.
+struct Job {
+  std::string schedule, implementation;
+  std::string more{};  // keys of [parallelism]
+  std::string pattern = "{kind = \"full\"}";
+  int nodes = 1, data = 1, context = 4;
+  std::string scope = "step";
+};
+
+Scenario load(const Job& job) {
+  const std::string cluster = job.nodes == 1
+                                  ? "topology = \"nvswitch\"\nlink = \"nvlink4\"\n"
+                                  : fmt::format(
+                                        "topology = \"fat_tree\"\nnodes = {0}\nnetwork = \"infiniband_ndr\"\n"
+                                        "nodes_per_pod = {0}\noversubscription = 1\nuplink_latency = \"1 us\"\n"
+                                        "node = {{topology = \"nvswitch\", gpus = 4, link = \"nvlink4\"}}\n",
+                                        job.nodes);
+  const std::string degrees = job.scope == "step" ? fmt::format("data_parallel = {}\n", job.data) : std::string();
+  const ScratchFolder folder;
+  return load_scenario(folder.write(
+      "job.toml", fmt::format("description = \"test\"\n[workload]\nmodel = \"llama3_8b\"\nlayers = 2\ntokens = {}\n"
+                              "batch = {}\ndtype = \"bf16\"\npass = \"forward\"\nscope = \"{}\"\n"
+                              "[attention]\ncausal = true\npattern = [{}]\n"
+                              "[parallelism]\nranks = {}\n{}schedule = \"{}\"\nlayout = \"contiguous\"\n"
+                              "implementation = \"{}\"\n{}"
+                              "[cluster]\ngpu = \"h200_sxm\"\nprofile = \"h200_sxm\"\n{}",
+                              2048 * job.context, job.data, job.scope, job.pattern, job.context * job.data, degrees,
+                              job.schedule, job.implementation, job.more, cluster)));
+}
+
+/// Duration, SMs and bytes of each transfer of a category.
+std::vector<std::string> transfers(const Program& program, Rank rank, Category category) {
+  std::vector<std::string> found;
+  OpBuffer buffer;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    buffer.begin(block);
+    program.generate(rank, block, buffer);
+    for (const Op& op : buffer.ops()) {
+      if (op.category != static_cast<std::uint8_t>(category)) continue;
+      found.push_back(fmt::format("{} {}", op.duration, op.sms));
+      for (const Message& message : buffer.messages_of(op)) found.back() += fmt::format(" {}", message.size.si());
+    }
+  }
+  return found;
+}
+
+Op first_hop(const Program& program, Rank rank) {
+  OpBuffer buffer;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    buffer.begin(block);
+    program.generate(rank, block, buffer);
+    for (const Op& op : buffer.ops())
+      if (op.category == static_cast<std::uint8_t>(Category::kv_transfer)) return op;
+  }
+  return {};
+}
+
+void check_partition(const Program& program) {
+  std::vector<RankSet> sets;
+  OpBuffer buffer;
+  const auto durations = [&](Rank rank, std::int64_t block) {
+    std::string text;
+    buffer.begin(block);
+    program.generate(rank, block, buffer);
+    for (const Op& op : buffer.ops()) text += fmt::format("{} {} ", op.duration, op.sms);
+    return text;
+  };
+  int different = 0;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    sets.clear();
+    program.partition(block, sets);
+    Rank ranks = 0;
+    for (const RankSet& set : sets) {
+      ranks += set.count;
+      for (Rank i = 1; i < set.count; ++i) different += durations(set[i], block) != durations(set[0], block);
+    }
+    CHECK(ranks == program.ranks());
+  }
+  CHECK(different == 0);
+}
+
+}  // namespace
+
+TEST_CASE("what ranks of one node do takes as long with a second node beside it, to the picosecond") {
+  const std::string window = "{kind = \"window\", left = 1024}";
+  const Job jobs[] = {
+      {"ring", "orrery_ring"},
+      {"ring", "orrery_ring_nccl"},
+      {"double_ring", "loongtrain", "inner_ring = 2\n"},
+      {"all_gather", "orrery_all_gather_nccl"},
+      {"ulysses", "orrery_ulysses_nccl"},
+      {"usp", "orrery_usp_nccl", "ulysses_degree = 2\n"},
+      {"halo", "orrery_window", "", window},
+      {"halo", "orrery_window_nccl", "", window},
+  };
+  for (Job job : jobs) {
+    INFO(job.schedule << " " << job.implementation);
+    const Scenario alone = load(job);
+    job.nodes = job.data = 2;
+    const Scenario beside = load(job);
+    const StepProgram one = build_step(alone), two = build_step(beside);
+    for (const Category category : {Category::kv_transfer, Category::head_exchange}) {
+      for (Rank rank = 0; rank < 4; ++rank) {
+        const std::vector<std::string> expected = transfers(one, rank, category);
+        CHECK(transfers(two, rank, category) == expected);
+        CHECK(transfers(two, rank + 4, category) == expected);
+      }
+    }
+    CHECK(simulate(two, beside.cluster).end == simulate(one, alone.cluster).end);
+  }
+}
+
+TEST_CASE("a ring's hop is among the ranks of its context group, however many groups the job has") {
+  Job job{.schedule = "ring", .implementation = "orrery_ring_nccl", .context = 2};
+  const std::vector<std::string> expected = transfers(build_step(load(job)), 0, Category::kv_transfer);
+  REQUIRE(expected.size() == 2);
+  job.data = 4;
+  CHECK(transfers(build_step(load(job)), 0, Category::kv_transfer) == expected);
+}
+
+TEST_CASE("heads exchanged inside nodes take as long as in one node, whatever goes between nodes") {
+  Job job{.schedule = "usp", .implementation = "orrery_usp_nccl", .more = "ulysses_degree = 4\n", .scope = "attention"};
+  const std::vector<std::string> expected = transfers(build_program(load(job)), 0, Category::head_exchange);
+  REQUIRE(expected.size() == 4);  // in and out in each layer
+  job.nodes = 2;
+  job.context = 8;
+  const Scenario s = load(job);
+  const AttentionProgram program = build_program(s);
+  for (const Rank rank : {0, 3, 4, 7}) CHECK(transfers(program, rank, Category::head_exchange) == expected);
+  // The ring around them goes between nodes alone.
+  const double assumed = s.implementation.message_startup.value + s.implementation.dependency.value;
+  for (const Rank rank : {0, 7}) CHECK(first_hop(program, rank).duration == to_ticks(Seconds::from_si(assumed)));
+}
+
+TEST_CASE("of a ring over nodes the hops inside are measured, on the channels that NICs leave; those between are not") {
+  Job job{.schedule = "ring", .implementation = "orrery_ring_nccl", .nodes = 2, .context = 8, .scope = "attention"};
+  const Scenario s = load(job);
+  const AttentionProgram program = build_program(s);
+  const Bytes block = Bytes::from_si(2 * 2048 * 2 * 8 * 128);  // K and V of 2048 tokens, 8 heads of 128, bf16
+  const BytesPerSecond rate = s.links.back().type.bandwidth * s.profile.link_efficiency.value;
+  const Seconds measured = send_recv_by_channels(*s.profile.kernels, "nvlink4").at(2).time(block);
+  const Seconds dependency = Seconds::from_si(s.implementation.dependency.value);
+  const Seconds inside = measured - s.cluster.route(0, 1).latency - block / rate;
+  const Seconds between = Seconds::from_si(s.implementation.message_startup.value);
+  for (Rank rank = 0; rank < 8; ++rank) {
+    CHECK(first_hop(program, rank).duration == to_ticks((rank % 4 == 3 ? between : inside) + dependency));
+    CHECK(first_hop(program, rank).sms == 2);
+  }
+  // Copy engines know no channels.
+  job.implementation = "orrery_ring";
+  const AttentionProgram copies = build_program(load(job));
+  job.nodes = 1;
+  job.context = 4;
+  CHECK(first_hop(copies, 0).duration == first_hop(build_program(load(job)), 0).duration);
+}
+
+TEST_CASE("a gather over nodes is one collective, which nobody measured") {
+  const Scenario s =
+      load({.schedule = "all_gather", .implementation = "orrery_all_gather_nccl", .nodes = 2, .context = 8});
+  const StepProgram program = build_step(s);
+  const Implementation& i = s.implementation;
+  OpBuffer buffer;
+  int hops = 0;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    buffer.begin(block);
+    program.generate(0, block, buffer);
+    for (const Op& op : buffer.ops()) {
+      if (op.category != static_cast<std::uint8_t>(Category::kv_transfer)) continue;
+      ++hops;
+      const auto launches = std::llround((to_seconds(op.duration).si() - i.dependency.value) / i.message_startup.value);
+      CHECK(op.duration ==
+            to_ticks(Seconds::from_si(i.message_startup.value * static_cast<double>(launches) + i.dependency.value)));
+    }
+  }
+  CHECK(hops == 2 * (1 + 3));  // in each layer one over the network, and three inside the node
+}
+
+TEST_CASE("ranks that stand elsewhere in their nodes are not alike, and engines agree on them") {
+  Scenario s = load({.schedule = "ring", .implementation = "orrery_ring", .nodes = 2, .context = 8, .scope = "layers"});
+  const AttentionProgram ring = build_program(s);
+  check_partition(ring);
+  s.cluster = s.cluster.with_gpu({0, BytesPerSecond::from_si(0)});
+  const Ticks end = simulate(ring, s.cluster, {.engine = Engine::event}).end;
+  CHECK(simulate(ring, s.cluster, {.engine = Engine::dependency}).end == end);
+  // Rings of three on nodes of four: ranks 0 to 2, 3 to 5 (over two nodes), 6 to 8 (too), 9 to 11.
+  const Scenario uneven = load(
+      {.schedule = "ring", .implementation = "orrery_ring_nccl", .nodes = 3, .data = 4, .context = 3, .scope = "step"});
+  const StepProgram rings = build_step(uneven);
+  check_partition(rings);
+  const auto hop = [&](Rank rank) { return first_hop(rings, rank).duration; };
+  const Ticks between = hop(3);
+  CHECK(hop(2) == hop(0));
+  CHECK(hop(4) != hop(0));  // on fewer channels
+  CHECK(hop(5) == between);
+  CHECK(hop(6) == hop(4));
+  CHECK(hop(7) == between);
+  CHECK(hop(9) == hop(0));
+}
