@@ -1,6 +1,7 @@
 #include "cost_models/measured_kernels.hpp"
 
 #include "cost_models/collective_tables.hpp"
+#include "cost_models/nccl_channels.hpp"
 
 #include <fmt/format.h>
 
@@ -280,7 +281,9 @@ Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const P
   }
   if (!profile.kernels) return Seconds();
   if (const LinkTable* table = profile.kernels->link_of(row.link, row.mechanism, row.op)) return table->time(row.bytes);
-  const auto collective = row.mechanism == "nccl" ? collective_named(row.op, *profile.kernels, row.link) : std::nullopt;
+  if (row.mechanism != "nccl") return Seconds();
+  if (const auto time = send_recv_named(row.op, row.bytes, *profile.kernels, row.link)) return *time;
+  const auto collective = collective_named(row.op, *profile.kernels, row.link);
   return collective ? collective->time(row.bytes) : Seconds();
 }
 

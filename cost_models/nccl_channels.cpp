@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
+#include <string>
 
 namespace orrery {
 namespace {
@@ -46,6 +48,19 @@ std::map<int, LinkTable> send_recv_by_channels(const MeasuredKernels& kernels, s
     }
   }
   return tables;
+}
+
+std::optional<Seconds> send_recv_named(std::string_view name, Bytes message, const MeasuredKernels& kernels,
+                                       std::string_view link) {
+  std::istringstream words{std::string(name)};
+  std::string op, unit;
+  words >> op;
+  if (op != "send_recv") return std::nullopt;
+  int limit = nccl_automatic_channels, ranks = 2;
+  for (int count = 0; words >> count >> unit;) (unit == "ranks" ? ranks : limit) = count;
+  const std::map<int, LinkTable> tables = send_recv_by_channels(kernels, link);
+  const auto found = tables.find(nccl_send_recv_channels(limit, ranks, message));
+  return found == tables.end() ? std::nullopt : std::optional(found->second.time(message));
 }
 
 int idle_sms_for_nccl(int channels) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string_view>
 
 #include "cost_models/profile.hpp"
@@ -26,6 +27,12 @@ constexpr int nccl_automatic_channels = 32;
 /// Times of a message over so many channels, from the messages between two ranks whose channels were limited to so many
 /// that NCCL used that number of them.
 std::map<int, LinkTable> send_recv_by_channels(const MeasuredKernels& kernels, std::string_view link);
+
+/// A message between two of several ranks, as tables are named ("send_recv 4 ranks", "send_recv 8 channels 4 ranks"):
+/// by the channels that NCCL gives it, at the rates of two ranks. Nothing for other names, or if none of two ranks had
+/// so many.
+std::optional<Seconds> send_recv_named(std::string_view name, Bytes message, const MeasuredKernels& kernels,
+                                       std::string_view link);
 
 /// SMs that have to be idle for that many thread blocks to start. On Hopper NCCL launches clusters of four
 /// (NCCL_CGA_CLUSTER_SIZE), each inside one of the GPU's eight processing clusters, in which three idle SMs are of no

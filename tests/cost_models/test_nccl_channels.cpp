@@ -48,6 +48,14 @@ TEST_CASE("times over so many channels are those of two ranks whose limit makes 
   CHECK_THAT(tables.at(1).seconds[0], WithinRel(4e-6, 1e-12));
   REQUIRE(tables.at(8).seconds.size() == 1);
   CHECK_THAT(tables.at(8).seconds[0], WithinRel(2e-4, 1e-12));
+  // Of four ranks a limit of 8 channels leaves 2 for 1 MiB, as a limit of 4 does of two.
+  const auto named = [&](const char* name) { return send_recv_named(name, Bytes::from_si(mib), kernels, "link"); };
+  REQUIRE(named("send_recv 8 channels 4 ranks").has_value());
+  CHECK_THAT(named("send_recv 8 channels 4 ranks")->si(), WithinRel(3e-6, 1e-12));
+  CHECK_THAT(named("send_recv 8 channels")->si(), WithinRel(2e-6, 1e-12));
+  CHECK_THAT(named("send_recv 16 ranks")->si(), WithinRel(3e-6, 1e-12));  // 32 channels for sixteen
+  CHECK_FALSE(named("send_recv").has_value());                            // 16 channels: nobody measured them
+  CHECK_FALSE(named("all_reduce 4 ranks").has_value());
 }
 
 TEST_CASE("a longer message is never faster in a table, but where NCCL doubles its channels") {
