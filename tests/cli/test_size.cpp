@@ -321,7 +321,9 @@ TEST_CASE("size: nodes are the boxes that nvidia-smi and NCCL describe") {
   }
   const ScratchFolder folder;
   const std::string five = train + "--gpu l20 --keep 100 --batch 5 --box " + folder.write("six", six).string();
-  for (const nlohmann::json& plan : size_json(five)["best"]) CHECK(plan["gpus"] != 5);
+  const nlohmann::json of_five = size_json(five);
+  CHECK_FALSE(of_five["best"].empty());
+  for (const nlohmann::json& plan : of_five["best"]) CHECK(plan["gpus"] != 5);
   CHECK_THAT(size_error(tree + "--node-size 4"), ContainsSubstring("give one of the two"));
   CHECK_THAT(size_error(train + "--gpu l20,h100_sxm --box " + boxes + "l40s_4_topo.txt"),
              ContainsSubstring("GPUs of one kind"));
