@@ -158,8 +158,9 @@ void read_attention(const Table& table, Scenario& s) {
     for (int c = 0; c < pattern.classes(); ++c) {
       if (pattern.mask(c, s.tokens, s.causal, s.documents).pairs(all, all) > 0) continue;
       throw std::invalid_argument(
-          fmt::format("{} holds no pair of tokens (a period is not shorter than the sequence or its documents, and a "
-                      "stride leaves out the token itself), add a window, e.g. left = 0, or use a shorter period",
+          fmt::format("{} holds no pair of tokens (a period is not shorter than the sequence or its documents, a "
+                      "stride leaves out the token itself, and a gated skip reads no key), add a window, e.g. left = "
+                      "0, or use a shorter period",
                       pattern.describe(c)));
     }
   } catch (const std::invalid_argument& error) {
