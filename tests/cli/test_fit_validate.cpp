@@ -326,7 +326,7 @@ TEST_CASE("a fit refuses messages that their link cannot carry so fast, or that 
     return run_program(fmt::format("fit \"{}\" -o \"{}\"", file.string(), (file.parent_path() / "m.toml").string()));
   };
   // 450 GB/s carry 134 MB in 298 us.
-  for (const double us : {270.0, 550e3}) {
+  for (const double us : {235.0, 550e3}) {
     const ProgramRun wrong = fit_times(us);
     CHECK(wrong.exit_code == 2);
     CHECK_THAT(wrong.error, ContainsSubstring("orrery_messages.csv:5: nvlink4 nccl all_gather 134.2 MB takes") &&
