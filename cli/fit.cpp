@@ -99,7 +99,19 @@ LentProfile lent_profile(const std::string& name, const Gpu& to) {
 void lend_unmeasured(const std::string& like, const Gpu& gpu, MeasuredKernels& kernels) {
   const LentProfile from = lent_profile(like, gpu);
   const Profile lent = lend(from.profile, from.peaks, peaks_of(gpu));
-  if (!kernels.gemm || !lent.kernels || !lent.kernels->gemm) return;
+  if (!lent.kernels) return;
+  // The cycles of another head_dim. What it draws goes with the clock of its neighbours here.
+  for (AttentionModel model : lent.kernels->attention) {
+    AttentionModel between;
+    const AttentionModel* own = kernels.attention_at(model.phase, model.head_dim, between);
+    if (own == nullptr || (own != &between && own->head_dim == model.head_dim)) continue;
+    for (const ConstantOf<PowerModel>& constant : constants_of_power()) {
+      (model.power.*constant.member).value = (own->power.*constant.member).value;
+      (model.power.*constant.member).source = "as the nearest head_dims of this GPU";
+    }
+    kernels.attention.push_back(model);
+  }
+  if (!kernels.gemm || !lent.kernels->gemm) return;
   for (const ConstantOf<GemmModel>& constant : constants_of_gemm()) {
     Constant& own = *kernels.gemm.*constant.member;
     if (own.source.empty()) own = *lent.kernels->gemm.*constant.member;

@@ -54,7 +54,7 @@ std::optional<Bound> bound_of(const MeasuredKernel& row, const FitFacts& facts) 
       return tensor_cores(attention_flops(seen, row.phase));
     }
     case MeasuredKernel::Kind::gemm:
-      return tensor_cores(row.dense.flops);
+      return tensor_cores(row.dense.flops());
     case MeasuredKernel::Kind::stream:
       return hbm(row.bytes.si());
     case MeasuredKernel::Kind::message:

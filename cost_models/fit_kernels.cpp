@@ -342,7 +342,7 @@ class Fitter {
   void peaks_reached() {
     double forward = 0, backward = 0, dense = 0, memory = 0;
     for (const MeasuredKernel* row : fitted([](const MeasuredKernel&) { return true; })) {
-      const double flops = row->kind == Kind::gemm ? row->dense.flops.si() : row->work;
+      const double flops = row->kind == Kind::gemm ? row->dense.flops().si() : row->work;
       const double rate = flops / row->time.si() / facts_.peaks.matrix.si();
       if (row->kind == Kind::attention) {
         double& best_rate = row->phase == Phase::forward ? forward : backward;

@@ -120,6 +120,30 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   return load;
 }
 
+Flops DenseShape::flops() const {
+  double sum = 0;
+  for (const MatrixProduct& p : products) sum += 2 * p.rows * p.columns * p.inner;
+  return Flops::from_si(sum);
+}
+
+Bytes DenseShape::bytes() const {
+  double sum = 0;
+  for (const MatrixProduct& p : products) {
+    sum += element_bytes * (p.rows * p.inner + p.inner * p.columns) + result_bytes * p.rows * p.columns;
+  }
+  return Bytes::from_si(sum);
+}
+
+DenseShape gradients_of(const DenseShape& forward) {
+  DenseShape backward = forward;
+  backward.products.clear();
+  for (const MatrixProduct& p : forward.products) {
+    backward.products.push_back({p.rows, p.inner, p.columns});
+    backward.products.push_back({p.inner, p.columns, p.rows});
+  }
+  return backward;
+}
+
 int row_alignment(std::initializer_list<double> widths, double element_bytes) {
   int alignment = 16;
   for (const double width : widths) {
@@ -132,16 +156,28 @@ int row_alignment(std::initializer_list<double> widths, double element_bytes) {
 KernelLoad gemm_load(const DenseShape& shape, const GemmModel& model, const MeasuredKernels& kernels,
                      const GpuPeaks& peaks) {
   KernelLoad load;
-  load.unclocked = Seconds::from_si(model.launch.value * shape.products);
-  load.at_least = load.unclocked + shape.bytes / memory_rate(kernels, peaks);
+  load.unclocked = Seconds::from_si(model.launch.value * static_cast<double>(shape.products.size()));
+  load.at_least = load.unclocked + shape.bytes() / memory_rate(kernels, peaks);
+  load.flops = shape.flops();
+  load.hbm_traffic = shape.bytes();
+  const double flops_per_cycle = kernels.clock.tensor_flops_per_cycle.value;
   const auto of_rows = GemmModel::of_rows(shape.row_alignment, shape.phase);
-  const bool measured = of_rows != nullptr && (model.*of_rows).value > 0;
-  const double efficiency = measured ? (model.*of_rows).value : model.efficiency.value;
-  load.cycles = shape.flops.si() / (efficiency * kernels.clock.tensor_flops_per_cycle.value) +
-                shape.outputs * model.output_cycles.value;
-  load.busy_cycles = load.cycles;
-  load.flops = shape.flops;
-  load.hbm_traffic = shape.bytes;
+  if (of_rows != nullptr && (model.*of_rows).value > 0) {
+    load.cycles = load.busy_cycles = load.flops.si() / ((model.*of_rows).value * flops_per_cycle);
+    return load;
+  }
+  constexpr double partial_sum_bytes = 2 * 4;  // fp32, written and read
+  const ProductRates rates{
+      .multiply_adds = model.efficiency.value * flops_per_cycle / 2 / peaks.sms,
+      .operand_elements = model.operand_rate.value / shape.element_bytes,
+      .tile_ends = model.tile_ends.value,
+      .partial_sums = memory_rate(kernels, peaks).si() / kernels.clock.maximum_clock.value / partial_sum_bytes,
+      .sms = peaks.sms};
+  for (const MatrixProduct& product : shape.products) {
+    const TiledProduct tiled = tile_product(product, rates);
+    load.cycles += tiled.cycles;
+    load.busy_cycles += tiled.busy;
+  }
   return load;
 }
 
@@ -212,8 +248,8 @@ KernelCost dense_cost(const DenseShape& shape, const GpuPeaks& peaks, const Prof
     return cost_of(gemm_load(shape, model, *profile.kernels, peaks), *profile.kernels, model.power, cap,
                    &NcclBeside::matrix_products);
   }
-  return {roofline(shape.flops, shape.bytes, profile.dense_efficiency, peaks, profile), shape.bytes, shape.flops,
-          Joules(), Seconds()};
+  return {roofline(shape.flops(), shape.bytes(), profile.dense_efficiency, peaks, profile), shape.bytes(),
+          shape.flops(), Joules(), Seconds()};
 }
 
 KernelCost AttentionCosts::of(const AttentionShape& shape, Phase phase, const GpuPeaks& peaks, const Profile& profile,

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "cost_models/product_tiles.hpp"
 #include "cost_models/profile.hpp"
 #include "sim/units.hpp"
 
@@ -75,14 +76,17 @@ KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& pro
 
 /// Matrix products, e.g. of the projections and the MLP.
 struct DenseShape {
-  Flops flops;
-  Bytes bytes;
-  double outputs = 0;   // elements of all results
-  double products = 1;  // kernels
-  double element_bytes = 2;
+  std::vector<MatrixProduct> products;
+  double element_bytes = 2;  // of what is multiplied
+  double result_bytes = 2;
   int row_alignment = 16;        // bytes, see row_alignment()
   Phase phase = Phase::forward;  // of which the layouts are; matters where rows are not aligned
+
+  Flops flops() const;
+  Bytes bytes() const;  // each matrix once
 };
+/// The products of the pass that follows: for each one the gradient of what comes in and that of the weights.
+DenseShape gradients_of(const DenseShape& forward);
 /// The largest power of two of bytes, at most 16, that rows of all these widths are a multiple of. Of a matrix that
 /// ranks cannot share evenly the largest share counts.
 int row_alignment(std::initializer_list<double> widths, double element_bytes);

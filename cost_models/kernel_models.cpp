@@ -52,7 +52,7 @@ const AttentionModel* MeasuredKernels::attention_of(Phase phase, double head_dim
 
 bool MeasuredKernels::is_measured(Phase phase, double head_dim) const {
   const AttentionModel* model = attention_around(phase, head_dim).below;
-  return model != nullptr && model->head_dim == head_dim;
+  return model != nullptr && model->head_dim == head_dim && model->full_tile.provenance != Provenance::assumed;
 }
 
 const StreamModel* MeasuredKernels::stream_of(std::string_view kernel) const {
@@ -125,14 +125,16 @@ Constant GemmModel::*GemmModel::of_rows(int alignment, Phase phase) {
   return forward ? &GemmModel::odd_rows_forward : &GemmModel::odd_rows_backward;
 }
 
-std::array<ConstantOf<GemmModel>, 7> constants_of_gemm() {
-  return {{{"launch", "s", &GemmModel::launch, 0, 1e-4, 5e-6, "products of a few hundred tokens"},
-           {"efficiency", "1", &GemmModel::efficiency, 0.05, 1, 0.9, "large products"},
-           {"output_cycles", "cycle", &GemmModel::output_cycles, 0, 1e2, 0.05, "products of several inner sizes"},
-           {"even_rows_forward", "1", &GemmModel::even_rows_forward, 0.01, 1, 0.3, "rows of 4 or 8 bytes", true},
-           {"even_rows_backward", "1", &GemmModel::even_rows_backward, 0.01, 1, 0.3, "their gradients", true},
-           {"odd_rows_forward", "1", &GemmModel::odd_rows_forward, 0.01, 1, 0.1, "rows of 2 bytes", true},
-           {"odd_rows_backward", "1", &GemmModel::odd_rows_backward, 0.01, 1, 0.1, "their gradients", true}}};
+std::array<ConstantOf<GemmModel>, 8> constants_of_gemm() {
+  return {
+      {{"launch", "s", &GemmModel::launch, 0, 1e-4, 5e-6, "products of a few hundred tokens"},
+       {"efficiency", "1", &GemmModel::efficiency, 0.05, 1, 0.9, "large products"},
+       {"tile_ends", "1", &GemmModel::tile_ends, 0, 1e4, 200, "products of several inner sizes"},
+       {"operand_rate", "B/cycle", &GemmModel::operand_rate, 1, 1e4, 70, "products of few rows and large inner sizes"},
+       {"even_rows_forward", "1", &GemmModel::even_rows_forward, 0.01, 1, 0.3, "rows of 4 or 8 bytes", true},
+       {"even_rows_backward", "1", &GemmModel::even_rows_backward, 0.01, 1, 0.3, "their gradients", true},
+       {"odd_rows_forward", "1", &GemmModel::odd_rows_forward, 0.01, 1, 0.1, "rows of 2 bytes", true},
+       {"odd_rows_backward", "1", &GemmModel::odd_rows_backward, 0.01, 1, 0.1, "their gradients", true}}};
 }
 
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream() {

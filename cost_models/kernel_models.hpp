@@ -40,17 +40,18 @@ struct AttentionModel {
   PowerModel power;
 };
 
-/// Matrix products: launch + (FLOPs / (efficiency * what the tensor cores do per cycle) + outputs * output_cycles) /
-/// clock, or launch + bytes / the rate of copies, if that is longer.
+/// Matrix products: launch + cycles of their tiles (product_tiles.hpp) / clock, or launch + bytes / the rate of copies,
+/// if that is longer.
 ///
 /// Hopper's kernels move tiles by TMA, which wants rows a multiple of 16 bytes apart. For matrices whose rows are 4 or
 /// 8 bytes apart cuBLASLt has Ampere's kernels (cp.async takes at least 4 bytes: cutlass_80_tensorop_bf16_s16816gemm,
 /// align2), for others Turing's (cutlass_75_tensorop_bf16_s1688gemm, align1). Both have other layouts forward (a dot
-/// product's numbers lie together in both operands) than backward.
+/// product's numbers lie together in both operands) than backward. Of these no tiles are modelled: FLOPs / efficiency.
 struct GemmModel {
-  Constant launch;         // s
-  Constant efficiency;     // of the tensor cores, at the clock that holds, inside a large product
-  Constant output_cycles;  // SM cycles per element of the result: epilogue and ragged tiles
+  Constant launch;        // s
+  Constant efficiency;    // of the tensor cores, at the clock that holds, inside a large product
+  Constant tile_ends;     // numbers of the inner size that take as long as the begin and the end of a tile
+  Constant operand_rate;  // bytes per cycle that reach an SM
   // Efficiencies if rows are 4 or 8 bytes apart, or 2. 0: not measured, as if they were aligned.
   Constant even_rows_forward, even_rows_backward, odd_rows_forward, odd_rows_backward;
   PowerModel power;
@@ -144,7 +145,7 @@ struct ConstantOf {
 std::array<ConstantOf<ClockModel>, 12> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
 std::array<ConstantOf<AttentionModel>, 13> constants_of_attention();
-std::array<ConstantOf<GemmModel>, 7> constants_of_gemm();
+std::array<ConstantOf<GemmModel>, 8> constants_of_gemm();
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
 std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside();
 

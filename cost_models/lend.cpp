@@ -27,7 +27,7 @@ class Lender {
     if (kernels.gemm) {
       assume(*kernels.gemm, constants_of_gemm());
       assume(kernels.gemm->power, constants_of_power());
-      kernels.gemm->output_cycles.value *= cycles_;
+      kernels.gemm->operand_rate.value /= cycles_;
       // Kernels of older GPUs reach the same share only of SMs that are alike.
       for (const ConstantOf<GemmModel>& constant : constants_of_gemm()) {
         if (constant.optional && std::abs(cycles_ - 1) > 0.05) *kernels.gemm.*constant.member = {};

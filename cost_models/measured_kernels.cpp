@@ -87,9 +87,9 @@ MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row, Planned pla
   };
   const double tokens = number("tokens"), in = number("in"), out = number("out");
   const std::string& pass = table.text(row, "pass");
-  k.dense.flops = Flops::from_si(2 * tokens * in * out);
-  k.dense.bytes = Bytes::from_si(2 * (tokens * in + tokens * out + in * out));
-  k.dense.outputs = pass == "input_gradient" ? tokens * in : pass == "weight_gradient" ? in * out : tokens * out;
+  k.dense.products = {pass == "input_gradient"    ? MatrixProduct{tokens, in, out}
+                      : pass == "weight_gradient" ? MatrixProduct{in, out, tokens}
+                                                  : MatrixProduct{tokens, out, in}};
   k.dense.row_alignment = row_alignment({in, out}, k.dense.element_bytes);
   k.dense.phase = pass == "input_gradient" || pass == "weight_gradient" ? Phase::backward : Phase::forward;
   if (k.dense.row_alignment < 16) {
@@ -97,7 +97,7 @@ MeasuredKernel gemm_row(const MeasuredTable& table, std::size_t row, Planned pla
   }
   k.shape =
       fmt::format("{} {} {} {} x {} x {}", table.text(row, "model"), table.text(row, "layer"), pass, tokens, in, out);
-  k.work = k.dense.flops.si();
+  k.work = k.dense.flops().si();
   return k;
 }
 

@@ -1,5 +1,9 @@
 // Group `attention`: blocks as a ring step sees them, through cuDNN. The columns are those of a run that
 // `orrery validate` reads, with schedule = kernel.
+#include <array>
+#include <cmath>
+#include <random>
+
 #include "kernels/table.hpp"
 
 #if ORRERY_HAVE_CUDNN
@@ -205,7 +209,42 @@ void add_shapes(Table& table) {
   for (int64_t n : {1056, 1088, 1120, 1152, 4112, 4160, 4224}) {
     for (Mask mask : {Mask::full, Mask::causal}) both(shape(n, n, 32, 32, 128, mask));
   }
+  // d = 96 (Phi-3, GPT-3 medium): nearer to 128 than halfway from 64.
+  for (int64_t n : {K / 2, K, 2 * K, 4 * K, 8 * K, 16 * K}) {
+    for (Mask mask : {Mask::full, Mask::causal}) both(shape(n, n, 32, 32, 96, mask));
+  }
+  for (int64_t n_q : {K / 2, 2 * K, 8 * K}) {
+    for (int64_t n_k : {2 * K, 8 * K}) both(shape(n_q, n_k, 32, 8, 96, Mask::full));
+  }
+  for (Mask mask : {Mask::full, Mask::causal}) both(shape(8 * K, 8 * K, 28, 4, 96, mask));
+  both(shape(32 * K, 32 * K, 64, 8, 96, Mask::window, 1024));
   for (size_t i = in_full; i < table.rows.size(); ++i) table.rows[i].in_full = false;
+}
+
+// Blocks that nobody chose: 512 to 16K tokens, 1 to 32 key heads, for each up to 8 query heads.
+void add_any_shapes(Table& table) {
+  const size_t first = table.rows.size();
+  std::mt19937_64 random(1);
+  const auto length = [&] {
+    const double uniform = static_cast<double>(random() >> 11) * 0x1p-53;
+    const int64_t multiple = std::array{32, 64, 128}[random() % 3];
+    return static_cast<int64_t>(512 * std::pow(32, uniform)) / multiple * multiple;
+  };
+  for (int i = 0; i < 64; ++i) {
+    const int64_t kv_heads = int64_t{1} << random() % 6;
+    const int64_t group = std::array{1, 2, 3, 4, 5, 7, 8}[random() % 7];
+    const int64_t heads = kv_heads * group > 128 ? kv_heads : kv_heads * group;
+    const int64_t d = std::array{64, 96, 128, 128}[random() % 4];
+    const Mask mask = std::array{Mask::full, Mask::causal, Mask::full, Mask::window}[static_cast<size_t>(i % 4)];
+    const int64_t n_q = length(), n_k = length(), window = n_k / 4;
+    for (Pass pass : {Pass::forward, Pass::backward}) {
+      add(table, shape(n_q, mask == Mask::full ? n_k : n_q, heads, kv_heads, d, mask, window), pass, false);
+    }
+  }
+  for (size_t i = first; i < table.rows.size(); ++i) {
+    table.rows[i].in_full = false;
+    table.rows[i].name.insert(std::string("attention").size(), "/any");
+  }
 }
 #endif
 
@@ -215,6 +254,7 @@ void add_attention_rows(Table& table) {
   Group group{"attention", "attention blocks through cuDNN", attention_columns(), ""};
 #if ORRERY_HAVE_CUDNN
   add_shapes(table);
+  add_any_shapes(table);
 #else
   group.missing = "built without cuDNN; its rows of pi_attention, overlap and power as well";
 #endif

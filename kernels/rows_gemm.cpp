@@ -1,5 +1,8 @@
 // Group `gemm`: projections, MLP and logits of the shipped models through cuBLASLt, bf16.
 #include <algorithm>
+#include <array>
+#include <cmath>
+#include <random>
 
 #include "kernels/gemm.hpp"
 #include "kernels/table.hpp"
@@ -140,6 +143,47 @@ std::vector<Layer> plain(int64_t hidden, int64_t vocabulary) {
           {"logits", hidden, vocabulary}};
 }
 
+// What tensor parallelism leaves of layers: few tiles, and widths that are no multiple of one.
+void add_shards(Table& table) {
+  struct Sharded {
+    const char* model;
+    std::vector<Layer> layers;
+  };
+  const Sharded models[] = {{"llama2_7b", gated(4096, 4096, 11008, 32000)},
+                            {"llama2_13b", gated(5120, 5120, 13824, 32000)},
+                            {"llama3_70b", gated(8192, 1024, 28672, 128256)}};
+  for (const Sharded& m : models) {
+    for (int64_t degree : {2, 8}) {
+      for (const Layer& layer : m.layers) {
+        const std::string name = layer.name;
+        const bool rows = name == "attention_out" || name == "down";  // these split what they sum over
+        for (int64_t tokens : {1536, 4096}) {
+          const GemmShape shape{tokens, rows ? layer.in / degree : layer.in, rows ? layer.out : layer.out / degree};
+          add(table, m.model, name + "_of_" + std::to_string(degree), shape, false);
+          table.rows.back().in_full = false;
+        }
+      }
+    }
+  }
+}
+
+// Sizes that nobody chose: from 256 to 32K, multiples of 8, 64 and 256 by turns.
+void add_any_sizes(Table& table) {
+  std::mt19937_64 random(1);
+  const auto size = [&](int64_t multiple, double least, double most) {
+    const double uniform = static_cast<double>(random() >> 11) * 0x1p-53;
+    return static_cast<int64_t>(least * std::pow(most / least, uniform)) / multiple * multiple;
+  };
+  for (int i = 0; i < 72; ++i) {
+    const int64_t multiple = std::array{8, 64, 256}[static_cast<size_t>(i % 3)];
+    const auto pass = static_cast<GemmPass>(i / 3 % 3);
+    const int64_t tokens = size(multiple, 256, 32768), in = size(multiple, 512, 16384),
+                  out = size(multiple, 256, 32768);
+    add(table, "any", std::to_string(i), {tokens, in, out, pass}, false);
+    table.rows.back().in_full = false;
+  }
+}
+
 }  // namespace
 
 void add_gemm_rows(Table& table) {
@@ -187,6 +231,8 @@ void add_gemm_rows(Table& table) {
       table.rows.back().in_full = false;
     }
   }
+  add_shards(table);
+  add_any_sizes(table);
 }
 
 }  // namespace orrery

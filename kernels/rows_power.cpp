@@ -19,14 +19,18 @@ struct Stamped {
   DeviceBuffer buffer;
   Event start, end;
 
-  // Runs `count` launches between two stamps; returns microseconds per launch and adds to cycles and nanoseconds.
+  // Runs `count` launches between two stamps; returns microseconds per launch and adds to cycles and nanoseconds. Nothing
+  // starts before the host has queued it all: after a rest its first launch takes longer than a GPU without work waits.
   double run(Rig& rig, const Workload& w, int count, double& cycles, double& nanoseconds) {
     const cudaStream_t stream = rig.stream;
+    rig.gate.reset();
+    rig.gate.hold(stream);
     stamp_clock(buffer.as<ClockStamp>(), stream);
     start.record(stream);
     for (int i = 0; i < count; ++i) w.launch(stream);
     end.record(stream);
     stamp_clock(buffer.as<ClockStamp>() + 1, stream);
+    rig.gate.release();
     rig.stream.sync();
     ClockStamp s[2];
     ORRERY_CUDA(cudaMemcpy(s, buffer.get(), sizeof s, cudaMemcpyDeviceToHost));

@@ -319,7 +319,7 @@ AttentionProgram::FlopTotals AttentionProgram::flops_of(Rank rank) const {
     AttentionShape shape{.heads = static_cast<double>(g.query_heads(g.member_of(rank)).count),
                          .head_dim = static_cast<double>(g.head_dim),
                          .batch = static_cast<double>(g.batch)};
-    const Flops dense = input_.dense.flops * dense_passes(visit.phase);
+    const Flops dense = input_.dense.flops() * dense_passes(visit.phase);
     shape.pairs = static_cast<double>(work.useful);
     sum.useful += (attention_flops(shape, visit.phase) + dense) * kind.count;
     shape.pairs = static_cast<double>(work.executed);

@@ -276,17 +276,12 @@ void BlockWriter::accumulate(const Action& action, Op op) {
 }
 
 void BlockWriter::dense(const Action& action, Op op) {
-  const double passes = dense_passes(phase_);
-  DenseShape shape = context_.dense;
-  shape.flops = shape.flops * passes;
-  shape.bytes = shape.bytes * passes;
-  shape.outputs *= passes;
-  shape.products *= passes;
-  const Flops flops = shape.flops;
-  if (!(flops > Flops())) {
+  if (context_.dense.products.empty()) {
     marker(action, op);
     return;
   }
+  const DenseShape shape = phase_ == Phase::forward ? context_.dense : gradients_of(context_.dense);
+  const Flops flops = shape.flops();
   compute(action, Category::dense, dense_cost(shape, context_.peaks, *context_.profile, context_.clock_cap), op);
   if (totals_ == nullptr) return;
   totals_->useful += flops;

@@ -90,7 +90,7 @@ struct CostContext {
   ClockCap clock_cap = Regime::sustained;
   bool plain_window = false;  // the pattern is one window
   double element_bytes = 2;
-  /// Projections and MLP of one layer on one rank, forward; zero if the scenario simulates attention alone.
+  /// Projections and MLP of one layer on one rank, forward; no product if the scenario simulates attention alone.
   DenseShape dense;
   const LinkTimings* links = nullptr;
   AttentionCosts* attention = nullptr;

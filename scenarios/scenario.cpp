@@ -428,26 +428,17 @@ AttentionProgramInput attention_input(const Scenario& s) {
   input.links = link_timings(s);
   input.element_bytes = bytes_per_element(s.dtype);
   if (s.whole_layers) {
-    // Two FLOPs per weight and token. Bytes: the weights once, and what goes in and out of the matrix products: x in,
-    // q, k and v out; the attended values in, out; x in, gate and up out (of a model without a gate: up), their product
-    // in, out.
     const ModelShape& m = s.model;
-    const double parameters = m.attention_parameters() + m.ffn_parameters();
     const double rows = static_cast<double>(s.tokens) / s.ranks() * static_cast<double>(s.batch);
-    const auto width = static_cast<double>(4 * m.hidden + 2 * (m.heads + m.kv_heads) * m.head_dim +
-                                           (m.gated_ffn ? 3 : 2) * m.ffn_hidden);
-    const auto outputs = static_cast<double>(2 * m.hidden + (m.heads + 2 * m.kv_heads) * m.head_dim +
-                                             (m.gated_ffn ? 2 : 1) * m.ffn_hidden);
-    constexpr double products = 4;  // Q with K and V, the output, gate with up, and down
-    input.dense = {.flops = Flops::from_si(2.0 * parameters * rows),
-                   .bytes = Bytes::from_si(input.element_bytes * (parameters + rows * width)),
-                   .outputs = rows * outputs,
-                   .products = products,
+    const auto hidden = static_cast<double>(m.hidden), ffn = static_cast<double>(m.ffn_hidden);
+    const auto queries = static_cast<double>(m.heads * m.head_dim), keys = static_cast<double>(m.kv_heads * m.head_dim);
+    input.dense = {.products = {{rows, queries + 2 * keys, hidden},
+                                {rows, hidden, queries},
+                                {rows, (m.gated_ffn ? 2 : 1) * ffn, hidden},
+                                {rows, hidden, ffn}},
                    .element_bytes = input.element_bytes,
-                   .row_alignment = row_alignment(
-                       {static_cast<double>(m.hidden), static_cast<double>(m.ffn_hidden),
-                        static_cast<double>(m.heads * m.head_dim), static_cast<double>(m.kv_heads * m.head_dim)},
-                       input.element_bytes)};
+                   .result_bytes = input.element_bytes,
+                   .row_alignment = row_alignment({hidden, ffn, queries, keys}, input.element_bytes)};
   }
   const Pattern pattern = s.pattern();
   for (int c = 0; c < pattern.classes(); ++c) {

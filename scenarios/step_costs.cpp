@@ -12,11 +12,13 @@ struct KernelPieces {
   const Profile& profile;
   double tokens;  // of the rank
 
-  /// One or more matrix products of `rows` x `width`, `outputs` elements per row in all; `widths` are those of their
-  /// matrices.
+  struct Weights {
+    double inner, columns;
+  };
+  /// `rows` times each of some matrices of weights.
   struct Matrices {
-    double rows, weights, inputs, outputs, products;
-    std::initializer_list<double> widths;
+    double rows;
+    std::initializer_list<Weights> weights;
     Phase phase = Phase::forward;
   };
   DenseCost matrices(const Matrices& m) const { return matrices(m, in.peaks, in.shape.element_bytes); }
@@ -28,15 +30,13 @@ struct KernelPieces {
     return matrices(m, peaks, 1);
   }
   DenseCost matrices(const Matrices& m, const GpuPeaks& peaks, double operand_bytes) const {
-    if (m.rows == 0 || m.weights == 0) return {};
-    DenseShape shape{.flops = Flops::from_si(2 * m.rows * m.weights),
-                     .bytes = Bytes::from_si(operand_bytes * (m.weights + m.rows * m.inputs) +
-                                             in.shape.element_bytes * m.rows * m.outputs),
-                     .outputs = m.rows * m.outputs,
-                     .products = m.products,
-                     .element_bytes = operand_bytes,
-                     .row_alignment = row_alignment(m.widths, operand_bytes),
-                     .phase = m.phase};
+    DenseShape shape{
+        .products = {}, .element_bytes = operand_bytes, .result_bytes = in.shape.element_bytes, .phase = m.phase};
+    for (const auto& [inner, columns] : m.weights) {
+      shape.row_alignment = std::min(shape.row_alignment, row_alignment({inner, columns}, operand_bytes));
+      if (m.rows * inner * columns > 0) shape.products.push_back({m.rows, columns, inner});
+    }
+    if (shape.products.empty()) return {};
     const KernelCost cost = dense_cost(shape, peaks, profile, in.clock_cap);
     return {cost.duration, cost.hbm_traffic, cost.flops, cost.energy};
   }
@@ -83,12 +83,12 @@ StepCosts step_costs(const StepCostInput& input, const Profile& profile) {
   const double ffn = static_cast<double>(m.ffn_hidden) / t, gates = m.gated_ffn ? 2 : 1;
   const double between = rows / (d.sequence_parallel ? t : 1) * h;
   StepCosts c;
-  c.qkv = p.layer_matrices({rows, h * (queries + 2 * keys), h, queries + 2 * keys, 1, {h, queries + 2 * keys}});
+  c.qkv = p.layer_matrices({rows, {{h, queries + 2 * keys}}});
   p.stream(c.qkv, 2 * between, "rms_norm");
   p.stream(c.qkv, 2 * rows * (queries + keys), "rotary");
-  c.output = p.layer_matrices({rows, queries * h, queries, h, 1, {queries, h}});
+  c.output = p.layer_matrices({rows, {{queries, h}}});
   p.stream(c.output, 3 * between, "add");
-  c.mlp = p.layer_matrices({rows, (gates + 1) * h * ffn, h + ffn, gates * ffn + h, 2, {h, ffn}});
+  c.mlp = p.layer_matrices({rows, {{h, gates * ffn}, {ffn, h}}});
   p.stream(c.mlp, 2 * between, "rms_norm");
   p.stream(c.mlp, (gates + 1) * rows * ffn, "swiglu");
   p.stream(c.mlp, 3 * between, "add");
@@ -96,7 +96,7 @@ StepCosts step_costs(const StepCostInput& input, const Profile& profile) {
   const double head_rows = in.pass == StepPass::training ? rows : std::min(rows, in.sequences);
   // Vocabularies are odd at times, so that the passes take kernels of different layouts.
   for (const auto& [head, phase] : {std::pair(&c.head, Phase::forward), std::pair(&c.head_gradient, Phase::backward)}) {
-    *head = p.matrices({head_rows, h * vocabulary, h, vocabulary, 1, {h, vocabulary}, phase});
+    *head = p.matrices({head_rows, {{h, vocabulary}}, phase});
     p.stream(*head, 2 * between, "rms_norm");
     // Logits are read and their gradient written; a fused loss does so in cache.
     if (in.pass == StepPass::training && !in.fused_loss) p.stream(*head, 2 * rows * vocabulary, "other");

@@ -38,11 +38,9 @@ Timed times_of(const MeasuredTable& table, std::size_t row, const GpuPeaks& peak
             at(Regime::sustained)};
   }
   if (kernel == "gemm" && n.size() == 3) {
-    const DenseShape shape{.flops = Flops::from_si(2 * n[0] * n[1] * n[2]),
-                           .bytes = Bytes::from_si(2 * (n[0] * n[1] + n[1] * n[2] + n[0] * n[2])),
-                           .outputs = n[0] * n[2]};
+    const DenseShape shape{.products = {{.rows = n[0], .columns = n[2], .inner = n[1]}}};
     const auto at = [&](Regime regime) { return dense_cost(shape, peaks, profile, regime).duration; };
-    return {"gemm", shape.flops.si(), at(Regime::burst), at(Regime::sustained)};
+    return {"gemm", shape.flops().si(), at(Regime::burst), at(Regime::sustained)};
   }
   const Bytes bytes = Bytes::from_si(table.positive(row, "bytes"));
   const Seconds time =
@@ -68,8 +66,9 @@ std::vector<Prediction> predict_power(const MeasuredTable& table, const ProfileO
     p.name = burst ? fmt::format("{} in a burst", table.text(row, "kernel"))
                    : fmt::format("{} in second {}", table.text(row, "kernel"), second);
     p.measured = Seconds::from_si(table.positive(row, "time_us") * 1e-6);
-    if (!profile.kernels) {
-      p.reason = "the profile has no model of it";
+    p.reason = table.text(row, "not_predicted");
+    if (p.reason.empty() && !profile.kernels) p.reason = "the profile has no model of it";
+    if (!p.reason.empty()) {
       all.push_back(std::move(p));
       continue;
     }

@@ -273,21 +273,20 @@ TEST_CASE(
   GemmModel& model = profile.kernels->gemm.emplace();
   model.launch = number(4e-6);
   model.efficiency = number(0.9);
-  model.output_cycles = number(1e-3);
+  model.tile_ends = number(200);
+  model.operand_rate = number(70);
   model.even_rows_forward = number(0.3);
   model.odd_rows_backward = number(0.15);
   model.power = {number(1e8), number(1600)};
   std::string text = "gpu,model,layer,pass,tokens,in,out,data,time_us,sm_clock_mhz,power_w,regime,status\n";
   const auto add = [&](double tokens, double in, double out, const std::string& pass, Regime regime) {
     const Phase phase = pass == "forward" ? Phase::forward : Phase::backward;
-    const double outputs = phase == Phase::forward ? tokens * out : tokens * in;
-    const KernelRun run = run_kernel(gemm_load({.flops = Flops::from_si(2 * tokens * in * out),
-                                                .bytes = Bytes::from_si(2 * (tokens * in + tokens * out + in * out)),
-                                                .outputs = outputs,
-                                                .row_alignment = row_alignment({in, out}, 2),
-                                                .phase = phase},
-                                               model, *profile.kernels, peaks),
-                                     profile.kernels->clock, model.power, regime);
+    const MatrixProduct product =
+        phase == Phase::forward ? MatrixProduct{tokens, out, in} : MatrixProduct{tokens, in, out};
+    const KernelRun run =
+        run_kernel(gemm_load({.products = {product}, .row_alignment = row_alignment({in, out}, 2), .phase = phase},
+                             model, *profile.kernels, peaks),
+                   profile.kernels->clock, model.power, regime);
     text += fmt::format("h200_sxm,m,l,{},{},{},{},normal,{:.9},{:.9},{},{},ok\n", pass, tokens, in, out,
                         run.duration.si() * 1e6, run.clock_hz / 1e6, regime == Regime::burst ? 300 : 700,
                         regime == Regime::burst ? "burst" : "sustained");
@@ -296,6 +295,7 @@ TEST_CASE(
     for (const double in : {1024, 4096}) {
       for (const Regime regime : {Regime::burst, Regime::sustained}) add(tokens, in, 8192, "forward", regime);
     }
+    for (const double in : {4096, 8192, 16384}) add(256, in, tokens, "forward", Regime::burst);  // loading decides
   }
   std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
   add_rows(MeasuredTable::parse(text, "gemm.csv"), rows);

@@ -27,7 +27,7 @@ MeasuredKernel made_row(MeasuredKernel::Kind kind, double work, double seconds) 
   k.place = "a/rows.csv:2";
   k.work = work;
   k.bytes = Bytes::from_si(work);
-  k.dense.flops = Flops::from_si(work);
+  k.dense.products = {{1, 1, work / 2}};
   k.link = "wire";
   k.op = "send_recv";
   k.time = Seconds::from_si(seconds);

@@ -40,7 +40,7 @@ Profile uneven_profile() {
   return p;
 }
 
-const GpuPeaks round_peaks{FlopsPerSecond::from_si(1e15), BytesPerSecond::from_si(2e12)};
+const GpuPeaks round_peaks{FlopsPerSecond::from_si(1e15), BytesPerSecond::from_si(2e12), 100};
 
 }  // namespace
 
@@ -90,14 +90,31 @@ TEST_CASE("a streaming kernel takes its bytes at the achieved HBM rate and no FL
 }
 
 TEST_CASE("dense work takes the longer of FLOPs at the dense rate and bytes at the HBM rate") {
-  const KernelCost matrix =
-      dense_cost({.flops = Flops::from_si(1e14), .bytes = Bytes::from_si(1e9)}, round_peaks, uneven_profile());
-  CHECK_THAT(matrix.duration.si(), WithinRel(1e14 / (1e15 * 0.75) + 3e-6, 1e-14));
-  CHECK(matrix.flops == Flops::from_si(1e14));
-  CHECK(matrix.hbm_traffic == Bytes::from_si(1e9));
-  const KernelCost memory =
-      dense_cost({.flops = Flops::from_si(1e9), .bytes = Bytes::from_si(1e12)}, round_peaks, uneven_profile());
-  CHECK_THAT(memory.duration.si(), WithinRel(1e12 / (2e12 * 0.8) + 3e-6, 1e-14));
+  const double inner = 5000, columns = 7000;
+  for (const double rows : {10000.0, 1.0}) {
+    const DenseShape shape{.products = {{rows, columns, inner}}, .element_bytes = 1};  // results have two
+    const double flops = 2 * rows * columns * inner, bytes = rows * inner + inner * columns + 2 * rows * columns;
+    const KernelCost cost = dense_cost(shape, round_peaks, uneven_profile());
+    const double at_matrix = flops / (1e15 * 0.75), at_memory = bytes / (2e12 * 0.8);
+    CHECK((at_matrix > at_memory) == (rows > 1));  // both sides are seen
+    CHECK_THAT(cost.duration.si(), WithinRel(std::max(at_matrix, at_memory) + 3e-6, 1e-14));
+    CHECK(cost.flops.si() == flops);
+    CHECK(cost.hbm_traffic.si() == bytes);
+  }
+}
+
+TEST_CASE("backward each product has two as large: what comes in gets the weights', the weights the rows' sum") {
+  const DenseShape forward{.products = {{6, 10, 14}, {6, 22, 26}}};
+  const DenseShape backward = gradients_of(forward);
+  REQUIRE(backward.products.size() == 4);
+  CHECK(backward.flops() == forward.flops() * 2);
+  CHECK(backward.bytes() == forward.bytes() * 2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const MatrixProduct &product = forward.products[i], &input = backward.products[2 * i];
+    const MatrixProduct& weights = backward.products[2 * i + 1];
+    CHECK((input.rows == product.rows && input.columns == product.inner && input.inner == product.columns));
+    CHECK((weights.rows == product.inner && weights.columns == product.columns && weights.inner == product.rows));
+  }
 }
 
 TEST_CASE("a profile lists each of its constants once") {
@@ -121,16 +138,23 @@ TEST_CASE(
   GemmModel& model = profile.kernels->gemm.emplace();
   model.launch = number(3e-6);
   model.efficiency = number(0.5);
-  model.output_cycles = number(1e-3);
+  model.tile_ends = number(200);
+  model.operand_rate = number(80);
   model.power = {number(0), number(1000)};
-  const double width = 4096, products = 2, copy_rate = 4e12, flops_per_cycle = 1e5 * 0.5;
+  profile.kernels->clock.tensor_flops_per_cycle = number(1e6);
+  const double width = 4096, copy_rate = 4e12, flops_per_cycle = 1e6 * 0.5;
+  const ProductRates rates{.multiply_adds = flops_per_cycle / 2 / round_peaks.sms,
+                           .operand_elements = 80.0 / 2,
+                           .tile_ends = 200,
+                           .partial_sums = copy_rate / profile.kernels->clock.maximum_clock.value / (2 * sizeof(float)),
+                           .sms = round_peaks.sms};
   for (const double rows : {1.0, 8.0, 64.0, 4096.0}) {
-    const double flops = 2 * rows * width * width, bytes = 2 * (width * width + 2 * rows * width);
-    const KernelCost cost = dense_cost({Flops::from_si(flops), Bytes::from_si(bytes), rows * width, products},
-                                       round_peaks, profile, Regime::burst);
-    const double cycles = flops / flops_per_cycle + rows * width * 1e-3;
-    CHECK_THAT(cost.duration.si(),
-               WithinRel(3e-6 * products + std::max(cycles / test_clock, bytes / copy_rate), 1e-12));
+    const DenseShape shape{.products = {{rows, width, width}, {rows, width / 2, width}}};
+    const double bytes = 2 * (1.5 * width * width + 3.5 * rows * width);
+    const KernelCost cost = dense_cost(shape, round_peaks, profile, Regime::burst);
+    double cycles = 0;
+    for (const MatrixProduct& product : shape.products) cycles += tile_product(product, rates).cycles;
+    CHECK_THAT(cost.duration.si(), WithinRel(2 * 3e-6 + std::max(cycles / test_clock, bytes / copy_rate), 1e-12));
     CHECK((rows < 10) == (bytes / copy_rate > cycles / test_clock));  // both sides are seen
   }
 }
@@ -148,17 +172,20 @@ TEST_CASE("rows are aligned to the largest power of two of bytes, at most 16, of
 TEST_CASE("a product of rows that are not aligned takes its cycles at the efficiency of its layout, if that is known") {
   Profile profile = measured_profile();
   GemmModel& model = profile.kernels->gemm.emplace();
-  model.launch = model.output_cycles = number(0);
+  model.launch = model.tile_ends = number(0);
+  model.operand_rate = number(1e9);
   model.efficiency = number(0.8);
   model.even_rows_backward = number(0.4);
   model.odd_rows_forward = number(0.2);
   model.power = {number(0), number(1000)};
+  // Ten whole waves of tiles, so that tiles take what the FLOPs take.
+  const MatrixProduct product{256.0 * round_peaks.sms, 128 * 10, 1e5};
   const auto time_of = [&](int alignment, Phase phase) {
-    return dense_cost({.flops = Flops::from_si(1e12), .bytes = Bytes(), .row_alignment = alignment, .phase = phase},
-                      round_peaks, profile, Regime::burst)
+    return dense_cost({.products = {product}, .row_alignment = alignment, .phase = phase}, round_peaks, profile,
+                      Regime::burst)
         .duration.si();
   };
-  const double aligned = 1e12 / (0.8 * 1e5 * test_clock);
+  const double aligned = 2 * product.rows * product.columns * product.inner / (0.8 * 1e5 * test_clock);
   CHECK_THAT(time_of(16, Phase::forward), WithinRel(aligned, 1e-12));
   CHECK_THAT(time_of(8, Phase::backward), WithinRel(2 * aligned, 1e-12));
   CHECK_THAT(time_of(4, Phase::backward), WithinRel(2 * aligned, 1e-12));

@@ -116,17 +116,22 @@ TEST_CASE(
 }
 
 TEST_CASE("attention of a head_dim that was not measured is extrapolated, with a wider interval") {
-  const auto band = [](int head_dim) {
+  const auto band = [](int head_dim, const std::string& gpu = "h200_sxm") {
     const std::string row =
-        fmt::format("mine,cudnn,h200_sxm,,1,,32,8,{},false,,kernel,forward,9,8192,8192\n", head_dim);
+        fmt::format("mine,cudnn,{},,1,,32,8,{},false,,kernel,forward,9,8192,8192\n", gpu, head_dim);
     const std::string head = run_columns.substr(0, run_columns.size() - 1) + ",n_q,n_k\n";
     return predict_runs(MeasuredTable::parse(head + row, "m.csv"), "").front();
   };
-  for (const int known : {64, 128}) CHECK_FALSE(band(known).extrapolated);
-  for (const int other : {96, 256}) {
+  for (const int known : {64, 96, 128}) CHECK_FALSE(band(known).extrapolated);
+  for (const int other : {80, 256}) {
     CHECK(band(other).extrapolated);
     CHECK(band(other).band > 2 * band(128).band);
   }
+  // The cycles of d = 96 were measured on an H200 alone, which lends them.
+  CHECK_FALSE(band(128, "h100_sxm").extrapolated);
+  CHECK(band(96, "h100_sxm").extrapolated);
+  const auto slower = [&](int head_dim) { return band(head_dim, "h100_sxm").predicted / band(head_dim).predicted; };
+  CHECK_THAT(slower(96), WithinRel(slower(128), 0.05));
 }
 
 TEST_CASE("a row without an interval counts in no coverage") {
@@ -224,7 +229,7 @@ TEST_CASE("a run of a head_dim or over a link that nobody measured is extrapolat
   };
   const Prediction measured_run = band("nvlink4", 128);
   CHECK_FALSE(measured_run.extrapolated);
-  for (const auto& [link, head_dim] : {std::pair("pcie5_x16", 128), std::pair("nvlink4", 96)}) {
+  for (const auto& [link, head_dim] : {std::pair("pcie5_x16", 128), std::pair("nvlink4", 80)}) {
     CHECK(band(link, head_dim).extrapolated);
     CHECK(band(link, head_dim).band > 1.5 * measured_run.band);
   }
@@ -251,7 +256,7 @@ TEST_CASE("a wider head takes longer, measured or not, and its run is at least a
       CHECK(found[1].predicted > kernel);
       run = found[0].predicted;
       kernel = found[1].predicted;
-      if (head_dim == 64 || head_dim == 128) continue;
+      if (head_dim == 64 || head_dim == 96 || head_dim == 128) continue;
       CHECK(found[0].extrapolated);
       CHECK(found[0].band > 0.8 * found[1].band);  // its merge is known better
     }
@@ -266,12 +271,19 @@ TEST_CASE("intervals of rings cover what they promise, on runs that did not set 
   CHECK(over_all(rows).interval_coverage >= 0.85);
 }
 
-TEST_CASE("a kernel in a burst and the same kernel for ten seconds take the times that were measured, within 9 %") {
-  const std::vector<Prediction> rows = predict("h200_sxm/power.csv");
-  CHECK(rows.size() >= 50);
+TEST_CASE("a kernel in a burst and the same kernel for ten seconds take the times that were measured") {
+  const std::vector<Prediction> rows = predict("h200_sxm_power/power.csv");
+  CHECK(rows.size() == 55);
   for (const Prediction& p : rows) {
     INFO(p.name);
-    CHECK(std::abs(p.deviation()) < 0.09);
+    CHECK(std::abs(p.deviation()) < (p.name.starts_with("copy ") ? 0.1 : 0.06));
+  }
+}
+
+TEST_CASE("a row of power.csv that says why it does not count has no prediction, but the reason") {
+  for (const Prediction& p : predict("h200_sxm_whole/power.csv")) {
+    CHECK(p.reason.empty() == (p.group.find("kernels in bursts") == std::string::npos));
+    CHECK((p.predicted > Seconds()) == p.reason.empty());
   }
 }
 
