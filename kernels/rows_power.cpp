@@ -19,8 +19,9 @@ struct Stamped {
   DeviceBuffer buffer;
   Event start, end;
 
-  // Runs `count` launches between two stamps; returns microseconds per launch and adds to cycles and nanoseconds. Nothing
-  // starts before the host has queued it all: after a rest its first launch takes longer than a GPU without work waits.
+  // Runs `count` launches between two stamps; returns microseconds per launch and adds to cycles and nanoseconds.
+  // Nothing starts before the host has queued it all: after a rest its first launch takes longer than a GPU without
+  // work waits.
   double run(Rig& rig, const Workload& w, int count, double& cycles, double& nanoseconds) {
     const cudaStream_t stream = rig.stream;
     rig.gate.reset();
