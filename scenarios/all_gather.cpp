@@ -218,7 +218,7 @@ class AllGather : public Schedule {
         rendezvous(op, rank, to, Signal::kv_posted, ordinal);
         op.wait_for(at(rank, Signal::kv_arrived), ordinal + 1, WaitStage::finish);
       }
-      writer.transfer(action, Category::kv_transfer, messages(), op, BlockWriter::Path::gather);
+      writer.transfer(action, Category::kv_transfer, messages(), op, BlockWriter::Path::gather, hop);
     }
   }
 
@@ -355,7 +355,7 @@ class AllGather : public Schedule {
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = step};
     action.messages = {
         {rank, to, attention.into, attention.into, rows, attention.kv_heads, true, at(to, Signal::grad_arrived)}};
-    writer.transfer(action, Category::gradient_transfer, messages(), op, BlockWriter::Path::scatter);
+    writer.transfer(action, Category::gradient_transfer, messages(), op, BlockWriter::Path::scatter, hop);
   }
 
   const Geometry& geometry_;

@@ -351,7 +351,7 @@ Seconds BlockWriter::startup_of(const Action& action, Category category, int sta
   return startup(largest / startups) * startups;
 }
 
-void BlockWriter::transfer(const Action& action, Category category, int startups, Op op, Path path) {
+void BlockWriter::transfer(const Action& action, Category category, int startups, Op op, Path path, int hop) {
   const Implementation& implementation = *context_.implementation;
   messages_.clear();
   bool sends = false;
@@ -375,8 +375,10 @@ void BlockWriter::transfer(const Action& action, Category category, int startups
   if (sends) {
     const Communicator ranks = communicator_of(action.messages.front().source, category);
     const Seconds startup = startup_of(action, category, startups, path, largest, ranks);
-    op.duration = ticks_of(startup + Seconds::from_si(implementation.dependency.value), action, category);
-    op.launch = to_ticks(host_of(implementation.host_message));
+    const bool same_call = nccl && hop > 0;
+    const double dependency = same_call ? 0 : implementation.dependency.value;
+    op.duration = ticks_of(startup + Seconds::from_si(dependency), action, category);
+    op.launch = same_call ? 0 : to_ticks(host_of(implementation.host_message));
     op.sms = channels_of(largest, ranks);
   }
   add(action, category, op, messages_);

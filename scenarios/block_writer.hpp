@@ -140,8 +140,9 @@ class BlockWriter {
   /// On the transport's stream, there as a message of its own or as a hop of an all-gather or reduce-scatter; apart
   /// from it on a second one; or on `network` for the outer ring of a hierarchical schedule.
   enum class Path { transport, gather, scatter, apart, network };
-  /// `startups`: how many messages of the library one message here stands for (K and V apart).
-  void transfer(const Action& action, Category category, int startups, Op op, Path path = Path::transport);
+  /// `startups`: how many messages of the library one message here stands for (K and V apart). `hop`: of a gather or
+  /// scatter, which in NCCL is one call of the host and waits once for another stream.
+  void transfer(const Action& action, Category category, int startups, Op op, Path path = Path::transport, int hop = 0);
 
   Phase phase() const { return phase_; }
   const CostContext& context() const { return context_; }

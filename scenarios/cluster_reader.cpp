@@ -81,7 +81,7 @@ class ClusterReader {
     // Asked for before either is missed, or it would be taken for the other one mistyped.
     for (const char* key : {"nodes", "node"}) table.has(key);
     parameters.nodes = rank_count(table, "nodes");
-    parameters.network = link(table, "network");
+    parameters.network = network(table);
     parameters.nodes_per_pod = rank_count(table, "nodes_per_pod");
     parameters.oversubscription = table.number("oversubscription");
     parameters.uplink_latency = table.seconds("uplink_latency");
@@ -107,8 +107,14 @@ class ClusterReader {
   }
 
   LinkSpec link(const Table& table, std::string_view key, Rank domain = 1) {
+    return load(table, key, domain, link_efficiency_);
+  }
+  /// The profile's efficiency is of links inside a node. A NIC's rate is that of data, less headers of some 30 bytes in
+  /// packets of 4 KiB, which are neglected.
+  LinkSpec network(const Table& table) { return load(table, "network", 1, 1); }
+  LinkSpec load(const Table& table, std::string_view key, Rank domain, double efficiency) {
     LinkType type = table.load(key, "hardware", load_link);
-    const LinkSpec spec{type.bandwidth * link_efficiency_, type.latency};
+    const LinkSpec spec{type.bandwidth * efficiency, type.latency};
     links_.push_back({std::string(key), std::move(type), domain});
     return spec;
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "scenarios/nearest.hpp"
+#include "sim/topologies.hpp"
 
 namespace orrery {
 namespace {
@@ -42,14 +43,16 @@ LinkFault read_link_fault(const Table& table, const Cluster& cluster, FaultPlan&
     return fault;
   }
   const BytesPerSecond stated = table.bandwidth("bandwidth");
-  fault.bandwidth = stated * link_efficiency;
-  const BytesPerSecond usual = cluster.links()[static_cast<std::size_t>(fault.link)].bandwidth;
+  const Link& link = cluster.links()[static_cast<std::size_t>(fault.link)];
+  const double efficiency = is_network_link(link) ? 1 : link_efficiency;
+  fault.bandwidth = stated * efficiency;
+  const BytesPerSecond usual = link.bandwidth;
   if (fault.is_dead())
     throw table.error_at("bandwidth",
                          "bandwidth is 0 (the link would be dead), write dead = true and what happens then");
   if (fault.bandwidth > usual) {
     throw table.error_at("bandwidth", fmt::format("bandwidth = {} is more than the link has ({}), write less",
-                                                  format(stated), format(usual / link_efficiency)));
+                                                  format(stated), format(usual / efficiency)));
   }
   plan.stated.push_back(stated);
   return fault;

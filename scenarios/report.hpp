@@ -34,7 +34,7 @@ struct LinkReport {
   std::string name;
   Bytes bytes;
   Seconds busy;
-  double utilisation = 0;  // bytes / (nominal bandwidth * link_efficiency of the profile * step time)
+  double utilisation = 0;  // bytes / (bandwidth * step time), inside a node less the profile's link_efficiency
 };
 
 struct Share {

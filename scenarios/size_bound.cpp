@@ -98,7 +98,9 @@ class LeastTime {
   }
   double layers() const { return static_cast<double>(m_.layers) / d_.pipeline; }
   const LinkType& link(bool between) const { return between ? problem_.network : option_.link; }
-  double rate(bool between) const { return (link(between).bandwidth * option_.profile.link_efficiency.value).si(); }
+  double rate(bool between) const {
+    return (link(between).bandwidth * (between ? 1 : option_.profile.link_efficiency.value)).si();
+  }
 
   LayerTime of_matrices() const {
     const double read = weights_ * (problem_.fp8_matrices ? 1 : in_.element_bytes) / option_.fastest.weights.si();

@@ -69,12 +69,8 @@ CandidateScenario scenario_of(const SizeProblem& problem, const Candidate& c, co
     s.links.push_back({"network", problem.network});
     std::variant<NvSwitch, PcieTree> node = NvSwitch{c.node_size, link};
     if (tree) node = tree_of(*option.node, c.node_size, link);
-    s.cluster = fat_tree(gpu, {nodes,
-                               node,
-                               {problem.network.bandwidth * efficiency, problem.network.latency},
-                               nodes,
-                               1,
-                               problem.network.latency});
+    s.cluster = fat_tree(
+        gpu, {nodes, node, {problem.network.bandwidth, problem.network.latency}, nodes, 1, problem.network.latency});
   }
   return result;
 }

@@ -239,4 +239,8 @@ Cluster fat_tree(const GpuResources& gpu, const FatTree& parameters) {
   return cluster;
 }
 
+bool is_network_link(const Link& link) {
+  return link.name.find(" rail") != std::string::npos;  // one end is a leaf
+}
+
 }  // namespace orrery

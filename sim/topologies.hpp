@@ -77,6 +77,9 @@ struct FatTree {
 };
 Cluster fat_tree(const GpuResources& gpu, const FatTree& parameters);
 
+/// Whether it leads to or from a switch of a fat tree's network, and so not to another GPU of the node.
+bool is_network_link(const Link& link);
+
 struct TopologyInfo {
   std::string_view name;
   std::string_view description;

@@ -9,6 +9,7 @@
 #include "scenarios/scenario.hpp"
 #include "scenarios/step_scenario.hpp"
 #include "sim/simulate.hpp"
+#include "sim/topologies.hpp"
 #include "tests/catch.hpp"
 #include "tests/scenarios/messages.hpp"
 
@@ -148,6 +149,49 @@ TEST_CASE("heads exchanged inside nodes take as long as in one node, whatever go
   // The ring around them goes between nodes alone.
   const double assumed = s.implementation.message_startup.value + s.implementation.dependency.value;
   for (const Rank rank : {0, 7}) CHECK(first_hop(program, rank).duration == to_ticks(Seconds::from_si(assumed)));
+}
+
+TEST_CASE("links of a network carry their own rate, those inside a node the profile's share of theirs") {
+  Job job{.schedule = "ring", .implementation = "orrery_ring_nccl", .nodes = 2, .context = 8, .scope = "attention"};
+  const Scenario s = load(job);
+  REQUIRE(s.profile.link_efficiency.value < 0.9);
+  const double nvlink = load_link("nvlink4").bandwidth.si() * s.profile.link_efficiency.value;
+  const double network = load_link("infiniband_ndr").bandwidth.si();
+  int of_network = 0;
+  for (const Link& link : s.cluster.links()) {
+    INFO(link.name);
+    const bool uplink = link.name.find("spine") != std::string::npos;  // of a leaf for two nodes
+    of_network += is_network_link(link) ? 1 : 0;
+    CHECK_THAT(link.bandwidth.si(), WithinRel(uplink ? 2 * network : is_network_link(link) ? network : nvlink, 1e-12));
+  }
+  CHECK(of_network == 2 * (8 + 4));  // both ways: a NIC for each GPU, a leaf for each place in a node
+}
+
+TEST_CASE("a gather of NCCL is one call of the host and waits for one other stream, however many hops it takes") {
+  for (const int ranks : {2, 4, 8}) {
+    Job job{.schedule = "all_gather",
+            .implementation = "pytorch_context_parallel_allgather",
+            .context = ranks,
+            .scope = "attention"};
+    const Scenario s = load(job);
+    const AttentionProgram program = build_program(s);
+    OpBuffer buffer;
+    Ticks host = 0;
+    int hops = 0;
+    for (std::int64_t block = 0; block < program.blocks(); ++block) {
+      buffer.begin(block);
+      program.generate(0, block, buffer);
+      for (const Op& op : buffer.ops()) {
+        if (op.category != static_cast<std::uint8_t>(Category::kv_transfer)) continue;
+        host += op.launch;
+        ++hops;
+      }
+    }
+    const Implementation& i = s.implementation;
+    const Ticks call = to_ticks(Seconds::from_si(i.launch.value + i.host_message.value));
+    CHECK(hops == s.layers * (ranks - 1));
+    CHECK(host == s.layers * call);
+  }
 }
 
 TEST_CASE("of a ring over nodes the hops inside are measured, on the channels that NICs leave; those between are not") {
