@@ -124,6 +124,10 @@ class StepProgram final : public KernelProgram {
   void make_slots();
   void make_partition();
   int blocks_of(const VisitPlan& visit) const;
+  /// Visits of a plan that are alike: of one kind and pattern, and both or neither at the first or last layer, whose
+  /// parameters are gathered at other times.
+  using VisitClass = std::tuple<VisitKind, int, bool, bool>;
+  VisitClass class_of(const SlotPlan& plan, const VisitPlan& visit) const;
   Visit attention_visit(const VisitPlan& visit, const Counts& before) const;
   const Slot& slot_at(Rank rank, std::int64_t block) const;
   const VisitPlan* visit_at(const Slot& slot, std::int64_t block_in_slot) const;

@@ -20,6 +20,13 @@ Visit StepProgram::attention_visit(const VisitPlan& plan, const Counts& before) 
   return visit;
 }
 
+StepProgram::VisitClass StepProgram::class_of(const SlotPlan& plan, const VisitPlan& visit) const {
+  const bool edge = visit.kind == VisitKind::begin || visit.kind == VisitKind::end;
+  const int pattern = edge ? 0 : input_.attention.class_of_layer[static_cast<std::size_t>(visit.layer)];
+  const bool at_first = &visit <= &plan.visits[1], at_last = visit.layer == plan.visits[plan.visits.size() - 2].layer;
+  return {visit.kind, pattern, at_first, at_last};
+}
+
 void StepProgram::make_visits(SlotPlan& plan) {
   const auto add = [&](VisitKind kind, int layer, bool starts, bool ends) {
     VisitPlan visit;
@@ -112,16 +119,12 @@ void StepProgram::make_slots() {
   }
   slots_ = static_cast<std::int64_t>(stages_.front().size());
   if (stages > 1) return;
-  // One stage: visits of one kind, pattern and place repeat over layers and slots.
-  std::map<std::tuple<const SlotPlan*, VisitKind, int, bool, bool>, std::int64_t> known;
+  // One stage: visits repeat over layers and slots.
+  std::map<std::pair<const SlotPlan*, VisitClass>, std::int64_t> known;
   shapes_ = 1;  // 0: the empty blocks that fill a slot up
   for (auto& [key, plan] : plans_) {
     for (VisitPlan& visit : plan->visits) {
-      const bool edge = visit.kind == VisitKind::begin || visit.kind == VisitKind::end;
-      const int pattern = edge ? 0 : input_.attention.class_of_layer[static_cast<std::size_t>(visit.layer)];
-      const auto place = static_cast<std::size_t>(&visit - plan->visits.data());
-      const bool at_first = place <= 1, at_last = visit.layer == plan->visits[plan->visits.size() - 2].layer;
-      const auto [shape, is_new] = known.try_emplace({plan.get(), visit.kind, pattern, at_first, at_last}, shapes_);
+      const auto [shape, is_new] = known.try_emplace({plan.get(), class_of(*plan, visit)}, shapes_);
       if (is_new) shapes_ += blocks_of(visit);
       visit.shape = shape->second;
     }

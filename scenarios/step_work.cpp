@@ -29,16 +29,13 @@ void StepProgram::cap_clock(ClockCap cap) {
   attention_.cap_clock(cap);
 }
 
-/// Visits of one kind and pattern have the same kernels.
 KernelWork StepProgram::kernel_work(Rank rank, const SlotPlan& plan) const {
-  std::map<std::pair<VisitKind, int>, KernelWork> known;
+  std::map<VisitClass, KernelWork> known;
   KernelWork sum;
   const Slot slot{&plan, 0, 0, {}};
   OpBuffer buffer;
   for (const VisitPlan& visit : plan.visits) {
-    const bool edge = visit.kind == VisitKind::begin || visit.kind == VisitKind::end;
-    const int pattern = edge ? 0 : input_.attention.class_of_layer[static_cast<std::size_t>(visit.layer)];
-    const auto [work, is_new] = known.try_emplace({visit.kind, pattern});
+    const auto [work, is_new] = known.try_emplace(class_of(plan, visit));
     for (int block = 0; is_new && block < blocks_of(visit); ++block) {
       Counts counts(signals_.size());
       buffer.begin(0);

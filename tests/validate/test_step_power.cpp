@@ -130,6 +130,31 @@ TEST_CASE("the kernels of a whole step's ranks are those that its ops take time 
   CHECK(work.energy > Joules());
 }
 
+TEST_CASE("what a step's collectives send costs energy: of SMs that copy with NCCL, of the memory with copy engines") {
+  Scenario s = load_scenario(std::string(ORRERY_SOURCE_DIR) + "/scenarios/steps/llama3_8b_8k_fsdp_64.toml");
+  s.layers = 2;
+  s.regime = Regime::burst;
+  const auto energy_with = [&](Transport transport) {
+    s.implementation.transport = transport;
+    return build_step(s).kernel_work(0).energy.si();
+  };
+  s.implementation.transport = Transport::nccl;
+  const StepProgram program = build_step(s);
+  Bytes sent;
+  OpBuffer buffer;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    buffer.begin(block);
+    program.generate(0, block, buffer);
+    for (const Op& op : buffer.ops()) {
+      for (const Message& message : buffer.messages_of(op)) sent += message.size;
+    }
+  }
+  const ClockModel& clock = s.profile.kernels->clock;
+  const Joules more = energy_of_messages(sent, true, clock) - energy_of_messages(sent, false, clock);
+  REQUIRE(more > Joules());
+  CHECK_THAT(energy_with(Transport::nccl) - energy_with(Transport::copy_engine), WithinRel(more.si(), 1e-6));
+}
+
 TEST_CASE("without a power model a step has no energy, and without bands no interval") {
   Scenario s = ring();
   s.profile.kernels.reset();
