@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "cost_models/fit_links.hpp"
 #include "cost_models/nccl_channels.hpp"
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
@@ -115,6 +116,23 @@ TEST_CASE("a fit finds the constants that made the rows") {
   }
 }
 
+TEST_CASE("sustained rows that take less than the power limit say nothing of the clock at it") {
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  const std::size_t count = rows.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (rows[i].regime == Regime::sustained) continue;
+    rows.push_back(rows[i]);  // as of a kernel that waits between launches, at the clock of its bursts
+    rows.back().regime = Regime::sustained;
+    rows.back().power = Watts::from_si(facts().power_limit_w / 2);
+  }
+  const Profile fitted = fit_kernels(rows, facts(), measured_profile()).profile, made = truth();
+  CHECK_THAT(fitted.kernels->clock.busy_power.value, WithinRel(made.kernels->clock.busy_power.value, 0.1));
+  for (const AttentionModel& model : fitted.kernels->attention) {
+    const AttentionModel& of_phase = *made.kernels->attention_of(model.phase, 128);
+    CHECK_THAT(model.power.tensor_power.value, WithinRel(of_phase.power.tensor_power.value, 0.05));
+  }
+}
+
 TEST_CASE("a third of the shapes is fitted on, and both regimes of a shape have the same use") {
   const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
   const std::vector<RowUse> uses = split(rows);
@@ -143,6 +161,29 @@ TEST_CASE("without masked rows the cost of a masked tile is undetermined, and th
   const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full"));
   CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),
                     ContainsSubstring("masked_tile") && ContainsSubstring("causal blocks"));
+}
+
+TEST_CASE("no efficiency is more than the peak, whatever the cache lets pass faster") {
+  std::string text = "gpu,kernel,width,bytes,time_us,status\n";
+  for (double bytes = 1e6; bytes < 1e9; bytes *= 2)
+    text += fmt::format("h,copy_kernel,1,{:.0f},{:.9},ok\n", bytes, 1 + 1e6 * bytes / (1.5 * peaks.hbm.si()));
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  add_rows(MeasuredTable::parse(text, "elementwise.csv"), rows);
+  CHECK(fit_kernels(rows, facts(), measured_profile()).profile.hbm_efficiency.value == 1);
+}
+
+TEST_CASE("a kind of message has a table from six sizes on that are fitted") {
+  const auto tables = [](std::size_t sizes) {
+    std::string text = "gpu,link,mechanism,op,pattern,channels,bytes,time_us,status\n";
+    for (std::size_t i = 1; i <= sizes; ++i)
+      text += fmt::format("h,host,copy_engine,peer_copy,one,,{},{},ok\n", i * 4096, i);
+    const std::vector<MeasuredKernel> messages = rows_of(text);
+    MeasuredRows rows;
+    for (const MeasuredKernel& row : messages) rows.push_back(&row);
+    return tabulate_links(rows).size();
+  };
+  CHECK(tables(5) == 0);
+  CHECK(tables(6) == 1);
 }
 
 TEST_CASE("a message size that two files have is one knot of its table, with the mean of their times") {

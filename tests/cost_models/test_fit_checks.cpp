@@ -68,8 +68,20 @@ TEST_CASE(
   CHECK(rates_pass({product}));
   product.clock_hz = 0.98e9;  // it would need 10.2 ms
   CHECK_FALSE(rates_pass({product}));
-  CHECK(rates_pass({made_row(stream, 1e10 + 2e7, least)}));
-  CHECK_FALSE(rates_pass({made_row(stream, 1e10 + 2e7, too_little)}));
+  // Of as many FLOPs attention may leave out the pairs that nobody sees.
+  MeasuredKernel block = made_row(attention, 4096e9, least);
+  block.attention = {.pairs = 3 * 1024e9, .heads = 1, .head_dim = 1, .masked_pairs = 1024e9, .pairs_beyond = 1024e9};
+  CHECK(rates_pass({block}));
+  block.time = Seconds::from_si(too_little);
+  CHECK_FALSE(rates_pass({block}));
+  // A cache of 10 MB may spare as much of what is read and of what is written: 100 of 120 MB remain, at 1 TB/s.
+  CHECK(rates_pass({made_row(stream, 1.2e8, least / 100)}));
+  CHECK_FALSE(rates_pass({made_row(stream, 1.2e8, too_little / 100)}));
+  MeasuredKernel copy = made_row(message, 0.6e8, least / 100);  // inside a GPU: each byte is read and written
+  copy.link = "local";
+  CHECK(rates_pass({copy}));
+  copy.time = Seconds::from_si(too_little / 100);
+  CHECK_FALSE(rates_pass({copy}));
   CHECK(rates_pass({made_row(message, 1e9, least)}));
   CHECK_FALSE(rates_pass({made_row(message, 1e9, too_little)}));
   // Of four ranks each sends three quarters of its bytes to others, or gets those of three others.

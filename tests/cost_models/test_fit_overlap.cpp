@@ -55,12 +55,16 @@ TEST_CASE("Beside kernels that stream it is the median ratio of every third row,
   CHECK_FALSE(seen.contains(row_digest(table, 0)));  // nor a copy engine's
 }
 
-TEST_CASE("No transfer is faster beside a kernel, one size says nothing, and a table without transfers is no model") {
+TEST_CASE(
+    "No transfer is faster beside a kernel, one size or two alike say nothing, and a table without transfers is no "
+    "model") {
   const NcclBeside faster =
       fit_nccl_beside(std::vector{table_of(row("gemm", 1, 4000, 3900) + row("gemm", 4, 1000, 1000))}, used).value();
   CHECK(faster.matrix_products.value == 1);
   const NcclBeside one = fit_nccl_beside(std::vector{table_of(row("gemm", 1, 4000, 8000))}, used).value();
   CHECK(one.matrix_products.provenance == Provenance::assumed);
+  const MeasuredTable alike = table_of(row("gemm", 1, 4000, 8000) + row("gemm", 2, 4000 / 1.4, 3000));
+  CHECK(fit_nccl_beside(std::vector{alike}, used)->matrix_products.provenance == Provenance::assumed);
   CHECK_FALSE(fit_nccl_beside(std::vector{table_of(row("merge", 1, 100, 300, "copy_engine"))}, used));
   CHECK_FALSE(fit_nccl_beside({}, used));
 }

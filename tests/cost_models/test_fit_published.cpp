@@ -111,6 +111,23 @@ TEST_CASE("a faster memory that is lent for takes as much power at its full rate
   CHECK_THAT(lent * faster.hbm.si(), WithinRel(6e-11 * ten_sms.hbm.si(), 1e-12));
 }
 
+TEST_CASE("what is lent keeps its share of the peaks: rates that of HBM, cycles that of the tensor cores of an SM") {
+  Profile lender = truth(1);
+  lender.kernels->streams.push_back({"copy_kernel", number(2e-6), number(1e12), number(3e12), number(5e7)});
+  lender.kernels->gemm.emplace().operand_rate = number(70);
+  const GpuPeaks other{ten_sms.matrix * 2, ten_sms.hbm * 1.5, 4 * ten_sms.sms};
+  const double cycles = 4.0 / 2;  // four times the SMs share twice the FLOPs
+  const Profile profile = lend(lender, ten_sms, other);
+  const MeasuredKernels &lent = *profile.kernels, &own = *lender.kernels;
+  CHECK_THAT(lent.clock.tensor_flops_per_cycle.value, WithinRel(2 * own.clock.tensor_flops_per_cycle.value, 1e-12));
+  CHECK_THAT(lent.streams.front().bandwidth.value, WithinRel(1.5 * 1e12, 1e-12));
+  CHECK_THAT(lent.streams.front().cached_bandwidth.value, WithinRel(1.5 * 3e12, 1e-12));
+  CHECK_THAT(lent.gemm->operand_rate.value, WithinRel(70 / cycles, 1e-12));
+  for (Constant AttentionModel::*c :
+       {&AttentionModel::list_start, &AttentionModel::full_tile, &AttentionModel::masked_tile})
+    CHECK_THAT((lent.attention.front().*c).value, WithinRel(cycles * (own.attention.front().*c).value, 1e-12));
+}
+
 TEST_CASE("times that leave a constant where no kernel is are an error that names it and the rows") {
   std::vector<MeasuredKernel> rows = rows_of(truth(1), {512, 1024, 2048, 4096, 8192, 16384});
   const auto fit = [&] { return fit_published(rows, ten_sms, measured_profile(), std::nullopt); };

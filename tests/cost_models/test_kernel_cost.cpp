@@ -274,6 +274,29 @@ TEST_CASE("longer blocks never take less, whatever is left of their last tiles")
   }
 }
 
+TEST_CASE("an interval is that of the group's band, beyond its range or over other numbers of ranks the wider one") {
+  Profile profile = measured_profile();
+  profile.kernels->links.push_back({"wire", "nccl", "all_gather", {1e6, 1e9}, {1e-5, 1e-2}, ""});
+  profile.kernels->bands.push_back({"collectives >= 1 MB", 0.05, 0.1, 1e6, 1e9, 9});
+  const auto interval = [&](double bytes, int ranks) {
+    MeasuredKernel row;
+    row.kind = MeasuredKernel::Kind::message;
+    row.link = "wire";
+    row.mechanism = "nccl";
+    row.op = "all_gather";
+    row.ranks = ranks;
+    row.bytes = Bytes::from_si(bytes);
+    name_message(row, "");
+    return interval_of(row, round_peaks, profile).value();
+  };
+  CHECK(interval(1e8, 2).half_width == 0.05);
+  CHECK_FALSE(interval(1e8, 2).extrapolated);
+  for (const KernelInterval& wide : {interval(1e8, 4), interval(2e9, 2)}) {
+    CHECK(wide.half_width == 0.1);
+    CHECK(wide.extrapolated);
+  }
+}
+
 TEST_CASE("between two measured head_dims cycles lie on the line between theirs, beyond them they grow with head_dim") {
   Profile profile = measured_profile();
   const AttentionModel wide = profile.kernels->attention.front();  // 128 wide, forward

@@ -56,6 +56,11 @@ TEST_CASE("times over so many channels are those of two ranks whose limit makes 
   CHECK_THAT(named("send_recv 16 ranks")->si(), WithinRel(3e-6, 1e-12));  // 32 channels for sixteen
   CHECK_FALSE(named("send_recv").has_value());                            // 16 channels: nobody measured them
   CHECK_FALSE(named("all_reduce 4 ranks").has_value());
+  // More bytes over as many channels take no less, whatever another limit's row says.
+  kernels.links.clear();
+  add(8, 2e-4);  // 4 channels for 1 MiB
+  add(4, 1e-6);  // 4 channels for 1000 MiB, in 100 times the time
+  CHECK(send_recv_by_channels(kernels, "link").at(4).seconds == std::vector<double>{2e-4, 2e-4});
 }
 
 TEST_CASE("a longer message is never faster in a table, but where NCCL doubles its channels") {

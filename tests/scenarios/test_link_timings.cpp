@@ -130,11 +130,14 @@ TEST_CASE("what ranks of one node do takes as long with a second node beside it,
 }
 
 TEST_CASE("a ring's hop is among the ranks of its context group, however many groups the job has") {
-  Job job{.schedule = "ring", .implementation = "orrery_ring_nccl", .context = 2};
-  const std::vector<std::string> expected = transfers(build_step(load(job)), 0, Category::kv_transfer);
-  REQUIRE(expected.size() == 2);
-  job.data = 4;
-  CHECK(transfers(build_step(load(job)), 0, Category::kv_transfer) == expected);
+  // By its table of a number of channels, or of a number of ranks.
+  for (const char* implementation : {"orrery_ring_nccl", "ring_flash_attention_ring"}) {
+    Job job{.schedule = "ring", .implementation = implementation, .context = 2};
+    const std::vector<std::string> expected = transfers(build_step(load(job)), 0, Category::kv_transfer);
+    REQUIRE(expected.size() == 2);
+    job.data = 4;
+    CHECK(transfers(build_step(load(job)), 0, Category::kv_transfer) == expected);
+  }
 }
 
 TEST_CASE("heads exchanged inside nodes take as long as in one node, whatever goes between nodes") {

@@ -274,6 +274,30 @@ TEST_CASE("a causal contiguous ring waits for its last rank") {
   }
 }
 
+TEST_CASE("a causal ring sums the gradients of blocks it attends to, and of those it skips only if it adds zeros") {
+  const int ranks = 4;
+  for (const bool adds_zeros : {false, true}) {
+    IdealCase c = ring_case(ranks, 1e12);
+    c.causal = c.backward = true;
+    c.hbm = 3e11;
+    c.implementation.gradient_sum = Merge::kernel;
+    c.implementation.sums_skipped_blocks = adds_zeros;
+    const AttentionProgram program = program_of(c);
+    const Ticks sum = backward_times(c).sum;  // the forward pass merges in its kernels
+    for (Rank rank = 0; rank < ranks; ++rank) {
+      Ticks sums = 0;
+      OpBuffer buffer;
+      for (std::int64_t block = 0; block < program.blocks(); ++block) {
+        buffer.begin(block);
+        program.generate(rank, block, buffer);
+        for (const Op& op : buffer.ops())
+          sums += op.category == static_cast<std::uint8_t>(Category::merge) ? op.duration : 0;
+      }
+      CHECK(sums == (adds_zeros ? ranks - 1 : rank) * sum);  // rank r sees the blocks of r others
+    }
+  }
+}
+
 TEST_CASE("a causal contiguous ring is P / (2P - 1) efficient") {
   for (const int ranks : ring_sizes) {
     IdealCase c = ring_case(ranks, 0.1e12);
