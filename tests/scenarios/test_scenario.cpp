@@ -42,6 +42,20 @@ link = "nvlink4"
                      tokens, pattern);
 }
 
+using Changes = std::initializer_list<std::pair<std::string_view, std::string_view>>;
+
+std::string changed(std::string text, Changes changes) {
+  for (const auto& [what, with] : changes) text = replaced(std::move(text), what, with);
+  return text;
+}
+
+std::string ulysses_of_two(int tokens) {
+  return changed(file_of("{kind = \"full\"}", tokens), {{"ranks = 4", "ranks = 2"},
+                                                        {"\"ring\"", "\"ulysses\""},
+                                                        {"\"ideal\"", "\"orrery_ulysses_nccl\""},
+                                                        {"\"peak\"", "\"h200_sxm\""}});
+}
+
 std::filesystem::path written(const ScratchFolder& folder, std::string_view scenario, bool gated) {
   folder.write("model.toml", fmt::format(R"(kind = "model"
 description = "test"
@@ -112,7 +126,7 @@ TEST_CASE("a batch is computed and sent as often as it has sequences") {
   const ScratchFolder folder;
   std::string text = file_of("{kind = \"full\"}", 512);
   const Report three = predict(load_scenario(written(folder, text, true)));
-  text.replace(text.find("batch = 3"), 9, "batch = 1");
+  text = replaced(text, "batch = 3", "batch = 1");
   const Report one = predict(load_scenario(written(folder, text, true)));
   CHECK(three.useful.si() == 3 * one.useful.si());
   CHECK(three.executed.si() == 3 * one.executed.si());
@@ -123,26 +137,25 @@ TEST_CASE("fp32 sends twice the bytes of bf16") {
   const ScratchFolder folder;
   std::string text = file_of("{kind = \"full\"}", 512);
   const double bf16 = predict(load_scenario(written(folder, text, true))).sent_in_all.si();
-  text.replace(text.find("\"bf16\""), 6, "\"fp32\"");
+  text = replaced(text, "\"bf16\"", "\"fp32\"");
   CHECK(predict(load_scenario(written(folder, text, true))).sent_in_all.si() == 2 * bf16);
 }
 
 TEST_CASE("in a burst kernels run at the clock of a cool GPU") {
   const ScratchFolder folder;
   std::string text = file_of("{kind = \"full\"}", 65536);
-  text.replace(text.find("\"peak\""), 6, "\"h200_sxm\"");
+  text = replaced(text, "\"peak\"", "\"h200_sxm\"");
   const Report sustained = predict(load_scenario(written(folder, text, true)));
-  text.replace(text.find("pass = "), 0, "regime = \"sustained\"\n");
+  text = replaced(text, "pass = ", "regime = \"sustained\"\npass = ");
   CHECK(predict(load_scenario(written(folder, text, true))).step_time == sustained.step_time);
-  text.replace(text.find("\"sustained\""), 11, "\"burst\"");
+  text = replaced(text, "\"sustained\"", "\"burst\"");
   CHECK(predict(load_scenario(written(folder, text, true))).step_time < sustained.step_time);
 }
 
 TEST_CASE("the report lists the constants that its prediction rests on, and no others") {
   const ScratchFolder folder;
-  const auto constants = [&](std::initializer_list<std::pair<const char*, const char*>> changes) {
-    std::string text = file_of("{kind = \"full\"}", 512);
-    for (const auto& [what, with] : changes) text.replace(text.find(what), std::string_view(what).size(), with);
+  const auto constants = [&](Changes changes) {
+    const std::string text = changed(file_of("{kind = \"full\"}", 512), changes);
     return predict(load_scenario(written(folder, text, true))).constants;
   };
   const auto count = [](const std::vector<ConstantReport>& list, std::string_view part) {
@@ -236,14 +249,10 @@ TEST_CASE("skips that cannot be counted are an error at the pattern") {
 TEST_CASE("keys of a halo and the more values of a gated skip are two messages, each at the rate of its size") {
   const ScratchFolder folder;
   const Index left = 16, period = 64, rows_of_batch = 3;
-  std::string file = file_of(
-      fmt::format("{{kind = \"window\", left = {}}}, {{kind = \"gated_skip\", period = {}}}", left, period), 4096);
-  const auto replace = [&](std::string_view from, std::string_view to) {
-    file.replace(file.find(from), from.size(), to);
-  };
-  replace("schedule = \"ring\"", "schedule = \"halo\"");
-  replace("implementation = \"ideal\"", "implementation = \"orrery_pi\"");
-  replace("profile = \"peak\"", "profile = \"h200_sxm\"");
+  const std::string pattern =
+      fmt::format("{{kind = \"window\", left = {}}}, {{kind = \"gated_skip\", period = {}}}", left, period);
+  const std::string file = changed(
+      file_of(pattern, 4096), {{"\"ring\"", "\"halo\""}, {"\"ideal\"", "\"orrery_pi\""}, {"\"peak\"", "\"h200_sxm\""}});
   const AttentionProgram program = build_program(load_scenario(written(folder, file, true)));
   const LinkTiming& link = program.input().links.neighbours.value();
   const auto startup_of = [&](Index rows) {  // 2 key heads of 20 in bf16
@@ -264,14 +273,7 @@ TEST_CASE("keys of a halo and the more values of a gated skip are two messages, 
 
 TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
   const ScratchFolder folder;
-  std::string file = file_of("{kind = \"full\"}", 4096);
-  const auto replace = [&](std::string_view from, std::string_view to) {
-    file.replace(file.find(from), from.size(), to);
-  };
-  replace("ranks = 4", "ranks = 2");
-  replace("schedule = \"ring\"", "schedule = \"ulysses\"");
-  replace("implementation = \"ideal\"", "implementation = \"orrery_ulysses_nccl\"");
-  replace("gpu = \"h200_sxm\"\nprofile = \"peak\"", "gpu = \"h200_sxm\"\nprofile = \"h200_sxm\"");
+  const std::string file = ulysses_of_two(4096);
   const Scenario s = load_scenario(written(folder, file, true));
   const AttentionProgram program = build_program(s);
   OpBuffer buffer;
@@ -285,14 +287,7 @@ TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
 
 TEST_CASE("Q, K and V go to their heads in turn: three tensors of the exchange's table") {
   const ScratchFolder folder;
-  std::string file = file_of("{kind = \"full\"}", 1 << 20);
-  const auto replace = [&](std::string_view from, std::string_view to) {
-    file.replace(file.find(from), from.size(), to);
-  };
-  replace("ranks = 4", "ranks = 2");
-  replace("schedule = \"ring\"", "schedule = \"ulysses\"");
-  replace("implementation = \"ideal\"", "implementation = \"orrery_ulysses_nccl\"");
-  replace("profile = \"peak\"", "profile = \"h200_sxm\"");
+  const std::string file = ulysses_of_two(1 << 20);
   const AttentionProgram program = build_program(load_scenario(written(folder, file, true)));
   OpBuffer buffer;
   program.generate(0, 0, buffer);

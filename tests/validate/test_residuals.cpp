@@ -23,7 +23,12 @@ TEST_CASE("every measured run with time stamps lies beside its simulation, op by
       const std::size_t row = run.rows.front();
       const std::string schedule = table.text(row, "schedule");
       schedules.insert(schedule + " " + table.text(row, "pass"));
-      for (const OpResidual& op : residual(table, run, "").ops) {
+      double compared_us = 0, stamped_us = 0;  // ops that count as one take as long as they do one by one
+      for (const std::size_t i : run.rows) stamped_us += table.number(i, "end_us") - table.number(i, "start_us");
+      const std::vector<OpResidual> ops = residual(table, run, "").ops;
+      for (const OpResidual& op : ops) compared_us += op.measured ? op.measured->takes_s * 1e6 : 0;
+      CHECK_THAT(compared_us, WithinRel(stamped_us, 1e-9));
+      for (const OpResidual& op : ops) {
         if (!op.simulated) measured_alone.insert(schedule + " " + op.op);
         if (!op.measured) simulated_alone.insert(schedule + " " + table.text(row, "layout") + " " + op.op);
         if (!op.is_compared() || op.kind != "attention") continue;

@@ -195,6 +195,25 @@ TEST_CASE("a file without a run says nothing of runs, and a run off a hundred ti
   CHECK_THROWS_WITH(calibrate("runs.csv", slow), ContainsSubstring("runs.csv:") && ContainsSubstring("takes 10 s"));
 }
 
+TEST_CASE("an implementation has a band of its own from nine runs on that set it") {
+  const auto bands_of = [](int runs) {
+    std::string text = run_columns;
+    for (int tokens = 8192; runs > 0; tokens += 1024) {
+      const std::string row =
+          fmt::format("orrery_ring,cudnn,h200_sxm,nvlink4,2,{},32,32,128,false,contiguous,ring,forward,3\n", tokens);
+      if (!calibrating_rows(MeasuredTable::parse(run_columns + row, "runs.csv")).front()) continue;
+      text += row;
+      --runs;
+    }
+    Profile profile = load_profile("h200_sxm", "h200_sxm");
+    profile.kernels->runs.clear();
+    calibrate_runs({MeasuredTable::parse(text, "runs.csv")}, profile);
+    return profile.kernels->runs.size();
+  };
+  CHECK(bands_of(8) == 0);
+  CHECK(bands_of(9) == 1);
+}
+
 TEST_CASE("coverage is that of rows within the measured range: beyond it intervals are wider on purpose") {
   Prediction inside;
   inside.group = "g";
@@ -284,6 +303,24 @@ TEST_CASE("a row of power.csv that says why it does not count has no prediction,
   for (const Prediction& p : predict("h200_sxm_whole/power.csv")) {
     CHECK(p.reason.empty() == (p.group.find("kernels in bursts") == std::string::npos));
     CHECK((p.predicted > Seconds()) == p.reason.empty());
+  }
+}
+
+TEST_CASE("a kernel of power.csv beyond the sizes that were measured, on either side, has the wider interval") {
+  const Profile profile = load_profile("h200_sxm", "h200_sxm");
+  const ErrorBand& band = *profile.kernels->band_of("gemm");
+  REQUIRE(band.outside > band.inside);
+  for (const double n : {64.0, 8192.0, 1048576.0}) {
+    const MeasuredTable table =
+        MeasuredTable::parse(fmt::format("gpu,kernel,shape,regime,second,time_us,nvml_sm_clock_mhz\n"
+                                         "h200_sxm,gemm,{0} x {0} x {0},burst,0,1,1980\n",
+                                         n),
+                             "power.csv");
+    const Prediction p = predict_runs(table, "").at(0);
+    const double flops = 2 * n * n * n;
+    CHECK(p.extrapolated == (flops < band.least || flops > band.most));
+    CHECK(p.extrapolated == (n != 8192));
+    CHECK(p.band == (n == 8192 ? band.inside : band.outside));
   }
 }
 
