@@ -157,6 +157,22 @@ TEST_CASE("of a family of five shapes and more no more than 40 % are fitted on, 
   }
 }
 
+TEST_CASE("coverage is that of rows that neither a constant nor the width of a band comes from") {
+  Profile profile = truth();
+  profile.kernels->bands.push_back({"attention forward", 0.1, 0.2, 1, 1e18, 9});
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full"));
+  rows.resize(3);
+  const RowUse uses[] = {RowUse::fitted, RowUse::calibration, RowUse::test};
+  const auto coverage_with_off = [&](std::size_t off) {
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      rows[i].time = predicted_time(rows[i], peaks, profile) * (i == off ? 1.2 : 1);
+    return errors_by_group(rows, uses, peaks, profile).at(0).coverage;
+  };
+  CHECK(coverage_with_off(0) == 1);
+  CHECK(coverage_with_off(1) == 1);
+  CHECK(coverage_with_off(2) == 0);
+}
+
 TEST_CASE("without masked rows the cost of a masked tile is undetermined, and the error says so") {
   const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full"));
   CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()),

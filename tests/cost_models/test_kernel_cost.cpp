@@ -297,6 +297,28 @@ TEST_CASE("an interval is that of the group's band, beyond its range or over oth
   }
 }
 
+TEST_CASE("between measured head_dims an interval is wider by how far one is off that the others would predict") {
+  Profile profile = measured_profile();
+  AttentionModel narrow = profile.kernels->attention.front();  // 128 wide, forward
+  narrow.head_dim = 64;
+  narrow.full_tile = number(1500);
+  profile.kernels->attention.push_back(narrow);
+  for (AttentionModel& model : profile.kernels->attention) model.full_tile.provenance = Provenance::fitted;
+  profile.kernels->bands.push_back({"attention forward", 0.05, 0.1, 1, 1e15, 9});
+  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+  MeasuredKernel row;
+  row.group = "attention forward";
+  row.work = 1e12;
+  row.attention = {.pairs = 4096.0 * 4096, .query_rows = 4096, .key_rows = 4096, .heads = 8, .kv_heads = 8};
+  row.attention.head_dim = 128;
+  CHECK(interval_of(row, peaks, profile)->half_width == 0.05);
+  row.attention.head_dim = 96;
+  const double off = error_of_other_head_dims(row.attention, row.phase, row.regime, peaks, profile);
+  REQUIRE(off > 0.2);
+  CHECK(interval_of(row, peaks, profile)->half_width == 0.1 + off);
+  CHECK(interval_of(row, peaks, profile)->extrapolated);
+}
+
 TEST_CASE("between two measured head_dims cycles lie on the line between theirs, beyond them they grow with head_dim") {
   Profile profile = measured_profile();
   const AttentionModel wide = profile.kernels->attention.front();  // 128 wide, forward
