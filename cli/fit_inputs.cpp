@@ -109,6 +109,30 @@ bool is_measured(const MeasuredTable& table) {
          });
 }
 
+/// What `is_measured` lacks: rows that succeeded, or a column of the kind of file that it comes nearest to.
+std::string why_not_measured(const MeasuredTable& table) {
+  bool any_ok = false;
+  for (std::size_t i = 0; i < table.rows(); ++i) any_ok = any_ok || table.is_ok(i);
+  if (!any_ok) return "no row has status = ok (nothing was measured), measure them again or leave the file out";
+  static const std::vector<std::string> kinds[] = {{"kernel", "bytes", "n_q"},
+                                                   {"kernel", "bytes", "width"},
+                                                   {"mechanism", "op", "bytes"},
+                                                   {"layer", "in", "out"},
+                                                   {"n_q", "head_dim", "time_ms"}};
+  for (std::vector<std::string> kind : kinds) {
+    std::erase_if(kind, [&](const std::string& column) { return table.has(column); });
+    if (kind.size() != 1) continue;
+    return fmt::format("column {} is missing (there are {}), write it", kind[0], fmt::join(table.columns(), ", "));
+  }
+  return fmt::format("the columns are those of no file of orrery bench ({}), is one missing?",
+                     fmt::join(table.columns(), ", "));
+}
+
+void require_measured(const MeasuredTable& table) {
+  if (is_measured(table)) return;
+  throw MeasuredFileError(fmt::format("{}:1: {}", table.file().string(), why_not_measured(table)));
+}
+
 /// The links that rows name and that there are files of.
 std::map<std::string, BytesPerSecond> links_of(std::span<const MeasuredKernel> rows) {
   const std::vector<std::string> known = known_names("hardware");
@@ -141,11 +165,7 @@ BenchInputs read_bench_inputs(const std::vector<std::string>& files) {
     const MeasuredTable& table = tables.emplace_back(MeasuredTable::read(file));
     add_single_passes(table, inputs.rows);
     names.insert(std::filesystem::path(file).filename().string());
-    if (!is_measured(table)) {
-      throw MeasuredFileError(
-          fmt::format("{}:1: the columns are those of no file of orrery bench ({}), is one missing?", file,
-                      fmt::join(table.columns(), ", ")));
-    }
+    require_measured(table);
     if (table.rows() == 0) {
       throw MeasuredFileError(fmt::format("{}: no row below the column names, give the whole file", file));
     }
@@ -197,6 +217,7 @@ PublishedInputs read_published_inputs(const std::vector<std::string>& files) {
   for (const std::string& file : files) {
     const MeasuredTable table = MeasuredTable::read(file);
     add_single_passes(table, inputs.rows);
+    require_measured(table);
     for (std::size_t i = 0; i < table.rows(); ++i) gpu.add(table.text(i, "gpu"), table.place(i));
     add_backends(table, backend);
     std::string source = table.header("url").empty() ? table.header("gpu") : table.header("url");

@@ -379,12 +379,7 @@ class Fitter {
 
   void calibrate(KernelFit& result) const {
     std::map<std::string, ErrorBand> bands;
-    for (const MeasuredKernel& row : all_) {
-      ErrorBand& band = bands[row.group];
-      if (band.group.empty()) band = {.group = row.group, .least = row.work, .most = row.work};
-      band.least = std::min(band.least, row.work);
-      band.most = std::max(band.most, row.work);
-    }
+    for (const MeasuredKernel& row : all_) stretch(bands[row.group], row);
     Deviations deviations;
     add_deviations(all_, result.uses, result.profile, deviations);
     remember(all_, result.uses, facts_.peaks, result.profile);

@@ -326,10 +326,7 @@ class PublishedFitter {
     for (std::size_t i = 0; i < rows_.size(); ++i) {
       const MeasuredKernel& row = rows_[i];
       const bool attention = row.kind == MeasuredKernel::Kind::attention;
-      ErrorBand& band = bands[row.group];
-      if (band.group.empty()) band = {.group = row.group, .least = row.work, .most = row.work};
-      band.least = std::min(band.least, row.work);
-      band.most = std::max(band.most, row.work);
+      stretch(bands[row.group], row);
       double& rate = best[row.phase == Phase::forward ? 0 : 1];
       if (attention && uses_[i] == RowUse::fitted) rate = std::max(rate, row.work / row.time.si() / peaks_.matrix.si());
       if (uses_[i] != RowUse::calibration) continue;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -80,6 +81,10 @@ struct ErrorBand {
   double least = 0, most = 0;  // the measured range, in FLOPs or bytes of one op
   int rows = 0;
   std::string source{};  // whose, if no row of its own says; empty: of its own rows
+  /// Of attention also the numbers of rows: as many FLOPs are few queries and many keys, which take other times.
+  double least_queries = 0, most_queries = unlimited, least_keys = 0, most_keys = unlimited;
+  bool causal_rectangles = false;  // causal masks of another number of keys than of queries were measured
+  static constexpr double unlimited = std::numeric_limits<double>::infinity();
 };
 
 /// How far whole runs of an implementation miss, in multiples of what the bands of their kernels and messages add up
@@ -93,6 +98,7 @@ struct RunBand {
   int most_gpus = 0;
   double shortest_s = 0, longest_s = 0;
   std::string source;
+  std::vector<std::string> masks{};  // and layouts of those runs, as step_interval.hpp calls them; empty: any
 };
 
 /// How many times as long NCCL's transfers take beside a kernel: the thread blocks that copy keep a fixed number of

@@ -134,6 +134,11 @@ MeasuredKernel pass_of(MeasuredKernel row, Phase phase) {
   return row;
 }
 
+/// A causal mask, but of another number of keys than of queries.
+bool is_causal_rectangle(const AttentionShape& shape) {
+  return shape.masked_pairs > 0 && !shape.window && shape.query_rows != shape.key_rows;
+}
+
 /// Also of columns that no model reads: a file with nonsense in one cell is not to be trusted in the others.
 bool holds_numbers(std::string_view column) {
   static constexpr std::string_view names[] = {
@@ -287,6 +292,28 @@ Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const P
   return collective ? collective->time(row.bytes) : Seconds();
 }
 
+void stretch(ErrorBand& band, const MeasuredKernel& row) {
+  const bool first = band.group.empty();
+  const auto add = [&](double& least, double& most, double value) {
+    least = first ? value : std::min(least, value);
+    most = first ? value : std::max(most, value);
+  };
+  band.group = row.group;
+  add(band.least, band.most, row.work);
+  if (row.kind != MeasuredKernel::Kind::attention) return;
+  add(band.least_queries, band.most_queries, row.attention.query_rows);
+  add(band.least_keys, band.most_keys, row.attention.key_rows);
+  band.causal_rectangles = band.causal_rectangles || is_causal_rectangle(row.attention);
+}
+
+bool within(const ErrorBand& band, const MeasuredKernel& row) {
+  if (row.work < band.least || row.work > band.most) return false;
+  if (row.kind != MeasuredKernel::Kind::attention) return true;
+  const AttentionShape& a = row.attention;
+  return a.query_rows >= band.least_queries && a.query_rows <= band.most_queries && a.key_rows >= band.least_keys &&
+         a.key_rows <= band.most_keys && (band.causal_rectangles || !is_causal_rectangle(a));
+}
+
 double error_of_other_head_dims(const AttentionShape& shape, Phase phase, Regime regime, const GpuPeaks& peaks,
                                 const Profile& profile) {
   double worst = 0;
@@ -316,7 +343,7 @@ std::optional<KernelInterval> interval_of(const MeasuredKernel& row, const GpuPe
   if (band == nullptr) return std::nullopt;
   const bool other_ranks =
       row.kind == MeasuredKernel::Kind::message && profile.kernels->link_of(row.link, row.mechanism, row.op) == nullptr;
-  KernelInterval interval{band->inside, other_ranks || row.work < band->least || row.work > band->most};
+  KernelInterval interval{band->inside, other_ranks || !within(*band, row)};
   if (interval.extrapolated) interval.half_width = band->outside;
   if (row.kind != MeasuredKernel::Kind::attention) return interval;
   if (profile.kernels->is_measured(row.phase, row.attention.head_dim)) return interval;

@@ -90,6 +90,11 @@ void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows, Pla
 /// Time of that row by the profile; 0 if the profile has no model of it.
 Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile);
 
+/// The range of a band grows to hold that row; a band without a group begins with it.
+void stretch(ErrorBand& band, const MeasuredKernel& row);
+/// Whether the row is of a shape among those that the band was measured on.
+bool within(const ErrorBand& band, const MeasuredKernel& row);
+
 struct KernelInterval {
   double half_width = 0;  // as a fraction of the prediction
   bool extrapolated = false;

@@ -105,6 +105,20 @@ LinkTable read_link(const Table& table) {
   return link;
 }
 
+void read_rows_of_band(const Table& table, ErrorBand& band) {
+  band.least_queries = table.number("least_queries");
+  band.most_queries = table.number("most_queries");
+  band.least_keys = table.number("least_keys");
+  band.most_keys = table.number("most_keys");
+  band.causal_rectangles = table.optional_boolean("causal_rectangles").value_or(false);
+  if (!(band.least_queries <= band.most_queries && band.least_keys <= band.most_keys)) {
+    throw table.error_at("most_queries",
+                         fmt::format("no block has {} to {} queries and {} to {} keys (the numbers that "
+                                     "were measured), fit anew",
+                                     band.least_queries, band.most_queries, band.least_keys, band.most_keys));
+  }
+}
+
 ErrorBand read_band(const Table& table) {
   ErrorBand band;
   band.group = table.string("group");
@@ -129,6 +143,7 @@ ErrorBand read_band(const Table& table) {
                                               "anew",
                                               band.least, band.most));
   }
+  if (table.has("most_queries")) read_rows_of_band(table, band);
   return band;
 }
 
@@ -137,6 +152,7 @@ RunBand read_run_band(const Table& table) {
   band.implementation = table.string("implementation");
   band.transport = table.choice("transport", {"copy_engine", "nccl"});
   if (table.has("schedules")) band.schedules = table.strings("schedules");
+  if (table.has("masks")) band.masks = table.strings("masks");
   band.factor = table.number("factor");
   band.rows = static_cast<int>(table.count("rows"));
   band.most_gpus = static_cast<int>(table.count("most_gpus"));
@@ -163,6 +179,12 @@ std::string toml_string(std::string_view text) {
     out += c;
   }
   return out + "\"";
+}
+
+std::string toml_strings(const std::vector<std::string>& texts) {
+  std::vector<std::string> quoted;
+  for (const std::string& text : texts) quoted.push_back(toml_string(text));
+  return fmt::format("[{}]", fmt::join(quoted, ", "));
 }
 
 std::string constant_line(std::string_view key, const Constant& c, bool with_unit) {
@@ -237,18 +259,23 @@ std::string kernel_lines(const MeasuredKernels& kernels) {
     text += fmt::format(
         "\n[[kernels.band]]\ngroup = {}\ninside = {:.5}\noutside = {:.5}\nleast = {:.6e}\nmost = {:.6e}\nrows = {}\n",
         toml_string(band.group), band.inside, band.outside, band.least, band.most, band.rows);
+    if (std::isfinite(band.most_queries)) {
+      text += fmt::format("least_queries = {}\nmost_queries = {}\nleast_keys = {}\nmost_keys = {}\n",
+                          band.least_queries, band.most_queries, band.least_keys, band.most_keys);
+    }
+    if (band.causal_rectangles) text += "causal_rectangles = true\n";
     if (!band.source.empty()) text += fmt::format("source = {}\n", toml_string(band.source));
   }
   for (const RunBand& band : kernels.runs) {
-    std::vector<std::string> schedules;
-    for (const std::string& name : band.schedules) schedules.push_back(toml_string(name));
     text += fmt::format(
-        "\n[[kernels.run_band]]\nimplementation = {}\ntransport = {}\nschedules = [{}]\nfactor = {:.4}\nrows = "
+        "\n[[kernels.run_band]]\nimplementation = {}\ntransport = {}\nschedules = {}\nmasks = {}\nfactor = {:.4}\nrows "
+        "= "
         "{}\nmost_gpus = "
         "{}\nshortest_s = "
         "{:.4g}\nlongest_s = {:.4g}\nsource = {}\n",
-        toml_string(band.implementation), toml_string(band.transport), fmt::join(schedules, ", "), band.factor,
-        band.rows, band.most_gpus, band.shortest_s, band.longest_s, toml_string(band.source));
+        toml_string(band.implementation), toml_string(band.transport), toml_strings(band.schedules),
+        toml_strings(band.masks), band.factor, band.rows, band.most_gpus, band.shortest_s, band.longest_s,
+        toml_string(band.source));
   }
   text +=
       "\n# Digests of the rows behind the constants and behind the bands: errors of them say "

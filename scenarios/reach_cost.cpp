@@ -107,13 +107,21 @@ double pairs_of(const ReachStep& step, const ReachProblem& problem) {
 /// at the same places.
 struct Document {
   ReachProblem up;            // of everything some input could ask for
+  ReachProblem up_scored;     // and of what is scored: those rows are needed with their keys
   std::vector<double> pairs;  // by kind of layer
 };
 
+/// Without the skips of which values alone are read: they begin where the sequence ends.
+ReachPattern scored(ReachPattern pattern, Index tokens) {
+  for (ReachPrimitive& p : pattern.primitives) p.period = p.value_alone ? tokens : p.period;
+  return pattern;
+}
+
 Document document_of(const ReachPattern& pattern, Index length, int layers) {
   const ReachSequence alone{length, length - 1, layers, {}};
-  Document document{make_problem(pattern, alone, ReachView::up), {}};
-  const ReachProblem drawn = make_problem(pattern, alone, ReachView::drawn);
+  const ReachPattern of_keys = scored(pattern, length);
+  Document document{make_problem(pattern, alone, ReachView::up), make_problem(of_keys, alone, ReachView::up), {}};
+  const ReachProblem drawn = make_problem(of_keys, alone, ReachView::drawn);
   for (const ReachLayer& layer : drawn.kinds) {
     double& pairs = document.pairs.emplace_back();
     for (const ReachStep& step : layer) pairs += pairs_of(step, drawn);
@@ -162,6 +170,7 @@ ReachCost reach_cost(const ReachPattern& pattern, const ReachSequence& sequence,
   const ReachProblem whole = make_problem(pattern, {1, 0, sequence.layers, {}}, ReachView::up);
   const std::size_t kinds = whole.kinds.size(), ranks = static_cast<std::size_t>(hardware.ranks);
   std::vector<double> pairs(kinds);
+  // Of V, and of K.
   std::vector<std::vector<Index>> rows(kinds, std::vector<Index>(ranks));
   std::map<Index, Document> documents;
   const Index share = sequence.tokens / hardware.ranks;
@@ -174,7 +183,9 @@ ReachCost reach_cost(const ReachPattern& pattern, const ReachSequence& sequence,
       const Interval own{std::max(rank * share, begin) - begin,
                          std::min((rank + 1) * share, begin + length) - 1 - begin};
       for (std::size_t kind = 0; kind < kinds; ++kind) {
-        rows[kind][static_cast<std::size_t>(rank)] += rows_needed(document.up.kinds[kind], document.up, own);
+        rows[kind][static_cast<std::size_t>(rank)] +=
+            rows_needed(document.up.kinds[kind], document.up, own) +
+            rows_needed(document.up_scored.kinds[kind], document.up_scored, own);
       }
     }
     begin += length;
@@ -190,7 +201,7 @@ ReachCost reach_cost(const ReachPattern& pattern, const ReachSequence& sequence,
   ReachCost cost;
   cost.pairs_per_token = all_pairs / layers / static_cast<double>(sequence.tokens);
   cost.flops_per_token = 4.0 * hardware.head_dim * hardware.heads * cost.pairs_per_token;
-  const double row_bytes = 2.0 * hardware.kv_heads * hardware.head_dim * hardware.element_bytes;
+  const double row_bytes = 1.0 * hardware.kv_heads * hardware.head_dim * hardware.element_bytes;
   cost.bytes_busiest_rank = busiest / layers * row_bytes;
   cost.bytes_all_ranks = all / layers * row_bytes;
   return cost;

@@ -44,6 +44,7 @@ std::string describe_one(const ReachPrimitive& p) {
       return p.right == 0 ? fmt::format("window(left {})", p.left)
                           : fmt::format("window(left {}, right {})", p.left, p.right);
     case Kind::stride:
+      if (p.value_alone) return fmt::format("gated_skip({})", p.period);
       return fmt::format("stride({}{}, {})", p.period, p.doubling ? " doubling" : "",
                          p.count == 0 ? "all" : fmt::format("count {}", p.count));
     case Kind::sink:
@@ -176,7 +177,7 @@ ReachPrimitive to_reach(const Primitive& primitive) {
   p.left = primitive.left, p.right = primitive.right;
   p.period = primitive.period, p.count = primitive.count;
   p.first = primitive.first;
-  if (primitive.kind == Primitive::Kind::gated_skip) p.count = 1;  // what is read is reached
+  if (primitive.kind == Primitive::Kind::gated_skip) p.count = 1, p.value_alone = true;  // what is read is reached
   if (!primitive.layers.empty()) p.layers = {LayerRule::Kind::list, primitive.layers};
   return p;
 }

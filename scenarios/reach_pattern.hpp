@@ -58,7 +58,8 @@ struct ReachPrimitive {
   Kind kind = Kind::full;
   Index left = 0, right = 0;
   Index period = 1, count = 0;
-  bool doubling = false;  // the period is period * 2^(l - 1) in layer l
+  bool doubling = false;     // the period is period * 2^(l - 1) in layer l
+  bool value_alone = false;  // a gate adds the value: of what it reaches no key is scored or sent
   Index first = 0;
   Index size = 1, before = 0;
   Index query_block = 1, pick = 0;

@@ -69,7 +69,23 @@ bool links_measured(const Scenario& s) {
   });
 }
 
+/// None said: all.
+bool among(const std::vector<std::string>& names, std::string_view name) {
+  return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+}
+
 }  // namespace
+
+std::string mask_and_layout(const Scenario& s) {
+  const auto all = [&](Primitive::Kind kind) {
+    return std::all_of(s.primitives.begin(), s.primitives.end(), [&](const Primitive& p) { return p.kind == kind; });
+  };
+  const std::string mask = !s.documents.empty()           ? "documents"
+                           : all(Primitive::Kind::full)   ? (s.causal ? "causal" : "full")
+                           : all(Primitive::Kind::window) ? "window"
+                                                          : "sparse";
+  return mask == "full" ? mask : mask + " " + s.layout;
+}
 
 std::optional<double> propagated_half_width(const Scenario& s, const Program& program, const SimulationResult& result) {
   if (!s.profile.kernels || s.profile.kernels->bands.empty() || result.end == 0) return std::nullopt;
@@ -102,9 +118,7 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
   double largest = 1;
   for (const RunBand& band : s.profile.kernels->runs) {
     if (band.implementation == s.implementation.name) {
-      const auto& schedules = band.schedules;
-      const bool known =
-          schedules.empty() || std::find(schedules.begin(), schedules.end(), s.schedule->name) != schedules.end();
+      const bool known = among(band.schedules, s.schedule->name) && among(band.masks, mask_and_layout(s));
       const bool inside = known && s.ranks() <= band.most_gpus && seconds >= band.shortest_s &&
                           seconds <= band.longest_s && links_measured(s);
       return StepInterval{*propagated * band.factor * (inside ? 1 : beyond_range), !inside || !head_dim_measured(s)};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "scenarios/scenario.hpp"
 #include "sim/simulate.hpp"
@@ -10,8 +11,12 @@ namespace orrery {
 
 struct StepInterval {
   double half_width = 0;      // as a fraction of the predicted time
-  bool extrapolated = false;  // no run of this implementation on so many GPUs and of such a length was measured
+  bool extrapolated = false;  // no run of this implementation on so many GPUs, of such a length and mask was measured
 };
+
+/// The kind of mask that every layer has and the layout that shares it, e.g. "causal zigzag"; "full" alone, of which
+/// every layout makes the same blocks.
+std::string mask_and_layout(const Scenario& scenario);
 
 /// The bands of the kernels and messages on the critical path, each by its share of it. Errors of one kind go the same
 /// way in every op, so half widths add up. Nothing if the profile has no bands.

@@ -54,13 +54,25 @@ std::string preset_of(const MeasuredTable& table, std::size_t row) {
   throw table.error(row, fmt::format("implementation = \"{}\" is no preset, see orrery list implementations", name));
 }
 
-/// A window and, if the row has a period, pi-Attention's skip.
-std::vector<Primitive> window_of(const MeasuredTable& table, std::size_t row) {
-  std::vector<Primitive> pattern = {
-      {.kind = Primitive::Kind::window, .left = table.whole_number(row, "window", most_tokens) - 1}};
-  if (!table.text(row, "period").empty()) {
-    pattern.push_back({.kind = Primitive::Kind::gated_skip, .period = table.whole_number(row, "period", most_tokens)});
+/// The mask, and pi-Attention's skip beside a window if the row has a period.
+std::vector<Primitive> pattern_of(const MeasuredTable& table, std::size_t row, const std::string& mask, Index tokens) {
+  std::vector<Primitive> pattern(1);
+  if (mask == "window") {
+    pattern[0] = {.kind = Primitive::Kind::window, .left = table.whole_number(row, "window", most_tokens) - 1};
   }
+  if (table.text(row, "period").empty()) return pattern;
+  if (mask != "window") {
+    throw table.error(row, fmt::format("period = {}, but mask = {} (a gated skip goes with a window), write the window "
+                                       "or leave period empty",
+                                       table.text(row, "period"), mask));
+  }
+  const Index period = table.whole_number(row, "period", most_tokens);
+  if (period >= tokens) {
+    throw table.error(row, fmt::format("period = {} reaches before the first of seq_len = {} tokens (no query has a "
+                                       "value so far back), write less or leave it empty",
+                                       period, tokens));
+  }
+  pattern.push_back({.kind = Primitive::Kind::gated_skip, .period = period});
   return pattern;
 }
 
@@ -108,6 +120,8 @@ void check_pass(const MeasuredTable& table, std::size_t row) {
 }
 
 LinkType link_of(const MeasuredTable& table, std::size_t row, const char* column, const std::string& name) {
+  if (name.empty())
+    throw table.error(row, fmt::format("{} is empty (messages cross it), write one of orrery list links", column));
   try {
     return load_link(name);
   } catch (const InputError&) {
@@ -134,6 +148,13 @@ void connect(const MeasuredTable& table, std::size_t row, int ranks, Scenario& s
   };
   const GpuResources gpu{static_cast<double>(s.gpu.sms), s.gpu.hbm_bandwidth};
   const int nodes = divisor_of_ranks(table, row, "nodes", ranks);
+  const std::string& network = table.text(row, "network");
+  if (nodes == 1 && !network.empty()) {
+    throw table.error(row,
+                      fmt::format("network = {}, but all GPUs are in one node (nothing crosses it), write nodes or "
+                                  "leave it empty",
+                                  network));
+  }
   const LinkSpec link = used("link", ranks / nodes);
   if (nodes == 1) {
     s.topology = "nvswitch";
@@ -168,6 +189,7 @@ void simulate_run(Scenario s, const std::string& pass, Prediction& p) {
   p.implementation = s.implementation.name;
   p.transport = name_of(s.implementation.transport);
   p.schedule = s.schedule->name;
+  p.mask = mask_and_layout(s);
   p.gpus = s.ranks();
   const Ticks whole = simulated(s, pass != "forward", &p).result.end;
   p.predicted = to_seconds(whole);
@@ -227,7 +249,7 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   s.layers = 1;
   const std::string mask = mask_of(table, row);
   s.causal = mask != "full";
-  s.primitives = mask == "window" ? window_of(table, row) : std::vector<Primitive>(1);
+  s.primitives = pattern_of(table, row, mask, s.tokens);
   s.batch = batch_of(table, row);
   s.regime = regime_of(table, row);
   s.implementation = load_implementation(preset_of(table, row));
@@ -266,12 +288,13 @@ Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, co
   const std::string& pass = table.text(row, "pass");
   const std::string& transport = table.text(row, "transport");
   p.group = fmt::format("{}{}", table.text(row, "implementation"), transport.empty() ? "" : " " + transport);
-  const std::string& window = table.text(row, "window");
-  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads of {}, {}{}{}", table.text(row, "implementation"),
+  const std::string &window = table.text(row, "window"), &period = table.text(row, "period");
+  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads of {}, {}{}{}{}", table.text(row, "implementation"),
                        table.text(row, "schedule"), transport, table.text(row, "n_gpu"), table.text(row, "seq_len"),
                        table.text(row, "heads"), table.text(row, "kv_heads"), table.text(row, "head_dim"),
                        is_causal(table, row) ? table.text(row, "layout") + " causal " : "full ",
-                       window.empty() ? "" : fmt::format("window {} ", window), pass);
+                       window.empty() ? "" : fmt::format("window {} ", window),
+                       period.empty() ? "" : fmt::format("period {} ", period), pass);
   p.reason = cannot_simulate(table, row);
   if (!p.reason.empty()) {
     check_unpredicted(table, row);

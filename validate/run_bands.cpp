@@ -57,6 +57,10 @@ std::string says_nothing(const MeasuredTable& table, const std::vector<Predictio
   return why;
 }
 
+void add_new(std::vector<std::string>& names, const std::string& name) {
+  if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+}
+
 }  // namespace
 
 std::vector<bool> calibrating_rows(const MeasuredTable& table) {
@@ -113,8 +117,8 @@ void calibrate_runs(const std::vector<MeasuredTable>& tables, Profile& profile) 
       band.most_gpus = std::max(band.most_gpus, p.gpus);
       band.implementation = p.implementation;
       band.transport = p.transport;
-      if (std::find(band.schedules.begin(), band.schedules.end(), p.schedule) == band.schedules.end())
-        band.schedules.push_back(p.schedule);
+      add_new(band.schedules, p.schedule);
+      add_new(band.masks, p.mask);
       if (band.source.find(file_name(table)) == std::string::npos)
         band.source += (band.source.empty() ? "" : ", ") + file_name(table);
       scores.values[machine].push_back(error / p.propagated);

@@ -28,6 +28,7 @@ struct Prediction {
   std::string implementation;  // the preset of a run of several GPUs
   std::string transport;       // and how that sends
   std::string schedule;
+  std::string mask;  // and layout, as mask_and_layout() says it
   int gpus = 0;
   Seconds measured;           // 0: not yet, the row is only predicted
   Seconds predicted;          // 0: not predicted, see `reason`

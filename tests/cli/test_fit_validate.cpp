@@ -179,6 +179,24 @@ TEST_CASE("a fit refuses a file without rows, and nonsense also in columns that 
   CHECK(fit_with("h200_sxm,launch,a launch,5,4,120,ok\n").exit_code == 0);
 }
 
+TEST_CASE("a fit says of a file without a measured row that none succeeded, or which column is missing") {
+  const TemporaryFolder folder;
+  const std::filesystem::path file = folder.path() / "attention.csv";
+  const auto refused = [&](const std::string& headers, const std::string& column, const std::string& row) {
+    std::ofstream(file) << headers << "gpu,schedule,pass,heads,kv_heads,head_dim,n_q,n_k,causal," << column
+                        << ",status\nh200_sxm,kernel,forward,32,8,128,4096,4096,false," << row << "\n";
+    const ProgramRun run = run_program(fmt::format("fit \"{}\" --like h200_sxm -o \"{}\"", file.string(),
+                                                   (folder.path() / "unwritten.toml").string()));
+    CHECK(run.exit_code == 2);
+    return run.error;
+  };
+  // A file of the bench says the clocks, one of published rates does not.
+  for (const char* headers : {"# clocks = SM at most 1980 MHz\n", ""}) {
+    CHECK_THAT(refused(headers, "time_ms", ",failed"), ContainsSubstring("attention.csv:1: no row has status = ok"));
+    CHECK_THAT(refused(headers, "time_us", "1000,ok"), ContainsSubstring("attention.csv:1: column time_ms is missing"));
+  }
+}
+
 TEST_CASE("a fit of merges alone says that attention is missing") {
   const ProgramRun result =
       run_program("fit -o unwritten.toml" + quoted_file("h200_sxm/merge.csv") + quoted_file("h200_sxm/overhead.csv"));

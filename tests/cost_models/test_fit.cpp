@@ -370,6 +370,23 @@ TEST_CASE(
   CHECK(all.odd_rows_forward.source.empty());
 }
 
+TEST_CASE("the range of a band is that of the rows: FLOPs, queries and keys, and whether causal blocks are squares") {
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  const auto band_of_rows = [&] {
+    return *fit_kernels(rows, facts(), measured_profile()).profile.kernels->band_of("attention forward");
+  };
+  const ErrorBand band = band_of_rows();
+  for (const double least : {band.least_queries, band.least_keys}) CHECK(least == 512);
+  for (const double most : {band.most_queries, band.most_keys}) CHECK(most == 16384);
+  for (const MeasuredKernel& row : rows) CHECK((row.phase == Phase::backward || within(band, row)));
+  const auto causal = std::find_if(rows.begin(), rows.end(), [](const MeasuredKernel& row) {
+    return row.phase == Phase::forward && row.attention.masked_pairs > 0 && row.attention.query_rows == 2048;
+  });
+  causal->attention.key_rows = 4096;
+  CHECK_FALSE(within(band, *causal));
+  CHECK(within(band_of_rows(), *causal));
+}
+
 TEST_CASE("the rows of other machines widen the bands and are known again, but change no constant") {
   const std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
   MachineRows others{{"slower", rows}};

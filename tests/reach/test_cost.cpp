@@ -14,13 +14,20 @@ TEST_CASE("pairs and bytes are those of the halo program") {
     Index k, pi, count;
     bool causal;
     Index first;
+    bool gated = false;  // the skip reads the value alone
   };
-  for (const Case c : {Case{3, 5, 1, true, 0}, {3, 20, 1, true, 0}, {9, 4, 0, true, 2}, {2, 7, 2, false, 0}}) {
+  for (const Case c : {Case{3, 5, 1, true, 0},
+                       {3, 20, 1, true, 0},
+                       {9, 4, 0, true, 2},
+                       {2, 7, 2, false, 0},
+                       {3, 20, 1, true, 0, true},
+                       {3, 64, 1, true, 2, true}}) {
     TinyCase tiny;
     tiny.schedule = "halo", tiny.tokens = 64, tiny.groups = 8, tiny.layers = 3;
     tiny.causal = c.causal, tiny.backward = false;
     Primitive window{.kind = Primitive::Kind::window, .left = c.k, .right = c.causal ? 0 : c.k};
     Primitive stride{.kind = Primitive::Kind::stride, .period = c.pi, .count = c.count};
+    if (c.gated) stride.kind = Primitive::Kind::gated_skip;
     Primitive sink{.kind = Primitive::Kind::sink, .first = c.first};
     tiny.pattern = {window, stride, sink};
     const AttentionProgram program = tiny_program(tiny);
@@ -32,7 +39,7 @@ TEST_CASE("pairs and bytes are those of the halo program") {
     for (const Primitive& p : tiny.pattern) pattern.primitives.push_back(to_reach(p));
     const ReachHardware hardware{tiny.heads, tiny.kv_heads, tiny.head_dim, 2, 8};
     const ReachCost cost = reach_cost(pattern, {64, 63, 3, {}}, hardware);
-    INFO(fmt::format("k = {}, pi = {}, count = {}", c.k, c.pi, c.count));
+    INFO(fmt::format("k = {}, pi = {}, count = {}, gated = {}", c.k, c.pi, c.count, c.gated));
     CHECK_THAT(cost.bytes_all_ranks * 3, WithinRel(sent, 1e-12));
     Index pairs = 0;
     for (Index q = 0; q < 64; ++q) {
@@ -52,6 +59,16 @@ TEST_CASE("the halo of pi-Attention at 32K tokens on 8 GPUs is 4.19 MB") {
   full.primitives = {{}};
   const ReachCost ring = reach_cost(full, {32768, 32767, 12, {}}, hardware);
   CHECK(ring.bytes_busiest_rank == 7.0 * 4 * 4096 * 1024);
+}
+
+TEST_CASE("a gated skip scores no key and sends values alone") {
+  ReachPattern pattern;
+  pattern.primitives = {to_reach({.kind = Primitive::Kind::window, .left = 4}),
+                        to_reach({.kind = Primitive::Kind::gated_skip, .period = 16})};
+  CHECK(pattern.describe() == "window(left 4) + gated_skip(16), causal");
+  const ReachCost cost = reach_cost(pattern, {1024, 1023, 1, {}}, {1, 1, 1, 1, 8});
+  CHECK(cost.pairs_per_token * 1024 == 5 * 1024 - (1 + 2 + 3 + 4));
+  CHECK(cost.bytes_busiest_rank == 4 + 16);  // K of the window's rows, V of those and the skip's
 }
 
 TEST_CASE("a ring of tokens costs the same for every token, on both sides") {

@@ -25,8 +25,18 @@ std::string profile_text() {
     name_units(model.power, constants_of_power());
   }
   for (StreamModel& stream : k.streams) name_units(stream, constants_of_stream());
+  k.bands.push_back({.group = "attention forward",
+                     .inside = 0.03,
+                     .outside = 0.06,
+                     .least = 1e9,
+                     .most = 1e13,
+                     .rows = 9,
+                     .least_queries = 512,
+                     .most_queries = 131072,
+                     .least_keys = 1024,
+                     .most_keys = 65536});
   k.bands.push_back({"gemm", 0.05, 0.1, 1e9, 1e15, 9, "as another"});
-  k.runs.push_back({"orrery_ring", "nccl", {"ring"}, 1.5, 9, 4, 0.001, 2, "ring.csv"});
+  k.runs.push_back({"orrery_ring", "nccl", {"ring"}, 1.5, 9, 4, 0.001, 2, "ring.csv", {"causal zigzag", "full"}});
   return write_profile(p, "h200_sxm", "test", "test");
 }
 
@@ -45,6 +55,14 @@ TEST_CASE("a profile that was written is read again, with the bands and whose th
   const MeasuredKernels kernels = kernels_of(profile_text());
   CHECK(kernels.band_of("gemm")->inside == 0.05);
   CHECK(kernels.band_of("gemm")->source == "as another");
+  CHECK(kernels.band_of("gemm")->most_keys == ErrorBand::unlimited);
+  const ErrorBand& attention = *kernels.band_of("attention forward");
+  CHECK(attention.least_queries == 512);
+  CHECK(attention.most_queries == 131072);
+  CHECK(attention.least_keys == 1024);
+  CHECK(attention.most_keys == 65536);
+  CHECK_FALSE(attention.causal_rectangles);
+  CHECK(kernels.runs.front().masks == std::vector<std::string>{"causal zigzag", "full"});
   CHECK(kernels.clock.power_limit.value == 700);
 }
 
@@ -72,6 +90,8 @@ TEST_CASE("bands that are no intervals are refused") {
   CHECK_THROWS_WITH(kernels_of(exchanged(text, "factor = 1.5", "factor = 1e300")),
                     ContainsSubstring("factor = 1e+300"));
   CHECK_THROWS_WITH(kernels_of(exchanged(text, "factor = 1.5", "factor = -1")), ContainsSubstring("factor = -1"));
+  CHECK_THROWS_WITH(kernels_of(exchanged(text, "most_keys = 65536", "most_keys = 1")),
+                    ContainsSubstring("1024 to 1 keys"));
   CHECK_THROWS_WITH(kernels_of(exchanged(text, "longest_s = 2", "longest_s = -2")),
                     ContainsSubstring("0.001 to -2 s is empty"));
 }

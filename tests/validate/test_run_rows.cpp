@@ -100,9 +100,25 @@ TEST_CASE("the period of a run's row is a gated skip, whose values travel with t
         period);
     return predict_runs(MeasuredTable::parse(csv, "made.csv"), "").at(0).predicted.si();
   };
+  CHECK_THROWS_WITH(seconds("16384"), ContainsSubstring("made.csv:2: period = 16384") && ContainsSubstring("seq_len"));
   CHECK(seconds("") == seconds("1023"));  // those rows are fetched anyway
   // 1,024 rows of V more, at most as fast as NVLink.
   CHECK(seconds("2048") - seconds("1024") > 1024 * 32 * 128 * 2 / 450e9);
+}
+
+TEST_CASE("a period is in the name of its row, and an error in a row without a window") {
+  const auto predicted = [](const std::string& mask) {
+    std::string names = run_columns;
+    names.insert(names.size() - 1, ",window,period");
+    const std::string row = "orrery_pi,cudnn,h200_sxm,nvlink4,2,8192,32,32,128," + mask;
+    return predict_runs(MeasuredTable::parse(names + row + "\n", "made.csv"), "").at(0);
+  };
+  CHECK_THAT(predicted("true,contiguous,halo,forward,1,1024,2048").name,
+             ContainsSubstring("window 1024 period 2048 forward"));
+  for (const char* causal : {"true", "false"}) {
+    CHECK_THROWS_WITH(predicted(std::string(causal) + ",contiguous,halo,forward,1,,2048"),
+                      ContainsSubstring("made.csv:2: period = 2048") && ContainsSubstring("window"));
+  }
 }
 
 TEST_CASE("kernels that are only planned are predicted, as runs are, and nothing is fitted on them") {
@@ -133,6 +149,21 @@ TEST_CASE("nodes of a run are of one pod: a message passes two links inside a no
   const Scenario s = scenario_of(table, 0, load_profile("peak", "h100_sxm"));
   // Over the leaf switch of the NICs of one place in all nodes of a pod; another pod is behind a spine.
   for (const Rank other : {1, 7, 8, 16, 24}) CHECK(s.cluster.route(0, other).links.size() == 2);
+}
+
+TEST_CASE("nodes need a network, and a network needs nodes") {
+  const auto predicted = [](const std::string& nodes_and_network) {
+    std::string names = run_columns;
+    names.insert(names.size() - 1, ",nodes,network");
+    const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,4,8192,32,32,128,false,contiguous,ring,forward,1,";
+    return predict_runs(MeasuredTable::parse(names + row + nodes_and_network + "\n", "made.csv"), "").at(0);
+  };
+  CHECK(predicted("2,infiniband_ndr").predicted > Seconds());
+  CHECK_THROWS_WITH(predicted("2,"), ContainsSubstring("made.csv:2: network is empty"));
+  for (const char* one : {"", "1"}) {
+    CHECK_THROWS_WITH(predicted(std::string(one) + ",infiniband_ndr"),
+                      ContainsSubstring("made.csv:2: network = infiniband_ndr") && ContainsSubstring("write nodes"));
+  }
 }
 
 TEST_CASE("one GPU needs no link, and a run in a file of whole steps is a run") {

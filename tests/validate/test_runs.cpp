@@ -117,8 +117,7 @@ TEST_CASE(
 
 TEST_CASE("attention of a head_dim that was not measured is extrapolated, with a wider interval") {
   const auto band = [](int head_dim, const std::string& gpu = "h200_sxm") {
-    const std::string row =
-        fmt::format("mine,cudnn,{},,1,,32,8,{},false,,kernel,forward,9,8192,8192\n", gpu, head_dim);
+    const std::string row = fmt::format("mine,cudnn,{},,1,,32,8,{},false,,kernel,forward,9,8192,8192\n", gpu, head_dim);
     const std::string head = run_columns.substr(0, run_columns.size() - 1) + ",n_q,n_k\n";
     return predict_runs(MeasuredTable::parse(head + row, "m.csv"), "").front();
   };
@@ -132,6 +131,49 @@ TEST_CASE("attention of a head_dim that was not measured is extrapolated, with a
   CHECK(band(96, "h100_sxm").extrapolated);
   const auto slower = [&](int head_dim) { return band(head_dim, "h100_sxm").predicted / band(head_dim).predicted; };
   CHECK_THAT(slower(96), WithinRel(slower(128), 0.05));
+}
+
+TEST_CASE(
+    "blocks of fewer queries or keys than any measured, and causal ones of other keys than queries, are beyond it") {
+  const auto band = [](int n_q, int n_k, const char* causal) {
+    const std::string head = run_columns.substr(0, run_columns.size() - 1) + ",n_q,n_k\n";
+    const std::string row =
+        fmt::format("mine,cudnn,h200_sxm,,1,,32,8,128,{},,kernel,forward,9,{},{}\n", causal, n_q, n_k);
+    return predict_runs(MeasuredTable::parse(head + row, "m.csv"), "").front();
+  };
+  const Prediction measured = band(8192, 8192, "true");
+  CHECK_FALSE(measured.extrapolated);
+  // Measured: from 512 to 131072 of each, without a mask also of different numbers.
+  CHECK_FALSE(band(512, 131072, "false").extrapolated);
+  CHECK_FALSE(band(131072, 512, "false").extrapolated);
+  struct Block {
+    int n_q, n_k;
+    const char* causal;
+  };
+  for (const Block b : {Block{1, 131072, "false"},
+                        {131072, 1, "false"},
+                        {511, 8192, "false"},
+                        {512, 131073, "false"},
+                        {8192, 16384, "true"},
+                        {16384, 8192, "true"}}) {
+    INFO(b.n_q << " x " << b.n_k);
+    CHECK(band(b.n_q, b.n_k, b.causal).extrapolated);
+    CHECK(band(b.n_q, b.n_k, b.causal).band == 2 * measured.band);
+  }
+}
+
+TEST_CASE("a run of a mask or a layout that no run of its implementation was measured with is extrapolated") {
+  const auto band = [](const char* layout, const char* causal, const char* window) {
+    const std::string head = run_columns.substr(0, run_columns.size() - 1) + ",window\n";
+    const std::string row = fmt::format("orrery_ring,cudnn,h200_sxm,nvlink4,2,65536,32,8,128,{},{},ring,forward,9,{}\n",
+                                        causal, layout, window);
+    return predict_runs(MeasuredTable::parse(head + row, "m.csv"), "").front();
+  };
+  CHECK_FALSE(band("zigzag", "true", "").extrapolated);
+  // Without a mask every layout is the same blocks.
+  CHECK_FALSE(band("striped", "false", "").extrapolated);
+  CHECK(band("striped", "true", "").extrapolated);
+  CHECK(band("contiguous", "true", "8192").extrapolated);
 }
 
 TEST_CASE("a row without an interval counts in no coverage") {
