@@ -160,16 +160,15 @@ void AttentionProgram::write(Rank rank, std::int64_t, BlockWriter& writer, const
 // and half after; all of it stands before, since attention alone communicates and in-order streams make the sum the
 // same.
 void AttentionProgram::write_begin(Rank rank, const Visit& visit, BlockWriter& writer) const {
-  const bool exchanges = input_.geometry.members > 1;
   const Geometry& g = input_.geometry;
+  const bool exchanges = g.members > 1;
   const int member = g.member_of(rank);
-  const Index rows = g.tokens_of(rank).size();
-  if (exchanges)
-    writer.before_exchange(
-        {.layer = visit.layer, .query_heads = g.query_heads(member), .kv_heads = g.kv_heads_of(member)}, rows, rows);
-  Op projections;
-  projections.finished[0] = at(rank, exchanges ? Signal::qkv_ready : Signal::inputs_ready);
-  writer.begin({.kind = ActionKind::dense, .layer = visit.layer}, projections);
+  writer.begin({.kind = ActionKind::dense,
+                .layer = visit.layer,
+                .query_heads = g.query_heads(member),
+                .kv_heads = g.kv_heads_of(member)},
+               exchanges ? g.tokens_of(rank).size() : 0,
+               at(rank, exchanges ? Signal::qkv_ready : Signal::inputs_ready));
   if (!exchanges) return;
   write_exchange(rank, visit, true, writer);
   Op ready;

@@ -246,10 +246,6 @@ void BlockWriter::step_kernels(const Action& attention, StepKernel::When when, I
   }
 }
 
-void BlockWriter::before_exchange(const Action& action, Index query_rows, Index key_rows) {
-  step_kernels(action, StepKernel::When::begin, query_rows, key_rows);
-}
-
 void BlockWriter::end(const Action& action, Index query_rows, Index key_rows) {
   step_kernels(action, StepKernel::When::end, query_rows, key_rows);
 }
@@ -288,11 +284,17 @@ void BlockWriter::dense(const Action& action, Op op) {
   totals_->executed += flops;
 }
 
-void BlockWriter::begin(const Action& action, Op op) {
+void BlockWriter::begin(const Action& action, Index exchanged_rows, SignalRef ready) {
   const Implementation& i = *context_.implementation;
-  op.launch =
+  const bool packs = exchanged_rows > 0 && has_step_kernels(StepKernel::When::begin);
+  Op projections, packed;
+  (packs ? packed : projections).finished[0] = ready;
+  projections.launch =
       to_ticks(Seconds::from_si(phase_ == Phase::forward ? i.host_call_forward.value : i.host_call_backward.value));
-  dense(action, op);
+  dense(action, projections);
+  if (!packs) return;
+  step_kernels(action, StepKernel::When::begin, exchanged_rows, exchanged_rows);
+  marker({.kind = ActionKind::marker, .layer = action.layer}, packed);
 }
 
 void BlockWriter::marker(const Action& action, Op op) {

@@ -131,11 +131,12 @@ class BlockWriter {
   void merge(const Action& action, Index query_rows, Op op);
   void accumulate(const Action& action, Op op);
   void dense(const Action& action, Op op);
-  /// The first op of a layer's pass: what the host needs before it, and the dense work.
-  void begin(const Action& action, Op op);
+  /// The first ops of a layer's pass: what the host needs before it, the dense work, and behind that, whose results
+  /// they pack, the implementation's kernels over the rows whose heads are exchanged (0: none are). The last raises
+  /// `ready`.
+  void begin(const Action& action, Index exchanged_rows, SignalRef ready);
   void marker(const Action& action, Op op);
-  /// Kernels of the implementation that begin and end a layer's pass, over all rows of the rank.
-  void before_exchange(const Action& action, Index query_rows, Index key_rows);
+  /// Kernels of the implementation that end a layer's pass, over all rows of the rank.
   void end(const Action& action, Index query_rows, Index key_rows);
   /// On the transport's stream, there as a message of its own or as a hop of an all-gather or reduce-scatter; apart
   /// from it on a second one; or on `network` for the outer ring of a hierarchical schedule.

@@ -56,7 +56,8 @@ enum class GatherGradients { reduce_scatter, ring };
 struct StepKernel {
   /// part_queries, part_keys: after a later step whose kernel has fewer rows than the rank's block (zigzag's halves,
   /// striped's shifted blocks), in addition to `later_steps`; they count the rows of that kernel.
-  /// middle_steps: later steps but the last. begin: before heads are exchanged, of the rows that are attended.
+  /// middle_steps: later steps but the last. begin: behind the projections and before heads are exchanged, of the rows
+  /// that are attended.
   enum class When { begin, first_step, later_steps, middle_steps, part_queries, part_keys, end };
   Phase phase = Phase::forward;
   When when = When::later_steps;

@@ -21,7 +21,7 @@ namespace orrery {
 /// Signals of a rank. Each is raised the same number of times on every rank during a visit of a layer, so the count to
 /// wait for follows from (visit, step).
 enum class Signal : std::uint8_t {
-  qkv_ready,             // this layer's projections are done
+  qkv_ready,             // this layer's projections are done, and packed for an exchange
   inputs_ready,          // Q, K, V (dO) are in the form the schedule needs
   exchange_posted,       // head exchange: raised at the first rank of the group when a member's kernel runs
   exchange_in_arrived,   // head exchange before attention: rows from one peer are here
