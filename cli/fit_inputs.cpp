@@ -12,6 +12,7 @@
 #include "cost_models/fit_overlap.hpp"
 #include "cost_models/fit_published.hpp"
 #include "cost_models/intervals.hpp"
+#include "cost_models/seen_rows.hpp"
 #include "scenarios/data_files.hpp"
 #include "scenarios/hardware.hpp"
 
@@ -161,8 +162,10 @@ BenchInputs read_bench_inputs(const std::vector<std::string>& files) {
   std::vector<double> idle;
   std::set<std::string> names, dates;
   std::vector<MeasuredTable> tables;
+  SeenRows seen;
   for (const std::string& file : files) {
     const MeasuredTable& table = tables.emplace_back(MeasuredTable::read(file));
+    seen.add(table);
     add_single_passes(table, inputs.rows);
     names.insert(std::filesystem::path(file).filename().string());
     require_measured(table);
@@ -214,8 +217,10 @@ PublishedInputs read_published_inputs(const std::vector<std::string>& files) {
   PublishedInputs inputs;
   Agreed gpu("gpu"), backend("backend");
   std::set<std::string> sources;
+  SeenRows seen;
   for (const std::string& file : files) {
     const MeasuredTable table = MeasuredTable::read(file);
+    seen.add(table);
     add_single_passes(table, inputs.rows);
     require_measured(table);
     for (std::size_t i = 0; i < table.rows(); ++i) gpu.add(table.text(i, "gpu"), table.place(i));
@@ -244,8 +249,10 @@ MachineRows read_other_machines(const std::vector<std::string>& files, const std
   RowDigests known;
   for (const MeasuredKernel& row : fitted) known.insert(row.digest);
   MachineRows machines;
+  SeenRows seen;
   for (const std::string& file : files) {
     const MeasuredTable table = MeasuredTable::read(file);
+    seen.add(table);
     require_gpu(table, gpu);
     std::vector<MeasuredKernel> rows;
     add_single_passes(table, rows);
@@ -266,19 +273,24 @@ MachineRows read_other_machines(const std::vector<std::string>& files, const std
 void add_guarded(const std::string& file, const std::string& gpu, std::vector<MeasuredKernel>& rows) {
   const MeasuredTable table = MeasuredTable::read(file);
   require_gpu(table, gpu);
-  std::vector<MeasuredKernel> all;
-  add_single_passes(table, all);
-  std::erase_if(all, [](const MeasuredKernel& row) { return !row.is_guarded(); });
-  if (all.empty()) {
-    throw FitError(fmt::format("{}: no full block has keys that end inside a tile of 128, give --guarded one", file));
+  const std::size_t before = rows.size();
+  add_single_passes(table, rows);
+  rows.erase(std::remove_if(rows.begin() + static_cast<std::ptrdiff_t>(before), rows.end(),
+                            [](const MeasuredKernel& row) { return !row.is_guarded(); }),
+             rows.end());
+  if (rows.size() == before) {
+    throw FitError(fmt::format(
+        "{}: no full block that is not fitted on anyway has keys that end inside a tile of 128, give --guarded one",
+        file));
   }
-  rows.insert(rows.end(), all.begin(), all.end());
 }
 
 std::vector<MeasuredTable> read_runs(const std::vector<std::string>& files, const std::string& gpu) {
   std::vector<MeasuredTable> tables;
+  SeenRows seen;
   for (const std::string& file : files) {
     const MeasuredTable& table = tables.emplace_back(MeasuredTable::read(file));
+    seen.add(table);
     require_gpu(table, gpu);
   }
   return tables;

@@ -17,6 +17,7 @@
 #include "cli/csv_cell.hpp"
 #include "cli/gnuplot.hpp"
 #include "cli/output_file.hpp"
+#include "cost_models/seen_rows.hpp"
 #include "validate/orderings.hpp"
 #include "validate/residuals.hpp"
 #include "validate/runs.hpp"
@@ -330,8 +331,10 @@ void run(const ValidateOptions& options) {
   }
   std::vector<Prediction> rows;
   std::string empty;
+  SeenRows seen;
   for (const std::filesystem::path& file : files) {
     const MeasuredTable table = MeasuredTable::read(file);
+    seen.add(table);
     const std::vector<Prediction> of_file = predict_runs(table, options.profile);
     rows.insert(rows.end(), of_file.begin(), of_file.end());
     if (of_file.empty()) empty += nothing_in(table) + "\n";

@@ -127,6 +127,31 @@ TEST_CASE(
   CHECK(held_out_of(same_name).first == 1);
 }
 
+TEST_CASE("a row or a file that is given twice counts for nobody: fit and validate refuse it, wherever it is named") {
+  const TemporaryFolder folder;
+  const std::string merges = read_file(measured / "h200_sxm/merge.csv"),
+                    runs = read_file(measured / "h200_sxm_x2/ring.csv");
+  const std::string row = merges.substr(merges.rfind('\n', merges.size() - 2) + 1);
+  const auto file = [&](const char* name, const std::string& text) {
+    return fmt::format(" \"{}\"", folder.write(name, text).string());
+  };
+  const std::string again = file("again.csv", merges + row), copy = file("copy.csv", merges);
+  const std::string runs_copy = file("runs.csv", runs);
+  const std::string fit =
+      "fit -o unwritten.toml" + quoted_file("h200_sxm_full/attention.csv") + quoted_file("h200_sxm_full/overhead.csv");
+  const std::string merge = quoted_file("h200_sxm/merge.csv"), ring = quoted_file("h200_sxm_x2/ring.csv");
+  for (const std::string& command :
+       {"validate --measured" + again, "validate --measured" + merge + copy, fit + again, fit + merge + copy,
+        fit + " --other-chip" + again, fit + " --other-chip" + merge + copy, fit + " --runs" + ring + runs_copy,
+        "fit --like h200_sxm -o unwritten.toml" + quoted_file("h200_sxm_torch_x1/torch_attention_flash.csv") +
+            file("flash.csv", read_file(measured / "h200_sxm_torch_x1/torch_attention_flash.csv"))}) {
+    INFO(command);
+    const ProgramRun refused = run_program(command);
+    CHECK(refused.exit_code == 2);
+    CHECK_THAT(refused.error, ContainsSubstring("would count twice"));
+  }
+}
+
 TEST_CASE("a fit needs the power at idle and says which file has it") {
   const ProgramRun result = run_program("fit -o unwritten.toml" + quoted_file("h200_sxm/merge.csv"));
   CHECK(result.exit_code == 2);
