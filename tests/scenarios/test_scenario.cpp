@@ -271,6 +271,21 @@ TEST_CASE("keys of a halo and the more values of a gated skip are two messages, 
   CHECK(longest == Approx(expected).epsilon(1e-6));
 }
 
+TEST_CASE("a ring, whose blocks travel as far as keys are scored, takes no gated skip beyond the window") {
+  const ScratchFolder folder;
+  const auto pattern = [](Index period) {
+    return fmt::format("{{kind = \"window\", left = 16}}, {{kind = \"gated_skip\", period = {}}}", period);
+  };
+  const auto load = [&](Index period, const std::string& schedule) {
+    return load_scenario(written(folder, changed(file_of(pattern(period), 4096), {{"\"ring\"", schedule}}), true));
+  };
+  const std::string message = message_of([&] { load(17, "\"ring\""); });
+  CHECK_THAT(message, ContainsSubstring("ring does not bring the values of a gated skip of 17 tokens"));
+  CHECK_THAT(message, ContainsSubstring("use halo, all_gather or ulysses"));
+  CHECK_NOTHROW(load(16, "\"ring\""));
+  for (const char* other : {"\"halo\"", "\"all_gather\""}) CHECK_NOTHROW(load(17, other));
+}
+
 TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
   const ScratchFolder folder;
   const std::string file = ulysses_of_two(4096);

@@ -24,7 +24,7 @@ struct Times {
 /// Projections take a second and packing is a kernel of its own, forward and backward.
 AttentionProgram packing_program(const NamedCase& named) {
   AttentionProgramInput input = tiled_program(named).input();
-  input.dense.flops = input.peaks.matrix * Seconds::from_si(1);
+  input.dense.products = {{1, 1, (input.peaks.matrix * Seconds::from_si(1)).si() / 2}};
   for (const Phase phase : {Phase::forward, Phase::backward}) {
     input.implementation.step_kernels.push_back(
         {.phase = phase, .when = StepKernel::When::begin, .kernel = "pack", .query_bytes = 4, .key_bytes = 4});
