@@ -16,7 +16,7 @@ struct OpSpans : SpanSink {
 };
 
 /// Of what a rank does in front of the attention of a layer's pass.
-struct Times {
+struct ExchangeTimes {
   Ticks projected = 0, sent = 0;  // end, start
   std::vector<Span> packs;
 };
@@ -40,7 +40,7 @@ TEST_CASE("what heads are exchanged of is packed when its projections have ended
     const AttentionProgram program = packing_program(named);
     OpSpans spans;
     simulate(program, cluster_of(named.topology, 1), &spans);
-    std::map<std::pair<Rank, std::int64_t>, Times> passes;
+    std::map<std::pair<Rank, std::int64_t>, ExchangeTimes> passes;
     OpBuffer buffer;
     for (const Span& span : spans.all) {
       if (span.category == static_cast<std::uint8_t>(Category::dense))
