@@ -58,12 +58,14 @@ class Fitter {
     return rows;
   }
   /// Their kernel differs from others by one constant, which alone is fitted to them.
-  Rows guarded(Phase phase) const {
+  Rows guarded(Phase phase, bool window) const {
     Rows rows;
     for (std::size_t i = 0; i < all_.size(); ++i) {
       const MeasuredKernel& row = all_[i];
-      if (uses_[i] == RowUse::fitted && row.is_guarded() && row.phase == phase && row.clock_hz > 0)
+      if (uses_[i] == RowUse::fitted && row.is_guarded() && row.phase == phase && row.attention.window == window &&
+          row.clock_hz > 0) {
         rows.push_back(&row);
+      }
     }
     return rows;
   }
@@ -154,19 +156,24 @@ class Fitter {
       model.head_dim = head_dim;
     }
     const auto models = std::span(kernels().attention).subspan(first);
+    const auto cold = std::count_if(rows.begin(), rows.end(), [](const auto* row) { return row->attention.cold; });
+    const bool warm_and_cold = cold > 0 && static_cast<std::size_t>(cold) < rows.size();
     const auto constants = constants_of_attention();
-    // Shared: launch, query_traffic, grouped_traffic, grouped_launch, waves_in_step, and what masks cost; the last
+    // Shared: launch, cold_start, query_traffic, grouped_traffic, grouped_launch, waves_in_step, and what masks cost; the last
     // four are of other kernels.
-    const std::size_t shared_count = 5, of_masks = 2, own_count = constants.size() - 4;
+    const std::size_t shared_count = 6, of_masks = 2, own_count = constants.size() - 6;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
       const bool around = constants[c].unit == "B" || constants[c].name == "grouped_launch";
-      if (phase == Phase::backward || !around) {
+      const char* none = around && phase == Phase::forward                       ? "forward, one kernel does everything"
+                         : constants[c].name == "cold_start" && !warm_and_cold ? "no rows with cache = warm"
+                                                                                 : nullptr;
+      if (none == nullptr) {
         unknowns.add(models.front(), constants[c], fmt::format("attention.{}", name_of(phase)));
       } else {
         known(models.front().*constants[c].member, fmt::format("attention.{}.{}", name_of(phase), constants[c].name),
-              std::string(constants[c].unit), 0, Provenance::assumed, "forward, one kernel does everything");
+              std::string(constants[c].unit), 0, Provenance::assumed, none);
       }
     }
     for (AttentionModel& model : models) {
@@ -187,25 +194,40 @@ class Fitter {
       return at_measured_clock(load_of(row), row);
     });
     share();
-    // Of one width, or two that are alike, the tiles inside and at the edges cannot be told apart.
+    // Of one width, or two that are alike, tiles and the start of their lists cannot be told apart. Then the constants
+    // that come first are those of other kernels.
     const Rows windows = rows_of(true, false);
     const bool several = std::any_of(windows.begin(), windows.end(), [&](const MeasuredKernel* row) {
       return row->attention.pairs / row->attention.query_rows !=
              windows.front()->attention.pairs / windows.front()->attention.query_rows;
     });
-    fit_shared(std::span(constants).subspan(own_count, 1), models, guarded(phase));
     const std::size_t of_windows = own_count + 1;
-    const auto fit_windows = [&](std::size_t leave_out) {
-      fit_shared(std::span(constants).subspan(of_windows + leave_out, 2 - leave_out), models, windows);
-    };
-    try {
-      fit_windows(several ? 0 : 1);
-    } catch (const Undetermined&) {
-      if (!several) throw;
-      for (AttentionModel& model : models) model.window_kernel = Constant();  // as in other kernels with a mask
-      fit_windows(1);
+    const std::size_t window_count = 3;
+    for (std::size_t leave_out = several ? 0 : window_count - 1;; ++leave_out) {
+      try {
+        fit_shared(std::span(constants).subspan(of_windows + leave_out, window_count - leave_out), models, windows);
+        break;
+      } catch (const Undetermined&) {
+        if (leave_out + 1 == window_count) throw;
+        for (AttentionModel& model : models) model.*constants[of_windows + leave_out].member = Constant();
+      }
     }
-    fit_shared(std::span(constants).subspan(of_windows + 2, 1), models, rows_of(true, true));
+    fit_shared(std::span(constants).subspan(of_windows + window_count + 1, 1), models, rows_of(true, true));
+    fit_guarded(std::span(constants).subspan(own_count, 1), models, guarded(phase, false));
+    fit_shared(std::span(constants).subspan(of_windows + window_count, 1), models,
+               phase == Phase::forward ? guarded(phase, true) : Rows());
+  }
+
+  /// Of all head_dims together, then of those that have rows alone.
+  void fit_guarded(std::span<const ConstantOf<AttentionModel>> constant, std::span<AttentionModel> models,
+                   const Rows& rows) {
+    fit_shared(constant, models, rows);
+    for (AttentionModel& model : models) {
+      Rows own;
+      std::copy_if(rows.begin(), rows.end(), std::back_inserter(own),
+                   [&](const auto* row) { return static_cast<int>(row->attention.head_dim) == model.head_dim; });
+      if (own.size() >= 2) fit_shared(constant, std::span(&model, 1), own);
+    }
   }
 
   /// Constants that all head_dims share, of other kernels: those that guard the end of the keys, and windows, whose

@@ -29,13 +29,32 @@ std::int64_t tiles_along(double rows, double tile) {
 }
 
 /// Backward kernels go through the queries in steps of 64 (FlashAttention-2 and 3 at head_dim 128, cuDNN by
-/// h200_sxm_odd): how much of the last tile of `tile` queries no list goes through, where all lists reach it. Under a
+/// h200_sxm_odd and h200_sxm_windows).
+constexpr double backward_step = 64;
+
+/// How much of the last tile of `tile` queries no list goes through, where all lists reach it. Under a
 /// window only the last ones do, and the kernel's end is theirs or others'.
 double unused_part_of_last_tile(const AttentionShape& shape, double tile) {
-  constexpr double step = 64;
   const double last = std::fmod(shape.query_rows, tile);
   const bool lists_reach_it = !shape.window && shape.pairs >= shape.query_rows * shape.key_rows / 2;
-  return last > 0 && lists_reach_it ? 1 - std::ceil(last / step) * step / tile : 0;
+  return last > 0 && lists_reach_it ? 1 - std::ceil(last / backward_step) * backward_step / tile : 0;
+}
+
+/// What was written or read last is still there, as far as it fits in.
+Bytes cache_size(const MeasuredKernels& kernels) {
+  const StreamModel* copy = kernels.stream_of("copy_kernel");
+  return Bytes::from_si(copy != nullptr ? copy->cache.value : 0);
+}
+
+/// Tiles a list of a backward kernel has less than whole tiles of queries: it ends with the last step of
+/// `backward_step` queries that any of its keys is seen by.
+double steps_saved(const AttentionShape& shape, double tile) {
+  const double n = shape.key_rows, useful = shape.pairs - shape.masked_pairs - shape.pairs_beyond;
+  // A window over as many queries as keys has n w - w (w - 1) / 2 pairs.
+  const double width = std::round((2 * n + 1 - std::sqrt(std::max(0.0, (2 * n + 1) * (2 * n + 1) - 8 * useful))) / 2);
+  if (!shape.window || shape.query_rows != n || width >= n) return 0;
+  const double seen_by = tile - 1 + width;
+  return std::ceil(seen_by / tile) - std::ceil(seen_by / backward_step) * backward_step / tile;
 }
 
 }  // namespace
@@ -45,8 +64,9 @@ BytesPerSecond memory_rate(const MeasuredKernels& kernels, const GpuPeaks& peaks
   return copy != nullptr ? BytesPerSecond::from_si(copy->bandwidth.value) : peaks.hbm;
 }
 
-bool AttentionShape::guarded(double tile_key) const {
-  return !window && masked_pairs == 0 && std::fmod(key_rows, tile_key) != 0;
+bool AttentionShape::guarded(Phase phase, double tile_key) const {
+  if (phase == Phase::forward) return (window || masked_pairs == 0) && std::fmod(key_rows, tile_key) != 0;
+  return std::fmod(key_rows, backward_step) != 0;
 }
 
 Flops attention_flops(const AttentionShape& shape, Phase phase) {
@@ -72,31 +92,32 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   AttentionShape computed = shape;
   if (shape.halo()) computed.pairs += model.halo_rectangle.value * (shape.query_rows * shape.key_rows - shape.pairs);
   lists.tiles = computed.pairs / (tile_query * tile_key);
+  if (!forward) lists.tiles -= steps_saved(shape, tile_query) * static_cast<double>(lists.lists);
   // A boundary tile loses half of its pairs on the average: the diagonal of a causal mask, either end of a window.
-  // The edges of a window cost a list that the end cuts as much as others.
-  const double whole = !shape.window ? 1
-                       : forward     ? static_cast<double>(query_tiles) * tile_query / shape.query_rows
-                                     : static_cast<double>(key_tiles) * tile_key / shape.key_rows;
-  lists.masked_tiles = std::min(lists.tiles, whole * shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
+  lists.masked_tiles = std::min(lists.tiles, shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
+  const bool window = shape.window && model.window_start.value != 0;
+  if (window) lists.masked_tiles = 0;
   lists.heads = static_cast<std::int64_t>(shape.heads * shape.batch);
   lists.longest_first = !forward;
   // Constants of another head_dim, beyond all that were measured: products grow with it.
   const double scale = shape.head_dim / model.head_dim;
-  const double masked = shape.window && model.window_edge.value > 0 ? model.window_edge.value * model.full_tile.value
-                                                                    : model.masked_tile.value;
   // With a mask it is another kernel, whose every tile has the code for masking around it; a window's has more of it.
   const bool window_kernel = shape.window && model.window_kernel.value > 0;
   const bool masked_kernel = !window_kernel && shape.masked_pairs > 0 && model.masked_kernel.value > 0;
-  const bool guarded_kernel = shape.guarded(tile_key) && model.guarded_kernel.value > 0;
-  const double full = model.full_tile.value * (window_kernel    ? model.window_kernel.value
-                                               : masked_kernel  ? model.masked_kernel.value
-                                               : guarded_kernel ? model.guarded_kernel.value
-                                                                : 1);
-  TileCycles cycles{model.list_start.value * scale, full * scale, masked * scale};
+  const bool guarded = shape.guarded(model.phase, tile_key);
+  double full = model.full_tile.value;
+  if (window_kernel) full *= model.window_kernel.value;
+  if (masked_kernel) full *= model.masked_kernel.value;
+  if (guarded && !(forward && window) && model.guarded_kernel.value > 0) full *= model.guarded_kernel.value;
+  TileCycles cycles{model.list_start.value * scale, full * scale, model.masked_tile.value * scale};
+  if (window) cycles.list_start += model.window_start.value;
+  if (forward && window && guarded) cycles.list_start += model.guarded_window.value;
   if (!forward) cycles.list_start -= cycles.full_tile * unused_part_of_last_tile(shape, tile_query);
   const double row = shape.heads * shape.head_dim * shape.batch;
   double traffic = model.query_traffic.value * shape.query_rows * row;
   double launch = model.launch.value;
+  if (shape.cold || attention_bytes(shape, model.phase) > cache_size(kernels)) launch += model.cold_start.value;
+  if (window) launch += model.window_launch.value;
   if (shape.kv_heads < shape.heads) {
     traffic += model.grouped_traffic.value * shape.key_rows * row;
     launch += model.grouped_launch.value;

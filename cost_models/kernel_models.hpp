@@ -26,6 +26,7 @@ struct AttentionModel {
   Phase phase = Phase::forward;
   int head_dim = 0;
   Constant launch;           // s, independent of the shape: launch gap, first loads, the end of the last store
+  Constant cold_start;       // s more, if what it reads first is not in L2
   Constant query_traffic;    // B per element of Q that kernels around the tiles move (backward: dO * O, fp32 dQ)
   Constant grouped_traffic;  // B per element of K and query head, if query heads share keys (backward: dK, dV sums)
   Constant grouped_launch;   // s, if query heads share keys: of the kernel that sums their dK and dV
@@ -34,9 +35,11 @@ struct AttentionModel {
   Constant full_tile;        // cycles
   Constant masked_tile;      // cycles
   Constant masked_kernel;    // cycles of a full tile in a kernel with a mask, in full tiles; 0: as in others
-  Constant guarded_kernel;   // the same of one without a mask whose keys end inside a tile; 0: as without that end
+  Constant guarded_kernel;   // as many times the cycles of a tile where a block ends inside one; 0: as without that end
+  Constant window_launch;    // s more than other kernels take to start and end, if it is one with a window
   Constant window_kernel;    // the same of a kernel with a window; 0: as with a mask
-  Constant window_edge;      // cycles of a tile at either edge of a window, in full tiles; 0: those of a masked tile
+  Constant window_start;     // cycles more of a list in it, the edges of the window included; 0: as with a mask
+  Constant guarded_window;   // cycles more of a list in it, if the keys end inside a tile
   Constant halo_rectangle;   // of the tiles outside a window with a halo, the share that is computed all the same
   PowerModel power;
 };
@@ -150,7 +153,7 @@ struct ConstantOf {
 
 std::array<ConstantOf<ClockModel>, 12> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
-std::array<ConstantOf<AttentionModel>, 13> constants_of_attention();
+std::array<ConstantOf<AttentionModel>, 16> constants_of_attention();
 std::array<ConstantOf<GemmModel>, 8> constants_of_gemm();
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
 std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside();

@@ -60,16 +60,15 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row, Planne
                  .batch = static_cast<double>(batch_of(table, row)),
                  .masked_pairs = pairs.masked,
                  .pairs_beyond = pairs.beyond,
-                 .window = mask.mask == "window"};
+                 .window = mask.mask == "window",
+                 .cold = table.text(row, "cache") != "warm"};
   if (std::fmod(k.attention.heads, k.attention.kv_heads) != 0) {
     throw table.error(
         row, fmt::format("{} query heads do not share {} key heads evenly", k.attention.heads, k.attention.kv_heads));
   }
   k.group = fmt::format("attention {}", pass);
   k.family = fmt::format("attention {} {}{}", pass, k.attention.head_dim,
-                         k.attention.halo()                   ? " halo"
-                         : k.attention.guarded(measured_tile) ? " guarded"
-                                                              : "");
+                         k.attention.halo() ? " halo" : k.is_guarded() ? " guarded" : "");
   k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}{}", pass, mask.mask,
                         mask.mask == "window" ? fmt::format(" {}", mask.window) : "", k.attention.heads,
                         k.attention.kv_heads, k.attention.head_dim, mask.n_q, mask.n_k,
@@ -165,7 +164,7 @@ void name_message(MeasuredKernel& m, const std::string& channels) {
 }
 
 bool MeasuredKernel::is_guarded() const {
-  return kind == Kind::attention && attention.guarded(measured_tile);
+  return kind == Kind::attention && attention.guarded(phase, measured_tile);
 }
 
 Regime regime_of(const MeasuredTable& table, std::size_t row) {

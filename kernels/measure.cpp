@@ -170,6 +170,7 @@ Measurement measure_samples(Rig& rig, const std::function<double()>& once, doubl
   } while ((samples.size() < rig.options.min_samples && seconds_since(begin) < 10 * cap_s) ||
            seconds_since(begin) < at_least_s ||
            (out.us.ci95_rel >= rig.options.target_ci && seconds_since(begin) < cap_s));
+  out.apart_us = 1e6 * seconds_since(begin) / static_cast<double>(samples.size());
   if (rounds) {
     rounds->insert(rounds->end(), samples.begin(), samples.end());
     out.us = summarize(*rounds);

@@ -85,6 +85,7 @@ struct Measurement {
   GpuState state;           // NVML over the same time
   std::string cache;        // flushed, rotated or warm
   int repeats = 1;          // launches per sample
+  double apart_us = 0;      // what times itself: from the start of one sample to that of the next
 };
 
 // Kernels under 200 us are captured as many as fill 400 us into one graph that rotates through the sets, so that

@@ -49,10 +49,10 @@ struct Buffers {
   }
 };
 
-Outcome run_attention(Rig& rig, const AttentionShape& s, Pass pass) {
+Outcome run_attention(Rig& rig, const AttentionShape& s, Pass pass, bool warm) {
   const bool backward = pass == Pass::backward;
   const double footprint = backward ? s.backward_bytes() : s.forward_bytes();
-  const int sets = rotation_sets(rig, footprint);
+  const int sets = warm ? 1 : rotation_sets(rig, footprint);
   std::vector<std::unique_ptr<Buffers>> data;
   std::vector<std::unique_ptr<AttentionForward>> forward;
   std::vector<std::unique_ptr<AttentionBackward>> gradient;
@@ -83,6 +83,7 @@ Outcome run_attention(Rig& rig, const AttentionShape& s, Pass pass) {
   if (unwritten) throw BenchError(std::to_string(unwritten) + " outputs were not written or are not finite");
   Work work;
   work.sets = sets;
+  work.warm = warm;
   work.launch = [&](cudaStream_t stream, int set) {
     if (backward) {
       gradient[static_cast<size_t>(set)]->run(stream);
@@ -95,7 +96,13 @@ Outcome run_attention(Rig& rig, const AttentionShape& s, Pass pass) {
       rig, work, "ms", checked(error, kBf16Tolerance), [&](double us) { return flops / us * 1e-6; }, "TFLOP/s");
 }
 
-void add(Table& table, const AttentionShape& s, Pass pass, bool quick) {
+// Why a shape that an earlier list names is measured again.
+struct Repeat {
+  bool warm = false;   // with what it reads in L2
+  bool again = false;  // beside others of its list
+};
+
+void add(Table& table, const AttentionShape& s, Pass pass, bool quick, Repeat repeat = {}) {
   const bool backward = pass == Pass::backward;
   Row row;
   row.group = "attention";
@@ -104,7 +111,7 @@ void add(Table& table, const AttentionShape& s, Pass pass, bool quick) {
              std::to_string(s.n_q) + "/k" + std::to_string(s.n_k) +
              (s.mask == Mask::window ? "/w" + std::to_string(s.window) : "");
   for (const Row& other : table.rows) {
-    if (other.name == row.name) return;  // several lists of shapes below may name one
+    if (!repeat.again && !repeat.warm && other.name == row.name) return;  // several lists of shapes below may name one
   }
   row.what = backward ? "gradients of one block from O, dO and LSE, bf16" : "one block with log-sum-exp, bf16";
   row.flops = backward ? s.backward_flops() : s.forward_flops();
@@ -128,7 +135,7 @@ void add(Table& table, const AttentionShape& s, Pass pass, bool quick) {
               {"n_k", std::to_string(s.n_k)},
               {"mask", to_string(s.mask)},
               {"window", s.mask == Mask::window ? std::to_string(s.window) : ""}};
-  row.run = [s, pass](Rig& rig) { return run_attention(rig, s, pass); };
+  row.run = [s, pass, warm = repeat.warm](Rig& rig) { return run_attention(rig, s, pass, warm); };
   row.prepare = [s, pass](int device) {
     attention_plan({s, Pass::forward}, device);
     if (pass == Pass::backward) attention_plan({s, pass}, device);
@@ -221,10 +228,18 @@ void add_shapes(Table& table) {
   for (size_t i = in_full; i < table.rows.size(); ++i) table.rows[i].in_full = false;
 }
 
+// Rows from `first` on are measured by their name only, which gets `prefix` behind the group's.
+void only_by_name(Table& table, size_t first, const std::string& prefix) {
+  for (size_t i = first; i < table.rows.size(); ++i) {
+    table.rows[i].in_full = false;
+    table.rows[i].name.insert(std::string("attention").size(), "/" + prefix);
+  }
+}
+
 // Blocks that nobody chose: 512 to 16K tokens, 1 to 32 key heads, for each up to 8 query heads.
-void add_any_shapes(Table& table) {
+void add_any_shapes(Table& table, const std::string& prefix, uint64_t seed) {
   const size_t first = table.rows.size();
-  std::mt19937_64 random(1);
+  std::mt19937_64 random(seed);
   const auto length = [&] {
     const double uniform = static_cast<double>(random() >> 11) * 0x1p-53;
     const int64_t multiple = std::array{32, 64, 128}[random() % 3];
@@ -241,10 +256,82 @@ void add_any_shapes(Table& table) {
       add(table, shape(n_q, mask == Mask::full ? n_k : n_q, heads, kv_heads, d, mask, window), pass, false);
     }
   }
-  for (size_t i = first; i < table.rows.size(); ++i) {
-    table.rows[i].in_full = false;
-    table.rows[i].name.insert(std::string("attention").size(), "/any");
+  only_by_name(table, first, prefix);
+}
+// Windows of every width over 66 tiles of 128 rows and 32 heads, which are 16 whole waves on 132 SMs; over few lists;
+// and where the keys end inside a tile.
+void add_windows(Table& table) {
+  constexpr int64_t K = 1024;
+  const size_t first = table.rows.size();
+  auto both = [&](int64_t n, int64_t heads, int64_t kv_heads, int64_t d, Mask mask, int64_t window = 0) {
+    for (Pass pass : {Pass::forward, Pass::backward}) {
+      add(table, shape(n, n, heads, kv_heads, d, mask, window), pass, false);
+    }
+  };
+  for (int64_t d : {64, 96, 128}) {
+    const int64_t n = 66 * 128;
+    for (int64_t w : {64, 128, 160, 192, 256, 320, 384, 512, 640, 768}) both(n, 32, 32, d, Mask::window, w);
+    for (int64_t w : {1, 2, 3, 4, 6}) both(n, 32, 32, d, Mask::window, w * K);
+    for (int64_t w : {3 * K / 2, n, 2 * n}) both(n, 32, 32, d, Mask::window, w);
+    for (Mask mask : {Mask::full, Mask::causal}) both(n, 32, 32, d, mask);
+    for (int64_t odd : {8352, 8384, 8416}) {
+      for (int64_t w : {128, 184, 512, 2048, 16384}) both(odd, 32, 32, d, Mask::window, w);
+    }
+    for (int64_t w : {128, 512, 2048}) {
+      for (int64_t odd : {800, 1376}) both(odd, 16, 4, d, Mask::window, w);
+      both(8384, 32, 8, d, Mask::window, w);
+    }
   }
+  for (int64_t n : {3 * K / 4, K, 3 * K / 2, 2 * K, 4 * K}) {
+    for (int64_t w : {K / 8, K / 4, K / 2, K, 2 * n}) both(n, 16, 16, 128, Mask::window, w);
+    for (int64_t w : {K / 8, K / 2, 2 * n}) both(n, 16, 4, 64, Mask::window, w);
+    both(n, 16, 4, 96, Mask::window, 2 * n);
+  }
+  only_by_name(table, first, "windows");
+}
+
+// Blocks so short that launches and first loads count: from HBM, and from an L2 that the last launch left.
+void add_short(Table& table, bool warm) {
+  constexpr int64_t K = 1024;
+  const size_t first = table.rows.size();
+  for (int64_t d : {64, 128}) {
+    for (int64_t n : {K / 2, 5 * K / 8, K, 2 * K}) {
+      for (auto [heads, kv_heads] : {std::pair{4, 4}, {8, 2}, {24, 8}, {24, 24}}) {
+        for (Mask mask : {Mask::full, Mask::causal}) {
+          for (Pass pass : {Pass::forward, Pass::backward}) {
+            add(table, shape(n, n, heads, kv_heads, d, mask), pass, false, Repeat{warm, false});
+          }
+        }
+      }
+    }
+  }
+  only_by_name(table, first, warm ? "warm" : "short");
+}
+
+// Backward blocks of many queries and few keys, and blocks that end inside a tile of keys or of queries.
+void add_few_keys(Table& table) {
+  constexpr int64_t K = 1024;
+  const size_t first = table.rows.size();
+  for (int64_t n_q : {2 * K, 8 * K}) {
+    for (int64_t n_k : {K / 2, K, 2 * K}) {
+      for (auto [heads, kv_heads] : {std::pair{16, 16}, {16, 4}, {64, 16}}) {
+        add(table, shape(n_q, n_k, heads, kv_heads, 64, Mask::full), Pass::backward, false);
+      }
+      add(table, shape(n_q, n_k, 16, 4, 128, Mask::full), Pass::backward, false);
+    }
+  }
+  for (int64_t d : {64, 96, 128}) {
+    for (auto [n_q, n_k] :
+         {std::pair{1056, 1056}, {1088, 1088}, {4112, 4112}, {4160, 4160}, {4112, 4096}, {4096, 4112}}) {
+      for (Pass pass : {Pass::forward, Pass::backward}) {
+        add(table, shape(n_q, n_k, 32, 32, d, Mask::full), pass, false, Repeat{false, true});
+      }
+    }
+    for (int64_t n : {1056, 1088, 4112, 4160}) {
+      add(table, shape(n, n, 32, 32, d, Mask::causal), Pass::backward, false, Repeat{false, true});
+    }
+  }
+  only_by_name(table, first, "few_keys");
 }
 #endif
 
@@ -254,7 +341,11 @@ void add_attention_rows(Table& table) {
   Group group{"attention", "attention blocks through cuDNN", attention_columns(), ""};
 #if ORRERY_HAVE_CUDNN
   add_shapes(table);
-  add_any_shapes(table);
+  add_any_shapes(table, "any", 1);
+  add_any_shapes(table, "any_again", 2);
+  add_windows(table);
+  for (bool warm : {false, true}) add_short(table, warm);
+  add_few_keys(table);
 #else
   group.missing = "built without cuDNN; its rows of pi_attention, overlap and power as well";
 #endif

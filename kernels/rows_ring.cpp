@@ -31,6 +31,7 @@ Outcome timed_run(Rig& rig, const Difference& error, const std::vector<Fields>& 
   const Measurement m = measure_samples(
       rig, [&] { return run(nullptr); }, 2 * rig.options.warmup_s, rig.options.cap_s);
   for (auto& f : result_fields(m, "ms")) out.values.push_back(f);
+  out.values.push_back({"pause_ms", format_number((m.apart_us - m.us.median) * 1e-3)});
   out.headline = m.us.median * 1e-3;
   out.headline_unit = "ms";
   // Stamps cost time, and may change the order in which kernels get their SMs. Of some stamped runs, the one that took
@@ -334,6 +335,7 @@ void add_real_ranks(Table& table) {
 void add_ring_rows(Table& table) {
   Group group{"ring", "ring attention and pi-Attention over all ranks, with time stamps of every step",
               result_columns("ms", run_keys()), "", run_keys()};
+  group.columns.push_back("pause_ms");  // between runs, while the host queues the next
   for (const char* c : {"rank", "step", "op", "start_us", "end_us", "run_us"}) group.step_columns.push_back(c);
 #if ORRERY_HAVE_CUDNN
   table.gpus > 1 ? add_real_ranks(table) : add_virtual_ranks(table);
