@@ -119,16 +119,21 @@ void AttentionProgram::partition_by_work(std::int64_t block, std::vector<RankSet
   for (Rank member = 0; member < g.members; ++member) sets.push_back({member, g.members, g.groups});
 }
 
+BlockWriter AttentionProgram::writer_of(const Visit& visit, OpBuffer& buffer, RankSet places) const {
+  const bool gated = !input_.gates.empty() && input_.gates[static_cast<std::size_t>(visit.pattern_class)];
+  return {cost_, visit.phase, gated, buffer, places};
+}
+
 void AttentionProgram::generate(Rank rank, std::int64_t block, OpBuffer& buffer) const {
   const Visit& visit = visit_of(block);
   buffer.begin(block);
-  BlockWriter writer(cost_, visit.phase, buffer, all_ranks());
+  BlockWriter writer = writer_of(visit, buffer, all_ranks());
   write(rank, block, writer, visit, static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]));
 }
 
 void AttentionProgram::write_block(Rank rank, const Visit& visit, int block_in_visit, RankSet places, OpBuffer& buffer,
                                    WorkTotals* totals) const {
-  BlockWriter writer(cost_, visit.phase, buffer, places);
+  BlockWriter writer = writer_of(visit, buffer, places);
   writer.record(nullptr, totals);
   write(rank, 0, writer, visit, block_in_visit);
 }
@@ -138,7 +143,7 @@ std::vector<Action> AttentionProgram::actions(Rank rank, std::int64_t block, OpB
   const Visit& visit = visit_of(block);
   std::vector<Action> actions;
   buffer.begin(block);
-  BlockWriter writer(cost_, visit.phase, buffer, all_ranks());
+  BlockWriter writer = writer_of(visit, buffer, all_ranks());
   writer.record(&actions, totals);
   write(rank, block, writer, visit, static_cast<int>(block - block_of_visit_[static_cast<std::size_t>(visit.number)]));
   return actions;

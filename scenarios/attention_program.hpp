@@ -28,6 +28,7 @@ struct AttentionProgramInput {
   DenseShape dense;                 // per rank and layer, forward
   std::vector<Mask> masks;          // by pattern class
   std::vector<Mask> value_masks{};  // of patterns with gated skips: whose values are read
+  std::vector<bool> gates{};        // by pattern class: a gated skip of it reads values; empty: of none
   std::vector<int> class_of_layer;  // one entry per layer
   const ScheduleKind* schedule = nullptr;
   int inner_ring = 1;
@@ -90,6 +91,7 @@ class AttentionProgram final : public KernelProgram {
 
  private:
   RankSet all_ranks() const { return {0, 1, ranks()}; }
+  BlockWriter writer_of(const Visit& visit, OpBuffer& buffer, RankSet places) const;
   void partition_by_work(std::int64_t block, std::vector<RankSet>& sets) const;
   void write(Rank rank, std::int64_t block, BlockWriter& writer, const Visit& visit, int block_in_visit) const;
   void write_begin(Rank rank, const Visit& visit, BlockWriter& writer) const;

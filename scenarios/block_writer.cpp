@@ -228,7 +228,7 @@ SmsBeside BlockWriter::sms_beside(const Action& action) const {
 bool BlockWriter::has_step_kernels(StepKernel::When when) const {
   const auto& all = context_.implementation->step_kernels;
   return std::any_of(all.begin(), all.end(),
-                     [&](const StepKernel& kernel) { return kernel.phase == phase_ && kernel.when == when; });
+                     [&](const StepKernel& kernel) { return kernel.runs(phase_, gated_) && kernel.when == when; });
 }
 
 void BlockWriter::step_kernels(const Action& attention, StepKernel::When when, Index query_rows, Index key_rows) {
@@ -237,7 +237,7 @@ void BlockWriter::step_kernels(const Action& attention, StepKernel::When when, I
   const double queries = static_cast<double>(query_rows) * attention.query_heads.count * batch;
   const double keys = 2.0 * static_cast<double>(key_rows) * attention.kv_heads.count * batch;
   for (const StepKernel& kernel : context_.implementation->step_kernels) {
-    if (kernel.phase != phase_ || kernel.when != when) continue;
+    if (!kernel.runs(phase_, gated_) || kernel.when != when) continue;
     const Action action{
         .kind = ActionKind::marker, .layer = attention.layer, .step = attention.step, .kernel = kernel.kernel};
     const Bytes bytes = Bytes::from_si((queries * kernel.query_bytes + keys * kernel.key_bytes) / kernel.launches);

@@ -113,9 +113,9 @@ struct WorkTotals {
 
 class BlockWriter {
  public:
-  /// `places`: the ranks of the cluster that those of the geometry are.
-  BlockWriter(const CostContext& context, Phase phase, OpBuffer& ops, RankSet places)
-      : context_(context), phase_(phase), ops_(ops), places_(places) {}
+  /// `gated`: the layer has a gated skip. `places`: the ranks of the cluster that those of the geometry are.
+  BlockWriter(const CostContext& context, Phase phase, bool gated, OpBuffer& ops, RankSet places)
+      : context_(context), phase_(phase), gated_(gated), ops_(ops), places_(places) {}
   /// Also keep the actions, op by op, and sum up their work.
   void record(std::vector<Action>* actions, WorkTotals* totals);
 
@@ -177,6 +177,7 @@ class BlockWriter {
 
   const CostContext& context_;
   Phase phase_;
+  bool gated_;
   OpBuffer& ops_;
   RankSet places_;
   std::vector<Action>* actions_ = nullptr;

@@ -61,10 +61,13 @@ struct StepKernel {
   enum class When { begin, first_step, later_steps, middle_steps, part_queries, part_keys, end };
   Phase phase = Phase::forward;
   When when = When::later_steps;
-  std::string kernel;      // what the profile knows it as
-  double query_bytes = 0;  // HBM bytes per element of the step's queries
-  double key_bytes = 0;    // HBM bytes per element of the step's keys; K and V are two elements
-  int launches = 1;        // kernels these bytes are spread over
+  std::string kernel;          // what the profile knows it as
+  double query_bytes = 0;      // HBM bytes per element of the step's queries
+  double key_bytes = 0;        // HBM bytes per element of the step's keys; K and V are two elements
+  int launches = 1;            // kernels these bytes are spread over
+  bool of_gated_skip = false;  // it runs in layers with a gated skip alone
+
+  bool runs(Phase in, bool gated) const { return phase == in && (gated || !of_gated_skip); }
 };
 
 struct Implementation {

@@ -131,13 +131,20 @@ bool Pattern::has_gated_skips() const {
                      [](const Primitive& p) { return p.kind == Primitive::Kind::gated_skip; });
 }
 
-Index Pattern::longest_skip_beyond_window() const {
+bool Pattern::is_gated(int pattern_class, Index document) const {
+  const std::vector<std::size_t>& active = active_[static_cast<std::size_t>(pattern_class)];
+  return std::any_of(active.begin(), active.end(), [&](std::size_t i) {
+    return primitives_[i].kind == Primitive::Kind::gated_skip && primitives_[i].period < document;
+  });
+}
+
+Index Pattern::longest_skip_beyond_window(Index document) const {
   Index longest = 0;
   for (int c = 0; c < classes(); ++c) {
     Index skip = 0, window = 0;
     for (const std::size_t i : active_[static_cast<std::size_t>(c)]) {
       const Primitive& p = primitives_[i];
-      if (p.kind == Primitive::Kind::gated_skip) skip = std::max(skip, p.period);
+      if (p.kind == Primitive::Kind::gated_skip && p.period < document) skip = std::max(skip, p.period);
       if (p.kind == Primitive::Kind::window) window = std::max(window, p.left);
     }
     if (skip > window && !is_full(c)) longest = std::max(longest, skip);

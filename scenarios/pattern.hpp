@@ -50,8 +50,10 @@ class Pattern {
   /// Whose values it reads: gated skips besides.
   Mask value_mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const;
   bool has_gated_skips() const;
-  /// The longest gated skip of a layer that reaches further back than a window of it; 0 if there is none.
-  Index longest_skip_beyond_window() const;
+  /// A gated skip reads a value in a document of so many tokens.
+  bool is_gated(int pattern_class, Index document) const;
+  /// The longest of these of a layer that reaches further back than a window of it; 0 if there is none.
+  Index longest_skip_beyond_window(Index document) const;
 
   /// A token sees all keys (of the past, if causal).
   bool is_full(int pattern_class) const;

@@ -94,6 +94,7 @@ StepKernel read_step_kernel(const Table& table) {
     throw table.error_here("query_bytes and key_bytes are the bytes a kernel moves per element; one must be positive");
   }
   kernel.launches = static_cast<int>(std::max<std::int64_t>(1, table.optional_count("launches").value_or(1)));
+  if (table.has("of")) kernel.of_gated_skip = table.choice("of", {"any", "gated_skip"}) == "gated_skip";
   return kernel;
 }
 

@@ -81,6 +81,13 @@ class ConstantList {
   std::vector<ConstantReport> list_;
 };
 
+/// A decode step runs none of the kernels around attention.
+bool leaves_gates_out(const Scenario& s) {
+  const std::vector<StepKernel>& kernels = s.implementation.step_kernels;
+  return s.has_gates() &&
+         (s.decode || std::none_of(kernels.begin(), kernels.end(), [](const auto& k) { return k.of_gated_skip; }));
+}
+
 std::vector<std::string> left_out_of(const Scenario& s) {
   std::vector<std::string> list;
   if (s.whole_step) {
@@ -95,9 +102,8 @@ std::vector<std::string> left_out_of(const Scenario& s) {
   if (s.six_block_accounts)
     list.emplace_back("in memory: gradients of the layer in work, and buffers beyond the six blocks of Ring Attention");
   // Measured kernels have their softmax in the cycles of a tile, and their clock.
-  list.emplace_back(s.profile.kernels
-                        ? "gates of pi-attention"
-                        : "the softmax's own arithmetic, gates of pi-attention, clock changes under load");
+  if (!s.profile.kernels) list.emplace_back("the softmax's own arithmetic, clock changes under load");
+  if (leaves_gates_out(s)) list.emplace_back("gates of pi-attention");
   return list;
 }
 

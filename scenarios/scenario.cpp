@@ -329,6 +329,22 @@ bool Scenario::full_pattern() const {
                      [](const Primitive& p) { return p.kind == Primitive::Kind::full; });
 }
 
+Index Scenario::longest_document() const {
+  return documents.empty() ? tokens : *std::max_element(documents.begin(), documents.end());
+}
+
+std::vector<bool> Scenario::gates() const {
+  const Pattern all = pattern();
+  std::vector<bool> gates;
+  for (int c = 0; c < all.classes(); ++c) gates.push_back(all.is_gated(c, longest_document()));
+  return gates;
+}
+
+bool Scenario::has_gates() const {
+  const std::vector<bool> all = gates();
+  return std::find(all.begin(), all.end(), true) != all.end();
+}
+
 GpuPeaks peaks_of(const Scenario& s) {
   return {s.gpu.peak(s.dtype), s.gpu.hbm_bandwidth, static_cast<int>(s.gpu.sms)};
 }
@@ -339,7 +355,7 @@ double bytes_per_element(std::string_view dtype) {
 
 void check_values_arrive(const Scenario& s) {
   if (s.groups == 1 || s.schedule->slots.hold != ScheduleKind::Slots::Hold::block) return;
-  const Index period = s.pattern().longest_skip_beyond_window();
+  const Index period = s.pattern().longest_skip_beyond_window(s.longest_document());
   if (period == 0) return;
   throw std::invalid_argument(fmt::format(
       "{} does not bring the values of a gated skip of {} tokens (blocks travel as far as keys are scored), "
@@ -415,6 +431,7 @@ AttentionProgramInput attention_input(const Scenario& s) {
     input.masks.push_back(pattern.mask(c, s.tokens, s.causal, s.documents));
     if (pattern.has_gated_skips()) input.value_masks.push_back(pattern.value_mask(c, s.tokens, s.causal, s.documents));
   }
+  input.gates = s.gates();
   for (int layer = 0; layer < s.layers; ++layer) input.class_of_layer.push_back(pattern.class_of_layer(layer));
   input.schedule = s.schedule;
   input.inner_ring = s.inner_ring;

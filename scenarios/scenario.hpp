@@ -75,6 +75,10 @@ struct Scenario {
   Rank ranks() const { return degrees.ranks(); }
   /// Throws std::invalid_argument if a layer has no pattern; load_scenario has checked that.
   Pattern pattern() const { return Pattern(primitives, layers); }
+  Index longest_document() const;
+  /// By pattern class: a gated skip reads values.
+  std::vector<bool> gates() const;
+  bool has_gates() const;
 };
 
 /// Throws std::invalid_argument if blocks travel only as far as their keys are scored, and a gated skip reads values

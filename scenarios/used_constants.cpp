@@ -80,8 +80,10 @@ class UsedConstants {
     std::set<std::string> kernels;
     if (i.merge == Merge::kernel) kernels.insert("merge_block");
     if (s.backward && i.gradient_sum == Merge::kernel) kernels.insert("accumulate");
-    for (const StepKernel& kernel : i.step_kernels) {
-      if (kernel.phase == Phase::forward || s.backward) kernels.insert(kernel.kernel);
+    for (const Phase phase : phases_of(s)) {
+      for (const StepKernel& kernel : i.step_kernels) {
+        if (kernel.runs(phase, s.has_gates())) kernels.insert(kernel.kernel);
+      }
     }
     if (in_measured_type(s)) kernels.insert("copy_kernel");  // the traffic around attention kernels
     if (s.whole_step) {

@@ -248,6 +248,15 @@ TEST_CASE("an implementation that gathers no head, or more than an int counts, i
   }
 }
 
+TEST_CASE("a step kernel is of any layer or of those with a gated skip") {
+  const TemporaryFolder folder;
+  const std::string pi = read_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/implementations/orrery_pi.toml");
+  const auto file = folder.write("scenario.toml", replaced(good, "\"ideal\"", "\"./own.toml\""));
+  folder.write("own.toml", replaced(pi, "of = \"gated_skip\"", "of = \"skips\""));
+  CHECK_THROWS_WITH(load_scenario(file), ContainsSubstring("own.toml:") && ContainsSubstring("of = \"skips\"") &&
+                                             ContainsSubstring("any, gated_skip"));
+}
+
 TEST_CASE("a model file with missing fields names them") {
   const TemporaryFolder folder;
   folder.write("config.json", "{\"hidden_size\": 4096, \"num_hidden_layers\": 32}");

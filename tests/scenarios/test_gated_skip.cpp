@@ -1,0 +1,129 @@
+// What a gated skip costs: kernels that gate it, where there is one, and values that travel.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+
+#include "scenarios/report.hpp"
+#include "scenarios/step_scenario.hpp"
+#include "tests/catch.hpp"
+#include "tests/scenarios/messages.hpp"
+#include "tests/scenarios/primitives.hpp"
+
+using namespace orrery;
+
+namespace {
+
+constexpr Index tokens = 32768, left = 1024;
+constexpr int ranks = 4;
+
+const std::string window_alone = fmt::format("{{kind = \"window\", left = {}}}", left);
+
+std::string with_skip(Index period, const std::string& layers = "[1, 2]") {
+  return fmt::format("{}, {{kind = \"gated_skip\", period = {}, layers = {}}}", window_alone, period, layers);
+}
+
+/// Attention of two layers of Llama 3 8B on four H200.
+Scenario scenario(const std::string& pattern, const std::string& implementation = "orrery_pi",
+                  const std::string& pass = "forward", const std::string& attention = "") {
+  const ScratchFolder folder;
+  return load_scenario(folder.write("scenario.toml", fmt::format(R"(description = "test"
+[workload]
+model = "llama3_8b"
+layers = 2
+tokens = {}
+batch = 1
+dtype = "bf16"
+pass = "{}"
+scope = "{}"
+[attention]
+causal = true
+{}
+pattern = [{}]
+[parallelism]
+ranks = {}
+schedule = "halo"
+layout = "contiguous"
+implementation = "{}"
+[cluster]
+gpu = "h200_sxm"
+profile = "h200_sxm"
+topology = "nvswitch"
+link = "nvlink4"
+)",
+                                                                 tokens, pass, pass == "decode" ? "step" : "attention",
+                                                                 attention, pattern, ranks, implementation)));
+}
+
+double kernel_seconds(const Scenario& s) {
+  return build_program(s).kernel_work(1).time.si();
+}
+
+std::string left_out(const Scenario& s) {
+  return fmt::format("{}", fmt::join(predict(s).left_out, "; "));
+}
+
+}  // namespace
+
+TEST_CASE("without a gated skip no gate runs, and orrery_pi takes as long as orrery_window") {
+  for (const char* transport : {"", "_nccl"}) {
+    for (const char* pass : {"forward", "training_step"}) {
+      const auto time = [&](const std::string& library) {
+        return predict(scenario(window_alone, library + transport, pass)).step_time;
+      };
+      CHECK(time("orrery_pi") == time("orrery_window"));
+    }
+  }
+}
+
+TEST_CASE("a gate runs in the layers that have a gated skip") {
+  const Scenario s = scenario(window_alone);
+  // O and the shifted V read, O written, of the rank's rows.
+  const auto rows = static_cast<double>(tokens / ranks * s.model.heads * s.model.head_dim);
+  const double gate = streaming_cost(Bytes::from_si(rows * 6), peaks_of(s), s.profile, "gate").duration.si() +
+                      s.implementation.kernel_gap.value;
+  const double none = kernel_seconds(s);
+  CHECK(kernel_seconds(scenario(with_skip(2048, "[2]"))) - none == Approx(gate).epsilon(1e-9));
+  CHECK(kernel_seconds(scenario(with_skip(2048))) - none == Approx(2 * gate).epsilon(1e-9));
+}
+
+TEST_CASE("a gated skip as long as the longest document reads nothing and has no gate") {
+  const auto time = [](const std::string& pattern, const std::string& documents) {
+    return predict(scenario(pattern, "orrery_pi", "training_step", documents)).step_time;
+  };
+  const std::string documents = "documents = [12288, 20480]";
+  CHECK(time(with_skip(tokens), "") == time(window_alone, ""));
+  CHECK(time(with_skip(20480), documents) == time(window_alone, documents));
+  CHECK(time(with_skip(tokens - 1), "") > time(window_alone, ""));
+  CHECK(time(with_skip(20479), documents) > time(window_alone, documents));
+}
+
+TEST_CASE("a ring takes a gated skip that reads nothing") {
+  Scenario s = scenario(with_skip(tokens), "ideal");
+  const auto kinds = schedules();
+  s.schedule = &*std::find_if(kinds.begin(), kinds.end(), [](const ScheduleKind& k) { return k.name == "ring"; });
+  CHECK_NOTHROW(check_values_arrive(s));
+  s.primitives.back().period = tokens - 1;
+  CHECK_THROWS(check_values_arrive(s));
+}
+
+TEST_CASE("gates are left out where a pattern has a gated skip and nothing that is simulated gates it") {
+  const std::string skip = with_skip(2048), gates = "gates of pi-attention";
+  CHECK_THAT(left_out(scenario(skip, "ideal")), ContainsSubstring(gates));
+  CHECK_THAT(left_out(scenario(skip, "orrery_pi", "decode")), ContainsSubstring(gates));
+  CHECK_THAT(left_out(scenario(skip)), !ContainsSubstring(gates));
+  for (const char* other : {"orrery_pi", "ideal"}) {
+    CHECK_THAT(left_out(scenario(window_alone, other)), !ContainsSubstring(gates));
+    CHECK_THAT(left_out(scenario(with_skip(tokens), other)), !ContainsSubstring(gates));
+  }
+}
+
+TEST_CASE("a prediction rests on the rate of gates, which is that of other kernels, where gates run") {
+  const auto gates = [](const std::string& pattern) {
+    const auto constants = predict(scenario(pattern)).constants;
+    return std::count_if(constants.begin(), constants.end(),
+                         [](const ConstantReport& c) { return c.name.find("stream.other") != std::string::npos; });
+  };
+  CHECK(gates(window_alone) == 0);
+  CHECK(gates(with_skip(2048)) > 0);
+}
