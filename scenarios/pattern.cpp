@@ -166,13 +166,17 @@ Pattern::Cached Pattern::cached(int pattern_class, Index tokens) const {
       cached.first = std::max(cached.first, std::min(p.first, tokens));
       continue;
     }
+    if (p.kind == Primitive::Kind::gated_skip) {
+      cached.values = std::max(cached.values, std::min(p.period, tokens - 1) + 1);
+      continue;
+    }
     Index last = tokens;
     if (p.kind == Primitive::Kind::window) last = std::min(p.left, tokens - 1) + 1;
-    if (p.kind == Primitive::Kind::gated_skip) last = std::min(p.period, tokens - 1) + 1;
     if (p.kind == Primitive::Kind::stride && p.count > 0 && p.period < tokens && p.count < tokens / p.period)
       last = p.count * p.period + 1;
     cached.last = std::max(cached.last, last);
   }
+  cached.values = std::max(cached.values, cached.last);
   return cached;
 }
 

@@ -59,9 +59,9 @@ class Pattern {
   bool is_full(int pattern_class) const;
 
   /// Of a causal sequence: of how many of the last tokens, and of the first ones, the last token and later ones read
-  /// keys.
+  /// keys and values, and of how many of the last ones values.
   struct Cached {
-    Index last = 0, first = 0;
+    Index last = 0, first = 0, values = 0;
   };
   Cached cached(int pattern_class, Index tokens) const;
 

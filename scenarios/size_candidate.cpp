@@ -27,8 +27,10 @@ double most_of_last(double last, double tokens, const Candidate& c) {
 double cached_share(const SizeProblem& problem, const Candidate& c) {
   const auto tokens = static_cast<double>(problem.tokens);
   double cached = 0;
-  for (const SizeProblem::LayerKind& kind : problem.layer_kinds)
-    cached += kind.share * most_of_last(static_cast<double>(kind.cached), tokens, c);
+  for (const SizeProblem::LayerKind& kind : problem.layer_kinds) {
+    for (const Index rows : {kind.cached.last, kind.cached.values})
+      cached += kind.share * most_of_last(static_cast<double>(rows), tokens, c) / 2;
+  }
   return cached / (tokens / c.degrees.context);
 }
 

@@ -68,8 +68,8 @@ void SizeProblem::prepare(Regime regime) {
   for (int c = 0; c < pattern.classes(); ++c) {
     const Mask mask = pattern.mask(c, tokens, causal, {});
     layer_kinds.push_back({static_cast<double>(pattern.layers_of(c)) / static_cast<double>(model.layers),
-                           pattern.is_full(c), static_cast<double>(mask.pairs(all, all)),
-                           pattern.cached(c, tokens).last, mask.keys_needed(TokenSet({{tokens - 1, 1, 1}}), all)});
+                           pattern.is_full(c), static_cast<double>(mask.pairs(all, all)), pattern.cached(c, tokens),
+                           mask.keys_needed(TokenSet({{tokens - 1, 1, 1}}), all)});
   }
   for (GpuOption& option : gpus) option.fastest = fastest_rates(option, *this, regime);
 }

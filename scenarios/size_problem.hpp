@@ -65,11 +65,11 @@ struct SizeProblem {
 
   /// Layers whose tokens see the same.
   struct LayerKind {
-    double share = 1;       // of the layers
-    bool full = true;       // tokens see everything (before them, if causal)
-    double pairs = 0;       // unmasked, of a sequence
-    Index cached = 0;       // the last tokens, whose keys later ones still read
-    TokenSet keys_of_last;  // that a decode step reads
+    double share = 1;        // of the layers
+    bool full = true;        // tokens see everything (before them, if causal)
+    double pairs = 0;        // unmasked, of a sequence
+    Pattern::Cached cached;  // of the last tokens, what later ones still read
+    TokenSet keys_of_last;   // that a decode step reads
   };
   /// Set by prepare from the primitives, as the rates of the GPUs are: of kernels alone at the power limit, or of
   /// bursts, than which no step is faster.

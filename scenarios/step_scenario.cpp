@@ -7,6 +7,10 @@ namespace orrery {
 double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups) {
   const double own = tokens / groups;
   double rows = 0;
+  Index window = 0;
+  for (const Primitive& p : primitives) {
+    if (p.kind == Primitive::Kind::window) window = std::max(window, p.left);
+  }
   for (const Primitive& p : primitives) {
     const auto period = static_cast<double>(p.period);
     switch (p.kind) {
@@ -18,10 +22,11 @@ double fetched_share(const std::vector<Primitive>& primitives, double tokens, in
         break;
       case Primitive::Kind::stride:
         // Each skip reaches another block of the rank's own size, if skips lie further apart than that.
-        rows += p.count == 0 ? tokens : static_cast<double>(p.count) * std::min(own, period);
+        if (period < tokens) rows += p.count == 0 ? tokens : static_cast<double>(p.count) * std::min(own, period);
         break;
       case Primitive::Kind::gated_skip:
-        rows += std::min(own, period) / 2;  // of V alone
+        // Of V alone, and what the window has fetched is there.
+        if (period < tokens) rows += std::clamp(period - static_cast<double>(window), 0.0, own) / 2;
         break;
       case Primitive::Kind::sink:
         rows += static_cast<double>(p.first);
@@ -46,21 +51,36 @@ VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int mem
 
 namespace {
 
+/// Of these tokens, how many the cache keeps in a layer; one whose value it keeps alone is half a token. Packed
+/// documents are prompts that a prefill leaves to go on with, each by itself; the token of a decode step goes on with
+/// the last.
+double rows_cached(const Scenario& s, const Pattern& pattern, int pattern_class, const TokenSet& tokens) {
+  Index keys = 0, values = 0, end = 0;
+  for (const Index length : s.documents.empty() ? std::vector{s.tokens} : s.documents) {
+    const Index begin = end;
+    end += length;
+    if (s.decode && end < s.tokens) continue;
+    const Pattern::Cached keeps = pattern.cached(pattern_class, length);
+    const auto rows = [&](const TokenRange& range, Index last) {
+      const Index from = end - last;
+      return range.clipped(from, end).count + range.clipped(begin, std::min(begin + keeps.first, from)).count;
+    };
+    for (const TokenRange& range : tokens.ranges()) {
+      keys += rows(range, keeps.last);
+      values += rows(range, keeps.values);
+    }
+  }
+  return static_cast<double>(keys + values) / 2;
+}
+
 /// Of the rank whose cache keeps most.
 double share_cached(const Scenario& s) {
-  if (!s.causal || s.full_pattern()) return 1;
+  if (!s.causal) return 1;
   const Pattern pattern = s.pattern();
   double most = 0;
   for (const TokenSet& tokens : geometry_of(s).rank_tokens) {
     double cached = 0;
-    for (int c = 0; c < pattern.classes(); ++c) {
-      const Pattern::Cached keeps = pattern.cached(c, s.tokens);
-      const Index begin = s.tokens - keeps.last;
-      Index kept = 0;
-      for (const TokenRange& range : tokens.ranges())
-        kept += range.clipped(begin, s.tokens).count + range.clipped(0, std::min(begin, keeps.first)).count;
-      cached += static_cast<double>(kept) * pattern.layers_of(c);
-    }
+    for (int c = 0; c < pattern.classes(); ++c) cached += rows_cached(s, pattern, c, tokens) * pattern.layers_of(c);
     most = std::max(most, cached / (static_cast<double>(tokens.size()) * s.layers));
   }
   return most;

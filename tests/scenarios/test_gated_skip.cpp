@@ -127,3 +127,27 @@ TEST_CASE("a prediction rests on the rate of gates, which is that of other kerne
   CHECK(gates(window_alone) == 0);
   CHECK(gates(with_skip(2048)) > 0);
 }
+
+TEST_CASE("a halo fetches of a gated skip the values beyond the window's rows, none from before the sequence") {
+  const double own = static_cast<double>(tokens) / ranks;
+  const auto share = [](Index period) {
+    return fetched_share({window(left), {.kind = Primitive::Kind::gated_skip, .period = period}},
+                         static_cast<double>(tokens), ranks);
+  };
+  const double keys = left / own;
+  CHECK(share(left / 2) == keys);
+  CHECK(share(3000) == keys + (3000 - left) / own / 2);
+  CHECK(share(9000) == keys + (9000 - left) / own / 2);  // V of two ranks, of which the window's rows have some
+  CHECK(share(20000) == keys + 0.5);                     // as many rows as the rank has
+  for (const Index beyond : {tokens, 2 * tokens}) {
+    CHECK(share(beyond) == keys);
+    CHECK(fetched_share({window(left), stride(beyond, 1)}, static_cast<double>(tokens), ranks) == keys);
+  }
+  // It is what the program sends to a rank that lies far enough from the beginning.
+  for (const Index period : {left / 2, Index{3000}, Index{9000}}) {
+    const Scenario s = scenario(with_skip(period));
+    const double row = 2.0 * static_cast<double>(s.model.kv_heads * s.model.head_dim) * 2;
+    const SimulationResult result = simulate(build_program(s), s);
+    CHECK(result.ranks[2].received.si() == Approx(s.layers * share(period) * own * row));
+  }
+}

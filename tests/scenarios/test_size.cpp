@@ -181,10 +181,11 @@ TEST_CASE("the memory of a candidate is that of its scenario, whatever pattern, 
   SizeProblem p = problem({"h100_sxm"});
   p.node_sizes = {2};
   const Primitive window{.kind = Primitive::Kind::window, .left = 3000};
+  const Primitive skip{.kind = Primitive::Kind::gated_skip, .period = 9000};
   Primitive half = window, rest;
   half.layers = {1, 3, 5, 7};
   rest.layers = {2, 4, 6, 8};
-  for (const auto& primitives : std::vector<std::vector<Primitive>>{{{}}, {window}, {half, rest}}) {
+  for (const auto& primitives : std::vector<std::vector<Primitive>>{{{}}, {window}, {half, rest}, {window, skip}}) {
     for (const StepPass pass : {StepPass::training, StepPass::prefill, StepPass::decode}) {
       p.primitives = primitives;
       p.pass = pass;
