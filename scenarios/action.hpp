@@ -83,7 +83,8 @@ struct MessageAction {
   HeadRange heads;
   bool adds = false;  // into what is there (a reduction), otherwise overwrites
   SignalRef delivered;
-  Index values_alone = 0;  // rows of V that a gated skip reads beyond `rows`: counted, not executed
+  Index values_alone = 0;    // rows of V that a gated skip reads beyond `rows`: counted, not executed
+  bool values_only = false;  // `rows` of V without K: nobody on their way scores these keys any more
 };
 
 struct Action {
@@ -91,7 +92,8 @@ struct Action {
   int layer = 0;
   const TokenSet* queries = nullptr;
   const TokenSet* rows = nullptr;
-  Index values_alone = 0;  // accumulate: rows of dV beyond them
+  Index values_alone = 0;    // accumulate: rows of dV beyond them
+  bool values_only = false;  // accumulate: only gated skips add to these rows, and to dV alone
   HeadRange query_heads{};
   HeadRange kv_heads{};
   Buffer from{};

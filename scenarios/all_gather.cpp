@@ -7,7 +7,9 @@
 //
 // Buffers: gathers alternate between two slots that hold the whole sequence.
 #include <algorithm>
+#include <optional>
 #include <span>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -24,7 +26,7 @@ class AllGather : public Schedule {
         places_(nccl() && input.inner_ring > 1 ? input.inner_ring : input.geometry.groups),
         nodes_(input.geometry.groups / places_),
         hops_(nodes_ - 1 + places_ - 1) {
-    if (per_rank()) tiles_ = tile_tables(input);
+    if (per_rank()) tables_.emplace(input);
     for (int place = 0; nodes_ > 1 && place < places_; ++place) {
       std::vector<TokenSet> rail;
       for (int node = 0; node < nodes_; ++node) {
@@ -83,14 +85,15 @@ class AllGather : public Schedule {
   TileWork work_of(Rank rank, const Visit& visit) const override {
     const auto pattern_class = static_cast<std::size_t>(visit.pattern_class);
     const int group = geometry_.group_of(rank);
-    return per_rank() ? tiles_[pattern_class].of(group) : whole_[pattern_class][static_cast<std::size_t>(group)];
+    return per_rank() ? tables_->keys(visit).of(group) : whole_[pattern_class][static_cast<std::size_t>(group)];
   }
 
   void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
     const auto key = [&](int group) {
       const Rank rank = group * geometry_.members;
       const std::span<const AttentionPart> kernels = parts(rank, visit);
-      return std::pair(work(rank, visit, step), std::vector(kernels.begin(), kernels.end()));
+      return std::tuple(work(rank, visit, step), reads_values(rank, visit, step),
+                        std::vector(kernels.begin(), kernels.end()));
     };
     if (nodes_ == 1) return partition_groups(geometry_, key, sets);
     // The last place of a node passes on to its first, so that only ranks at one place do the same but for a shift.
@@ -262,7 +265,11 @@ class AllGather : public Schedule {
     const auto pattern_class = static_cast<std::size_t>(visit.pattern_class);
     const int group = geometry_.group_of(rank);
     if (!per_rank()) return whole_[pattern_class][static_cast<std::size_t>(group)];
-    return tiles_[pattern_class].at(group, geometry_.group_of(geometry_.neighbour(rank, -step)));
+    return tables_->keys(visit).at(group, geometry_.group_of(geometry_.neighbour(rank, -step)));
+  }
+  bool reads_values(Rank rank, const Visit& visit, int step) const {
+    return per_rank() &&
+           tables_->reads_values(visit, geometry_.group_of(rank), geometry_.group_of(geometry_.neighbour(rank, -step)));
   }
 
   /// The last attention that reads a gathered slot frees it.
@@ -291,7 +298,8 @@ class AllGather : public Schedule {
     const GradientStep position{.hop = visit.before[Signal::grad_sent] + step,
                                 .slot = visit.before[Signal::grad_consumed] + step,
                                 .receives = step > 0,
-                                .arrived = visit.before[arrival] + step};
+                                .arrived = visit.before[arrival] + step,
+                                .reads_values = reads_values(rank, visit, step)};
     Action action = attention(rank, visit, step);
     action.into = gradient_work_slot(position.hop);
     Op op = waiting_op(rank, visit, step);
@@ -363,7 +371,7 @@ class AllGather : public Schedule {
   int places_, nodes_;           // of a node that take part; one node: all
   int hops_;                     // of a gather
   std::vector<TokenSet> rails_;  // by place: the rows of all nodes
-  std::vector<TileTable> tiles_;
+  std::optional<BlockTables> tables_;
   std::vector<std::vector<TileWork>> whole_;  // by pattern class and group
   int most_chunks_ = 1;                       // of contiguous queries that a rank has
   std::vector<std::vector<std::vector<AttentionPart>>> parts_, backward_parts_;

@@ -263,7 +263,8 @@ void BlockWriter::merge(const Action& action, Index query_rows, Op op) {
 void BlockWriter::accumulate(const Action& action, Op op) {
   const Geometry& g = *context_.geometry;
   const Implementation& i = *context_.implementation;
-  const double rows = 2.0 * static_cast<double>(action.rows->size()) + static_cast<double>(action.values_alone);
+  const double tensors = action.values_only ? 1 : 2;
+  const double rows = tensors * static_cast<double>(action.rows->size()) + static_cast<double>(action.values_alone);
   const double elements = rows * static_cast<double>(g.batch) * action.kv_heads.count * g.head_dim;
   compute(action, Category::merge,
           streaming_cost(Bytes::from_si(elements * gradient_sum_bytes()), context_.peaks, *context_.profile,
@@ -304,7 +305,7 @@ void BlockWriter::marker(const Action& action, Op op) {
 
 Bytes BlockWriter::size_of(const MessageAction& message) const {
   const Geometry& g = *context_.geometry;
-  const bool keys = !is_query_like(message.from.kind);
+  const bool keys = !is_query_like(message.from.kind) && !message.values_only;
   const bool fp32 = is_travelling_gradient(message.from.kind) && context_.implementation->gradients_in_fp32;
   const double rows =
       static_cast<double>(message.rows->size()) * (keys ? 2.0 : 1.0) + static_cast<double>(message.values_alone);

@@ -1,7 +1,8 @@
 // Double ring (LoongTrain, arXiv 2406.18485): groups form `outer` rings of `inner` members. Step (o, i) attends the
 // block of member b - i of ring a - o: blocks rotate inside a ring, and while they do, the block each member started
 // with travels to the next ring on a second communicator. Only one in `inner` hops leaves the ring (the node). Every
-// hop is made, whatever the pattern; a step without work runs no kernel.
+// hop is made with K and V, whatever the pattern, so that values of gated skips are among what comes; a step without
+// work runs no kernel.
 //
 // Backward, a gradient goes round the inner ring with its block and ends at the member that the inner ring started
 // from; the sum of the ring joins the gradient that travels between rings and ends at the block's owner.
@@ -19,7 +20,7 @@ class DoubleRing : public Schedule {
         implementation_(input.implementation),
         inner_(input.inner_ring),
         outer_(input.geometry.groups / input.inner_ring),
-        tiles_(tile_tables(input)) {}
+        tables_(input) {}
 
   /// Backward, one step more: the last ring's sum goes home.
   int steps(const Visit& visit) const override {
@@ -67,7 +68,7 @@ class DoubleRing : public Schedule {
   }
 
   TileWork work_of(Rank rank, const Visit& visit) const override {
-    return tiles_[static_cast<std::size_t>(visit.pattern_class)].of(geometry_.group_of(rank));
+    return tables_.keys(visit).of(geometry_.group_of(rank));
   }
 
   /// Members at the same place of their rings; of different places, the last has its neighbour elsewhere.
@@ -77,8 +78,7 @@ class DoubleRing : public Schedule {
     for (Rank first = 0; first < ring; ++first) {
       for (int a = 0; a < outer_; ++a) {
         const Rank rank = first + a * ring;
-        const bool joins =
-            a > 0 && geometry_.even && (p.outer == outer_ || work(rank, visit, p) == work(rank - ring, visit, p));
+        const bool joins = a > 0 && geometry_.even && (p.outer == outer_ || does_the_same(rank, rank - ring, visit, p));
         if (!joins) sets.push_back({rank, ring, 0});
         ++sets.back().count;
       }
@@ -112,8 +112,13 @@ class DoubleRing : public Schedule {
   Rank owner(Rank rank, Position p) const { return neighbour(rank, -p.outer, -p.inner); }
   const TokenSet& tokens(Rank rank, Position p) const { return geometry_.tokens_of(owner(rank, p)); }
   const TileWork& work(Rank rank, const Visit& visit, Position p) const {
-    return tiles_[static_cast<std::size_t>(visit.pattern_class)].at(geometry_.group_of(rank),
-                                                                    geometry_.group_of(owner(rank, p)));
+    return tables_.keys(visit).at(geometry_.group_of(rank), geometry_.group_of(owner(rank, p)));
+  }
+  bool reads_values(Rank rank, const Visit& visit, Position p) const {
+    return tables_.reads_values(visit, geometry_.group_of(rank), geometry_.group_of(owner(rank, p)));
+  }
+  bool does_the_same(Rank a, Rank b, const Visit& visit, Position p) const {
+    return work(a, visit, p) == work(b, visit, p) && reads_values(a, visit, p) == reads_values(b, visit, p);
   }
 
   std::int64_t inner_hop(const Visit& visit, Position p) const {
@@ -209,17 +214,18 @@ class DoubleRing : public Schedule {
     return slot_of(BufferKind::outer_d_kv_work, ring_sum(visit, outer), 2);
   }
 
-  GradientStep gradient_step(const Visit& visit, Position p) const {
+  GradientStep gradient_step(Rank rank, const Visit& visit, Position p) const {
     const Signal arrival = nccl() ? Signal::grad_sent : Signal::grad_arrived;
     const int arrived = nccl() ? p.outer * inner_ + p.inner : p.outer * (inner_ - 1) + p.inner;
     return {.hop = visit.before[Signal::grad_sent] + p.outer * inner_ + p.inner,
             .slot = visit.before[Signal::grad_consumed] + p.outer * (inner_ - 1) + p.inner,
             .receives = p.inner > 0,
-            .arrived = visit.before[arrival] + arrived};
+            .arrived = visit.before[arrival] + arrived,
+            .reads_values = reads_values(rank, visit, p)};
   }
 
   void write_backward(Rank rank, const Visit& visit, Position p, BlockWriter& writer) const {
-    const GradientStep position = gradient_step(visit, p);
+    const GradientStep position = gradient_step(rank, visit, p);
     Action action = attention(rank, visit, p);
     Op op;
     wait_for_block(rank, visit, p, op);
@@ -300,7 +306,7 @@ class DoubleRing : public Schedule {
   const Geometry& geometry_;
   const Implementation& implementation_;
   int inner_, outer_;
-  std::vector<TileTable> tiles_;
+  BlockTables tables_;
 };
 
 }  // namespace

@@ -32,10 +32,12 @@ void write_gradient(BlockWriter& writer, const Implementation& implementation, R
   last.finished = {at(rank, Signal::grad_consumed), at(rank, Signal::computed)};
   action.kind = ActionKind::accumulate;
   action.from = action.in;
-  if (tile.useful == 0 && !implementation.sums_skipped_blocks) {
-    writer.marker(action, last);
-  } else {
+  const bool sums_whole_block = tile.useful > 0 || implementation.sums_skipped_blocks;
+  action.values_only = !sums_whole_block;
+  if (sums_whole_block || step.reads_values) {
     writer.accumulate(action, last);
+  } else {
+    writer.marker(action, last);
   }
 }
 

@@ -11,10 +11,11 @@ namespace orrery {
 
 /// Where one backward step stands among all gradient hops of the program.
 struct GradientStep {
-  std::int64_t hop = 0;      // ordinal of the hop that follows this step; fills work slot hop % 2
-  std::int64_t slot = 0;     // ordinal of the in slot that hop fills; what this step receives lies in slot - 1
-  bool receives = false;     // a gradient arrives for this step's block
-  std::int64_t arrived = 0;  // raises of grad_arrived (NCCL: grad_sent) by which it has
+  std::int64_t hop = 0;       // ordinal of the hop that follows this step; fills work slot hop % 2
+  std::int64_t slot = 0;      // ordinal of the in slot that hop fills; what this step receives lies in slot - 1
+  bool receives = false;      // a gradient arrives for this step's block
+  std::int64_t arrived = 0;   // raises of grad_arrived (NCCL: grad_sent) by which it has
+  bool reads_values = false;  // of this step's block, be it by gated skips alone
 };
 
 inline Buffer gradient_work_slot(std::int64_t hop) {

@@ -138,20 +138,6 @@ bool Pattern::is_gated(int pattern_class, Index document) const {
   });
 }
 
-Index Pattern::longest_skip_beyond_window(Index document) const {
-  Index longest = 0;
-  for (int c = 0; c < classes(); ++c) {
-    Index skip = 0, window = 0;
-    for (const std::size_t i : active_[static_cast<std::size_t>(c)]) {
-      const Primitive& p = primitives_[i];
-      if (p.kind == Primitive::Kind::gated_skip && p.period < document) skip = std::max(skip, p.period);
-      if (p.kind == Primitive::Kind::window) window = std::max(window, p.left);
-    }
-    if (skip > window && !is_full(c)) longest = std::max(longest, skip);
-  }
-  return longest;
-}
-
 bool Pattern::is_full(int pattern_class) const {
   const std::vector<std::size_t>& active = active_[static_cast<std::size_t>(pattern_class)];
   return std::any_of(active.begin(), active.end(),

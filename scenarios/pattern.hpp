@@ -52,8 +52,6 @@ class Pattern {
   bool has_gated_skips() const;
   /// A gated skip reads a value in a document of so many tokens.
   bool is_gated(int pattern_class, Index document) const;
-  /// The longest of these of a layer that reaches further back than a window of it; 0 if there is none.
-  Index longest_skip_beyond_window(Index document) const;
 
   /// A token sees all keys (of the past, if causal).
   bool is_full(int pattern_class) const;

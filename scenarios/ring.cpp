@@ -1,11 +1,17 @@
 // Ring Attention (Liu, Zaharia, Abbeel 2023, arXiv 2310.01889): step s attends the block of the group s hops upstream
 // while that block travels on. With one group there is no ring: the kernel of DeepSpeed-Ulysses; with a head exchange
-// around it, USP. A sparse pattern ends the ring at the last hop that brings somebody work, and runs no kernel where
-// there is none.
+// around it, USP. A sparse pattern ends the ring at the last hop that brings somebody work, or values of a gated skip,
+// and runs no kernel where there is none.
+//
+// Where no rank further on scores a block's keys, its values go on alone: K and V are two tensors or two halves of one,
+// so that leaving K behind is one message of half the bytes. K comes along where it is read again on the way (backward
+// in the other direction) and where the loop looks at no pattern (the extra hop). Gradients stay together: dK has to go
+// home too, and on its own would need a message to another rank than dV's.
 //
 // Buffers: visiting blocks alternate between two slots. Hop t (counted over all visits) fills slot t % 2 of the
 // receiver and may start once the block of hop t - 2 has been attended and passed on.
 #include <algorithm>
+#include <utility>
 
 #include "scenarios/gradient_ring.hpp"
 
@@ -15,7 +21,7 @@ namespace {
 class Ring : public Schedule {
  public:
   explicit Ring(const ScheduleInput& input)
-      : geometry_(input.geometry), implementation_(input.implementation), tiles_(tile_tables(input)) {}
+      : geometry_(input.geometry), implementation_(input.implementation), tables_(input) {}
 
   int steps(const Visit& visit) const override { return hops_to_work(visit) + 1; }
 
@@ -53,19 +59,21 @@ class Ring : public Schedule {
     }
   }
 
-  TileWork work_of(Rank rank, const Visit& visit) const override { return tiles(visit).of(geometry_.group_of(rank)); }
+  TileWork work_of(Rank rank, const Visit& visit) const override {
+    return tables_.keys(visit).of(geometry_.group_of(rank));
+  }
 
   void partition(const Visit& visit, int step, std::vector<RankSet>& sets) const override {
     const bool to_home = visit.phase == Phase::backward && ends_at_home();
     const int upstream = to_home ? kv_hops(visit) - step : step;
-    const TileTable& table = tiles(visit);
-    if (geometry_.even && table.entries() == 1) {  // no mask, say
+    const TileTable &keys = tables_.keys(visit), &values = tables_.values(visit);
+    if (geometry_.even && keys.entries() == 1 && values.entries() == 1) {  // no mask, say
       sets.push_back({0, 1, geometry_.ranks()});
       return;
     }
     const auto key = [&](int group) {
-      const int from = group - upstream;
-      return table.entry(group, from < 0 ? from + geometry_.groups : from);
+      const int from = group - upstream < 0 ? group - upstream + geometry_.groups : group - upstream;
+      return std::pair(keys.entry(group, from), values.entry(group, from));
     };
     partition_groups(geometry_, key, sets);
   }
@@ -84,14 +92,16 @@ class Ring : public Schedule {
   bool nccl() const { return implementation_.transport == Transport::nccl; }
   bool ends_at_home() const { return implementation_.ring_backward == RingBackward::last_received; }
 
-  const TileTable& tiles(const Visit& visit) const { return tiles_[static_cast<std::size_t>(visit.pattern_class)]; }
-
   int hops_to_work(const Visit& visit) const {
-    return implementation_.extra_ring_hop ? geometry_.groups - 1 : tiles(visit).reach();
+    return implementation_.extra_ring_hop ? geometry_.groups - 1 : tables_.values(visit).reach();
   }
   int kv_hops(const Visit& visit) const {
     const bool wasted_hop = implementation_.extra_ring_hop && geometry_.groups > 1;
     return hops_to_work(visit) + (wasted_hop ? 1 : 0);
+  }
+  /// The hop takes V alone.
+  bool leaves_keys(const Visit& visit, int step) const {
+    return !ends_at_home() && !implementation_.extra_ring_hop && step >= tables_.keys(visit).reach();
   }
   /// Gradients of the visiting block: one hop per block hop, and from own blocks one more that brings them home.
   int gradient_hops(const Visit& visit) const {
@@ -161,7 +171,9 @@ class Ring : public Schedule {
     Action action{.kind = ActionKind::transfer, .layer = visit.layer, .step = step};
     const Buffer into = keep ? Buffer{BufferKind::saved_kv} : kv_slot(visit.before[Signal::kv_consumed] + step);
     action.messages = {kv_message(rank, to, visit, step, tokens_upstream(rank, step), {BufferKind::kv}, into)};
-    writer.transfer(action, Category::kv_transfer, implementation_.kv_messages, op);
+    action.messages.front().values_only = leaves_keys(visit, step);
+    const int messages = leaves_keys(visit, step) ? 1 : implementation_.kv_messages;
+    writer.transfer(action, Category::kv_transfer, messages, op);
   }
 
   /// The block of step >= 1 is complete once hop step - 1 is (with NCCL: once the whole kernel is).
@@ -197,15 +209,17 @@ class Ring : public Schedule {
   }
 
   const TileWork& work(Rank rank, const Visit& visit, int upstream) const {
-    return tiles(visit).at(geometry_.group_of(rank), geometry_.group_of(geometry_.neighbour(rank, -upstream)));
+    return tables_.keys(visit).at(geometry_.group_of(rank), geometry_.group_of(geometry_.neighbour(rank, -upstream)));
   }
 
-  GradientStep gradient_step(const Visit& visit, int step) const {
+  GradientStep gradient_step(Rank rank, const Visit& visit, int step, int upstream) const {
     const Signal complete = nccl() ? Signal::grad_sent : Signal::grad_arrived;
     return {.hop = visit.before[Signal::grad_sent] + step,
             .slot = visit.before[Signal::grad_consumed] + step,
             .receives = step > 0,
-            .arrived = visit.before[complete] + step};
+            .arrived = visit.before[complete] + step,
+            .reads_values = tables_.reads_values(visit, geometry_.group_of(rank),
+                                                 geometry_.group_of(geometry_.neighbour(rank, -upstream)))};
   }
 
   // --- Backward, own block first. Gradient hop s follows the compute of step s; the last one brings the gradient home.
@@ -214,7 +228,7 @@ class Ring : public Schedule {
   void write_backward_from_home(Rank rank, const Visit& visit, int step, BlockWriter& writer) const {
     if (step < kv_hops(visit)) write_kv_hop(rank, visit, step, writer);
     const int gradients = gradient_hops(visit);
-    const GradientStep position = gradient_step(visit, step);
+    const GradientStep position = gradient_step(rank, visit, step, step);
     const Buffer from = step == 0 ? Buffer{BufferKind::kv} : kv_slot(visit.before[Signal::kv_consumed] + step - 1);
     Action action = attention_action(geometry_, rank, visit, tokens_upstream(rank, step), from);
     action.first = step == 0;
@@ -255,7 +269,7 @@ class Ring : public Schedule {
     action.first = step == 0;
     action.last = step + 1 == steps(visit);
     action.step = step;
-    const GradientStep position = gradient_step(visit, step);
+    const GradientStep position = gradient_step(rank, visit, step, upstream);
     action.into = upstream == 0 ? Buffer{BufferKind::d_kv} : gradient_work_slot(position.hop);
     Op op;
     if (step > 0) wait_for_block(rank, visit, step, op);
@@ -299,7 +313,7 @@ class Ring : public Schedule {
 
   const Geometry& geometry_;
   const Implementation& implementation_;
-  std::vector<TileTable> tiles_;
+  BlockTables tables_;
 };
 
 }  // namespace

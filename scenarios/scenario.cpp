@@ -281,11 +281,6 @@ void read_parallelism(const Table& table, Scenario& s) {
   } catch (const std::invalid_argument& error) {
     throw table.error_at("ranks", error.what());
   }
-  try {
-    check_values_arrive(s);
-  } catch (const std::invalid_argument& error) {
-    throw table.error_at("schedule", error.what());
-  }
   const int kv_share = std::max(1, static_cast<int>(s.model.kv_heads) / (s.members * s.degrees.tensor));
   if (s.implementation.gather_kv_heads > 0 && kv_share % s.implementation.gather_kv_heads != 0) {
     throw table.error_at(
@@ -351,16 +346,6 @@ GpuPeaks peaks_of(const Scenario& s) {
 
 double bytes_per_element(std::string_view dtype) {
   return dtype == "fp32" ? 4.0 : 2.0;
-}
-
-void check_values_arrive(const Scenario& s) {
-  if (s.groups == 1 || s.schedule->slots.hold != ScheduleKind::Slots::Hold::block) return;
-  const Index period = s.pattern().longest_skip_beyond_window(s.longest_document());
-  if (period == 0) return;
-  throw std::invalid_argument(fmt::format(
-      "{} does not bring the values of a gated skip of {} tokens (blocks travel as far as keys are scored), "
-      "use halo, all_gather or ulysses, or a stride instead of the skip",
-      s.schedule->name, period));
 }
 
 Scenario load_scenario(const std::filesystem::path& file) {

@@ -81,10 +81,6 @@ struct Scenario {
   bool has_gates() const;
 };
 
-/// Throws std::invalid_argument if blocks travel only as far as their keys are scored, and a gated skip reads values
-/// beyond that.
-void check_values_arrive(const Scenario& scenario);
-
 /// Reads and checks everything, so that what it returns can be simulated. Throws InputError.
 Scenario load_scenario(const std::filesystem::path& file);
 Scenario read_scenario(const Table& table);

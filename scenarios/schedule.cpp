@@ -71,10 +71,9 @@ std::span<const ScheduleKind> schedules() {
   return table;
 }
 
-std::vector<TileTable> tile_tables(const ScheduleInput& input) {
-  std::vector<TileTable> tables;
-  for (const Mask& mask : input.masks) tables.emplace_back(input.geometry, mask, input.tile);
-  return tables;
+BlockTables::BlockTables(const ScheduleInput& input) {
+  for (const Mask& mask : input.masks) keys_.emplace_back(input.geometry, mask, input.tile);
+  for (const Mask& mask : input.value_masks) values_.emplace_back(input.geometry, mask, input.tile);
 }
 
 Action attention_action(const Geometry& geometry, Rank rank, const Visit& visit, const TokenSet& keys, Buffer from) {

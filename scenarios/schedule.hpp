@@ -141,7 +141,21 @@ void partition_groups(const Geometry& geometry, Key key, std::vector<RankSet>& s
   }
 }
 
-std::vector<TileTable> tile_tables(const ScheduleInput& input);
+/// The work of all pairs of groups, and which of them read values: those of the keys they score, and gated skips.
+class BlockTables {
+ public:
+  explicit BlockTables(const ScheduleInput& input);
+  const TileTable& keys(const Visit& visit) const { return keys_[static_cast<std::size_t>(visit.pattern_class)]; }
+  const TileTable& values(const Visit& visit) const {
+    return values_.empty() ? keys(visit) : values_[static_cast<std::size_t>(visit.pattern_class)];
+  }
+  bool reads_values(const Visit& visit, int query_group, int key_group) const {
+    return values(visit).at(query_group, key_group).useful > 0;
+  }
+
+ private:
+  std::vector<TileTable> keys_, values_;  // by pattern class
+};
 
 /// attend / attend_backward of the rank's queries against `keys` in `from`.
 Action attention_action(const Geometry& geometry, Rank rank, const Visit& visit, const TokenSet& keys, Buffer from);

@@ -26,7 +26,9 @@ class Executor {
         machine_(program, references_) {
     const AttentionProgramInput& input = program.input();
     for (const int pattern_class : input.class_of_layer) {
-      references_.push_back(make_reference(geometry_, input.masks[static_cast<std::size_t>(pattern_class)], random_));
+      const auto c = static_cast<std::size_t>(pattern_class);
+      const Mask& values = input.value_masks.empty() ? input.masks[c] : input.value_masks[c];
+      references_.push_back(make_reference(geometry_, input.masks[c], values, random_));
     }
     load_program();
   }

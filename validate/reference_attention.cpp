@@ -48,7 +48,7 @@ Weights softmax_weights(ReferenceLayer& r, const Mask& mask, Index query, int he
   return w;
 }
 
-void solve_row(ReferenceLayer& r, const Mask& mask, Index i, int h, int g) {
+void solve_row(ReferenceLayer& r, const Mask& mask, const Mask& values, Index i, int h, int g) {
   const int d = r.query.head_dim();
   const Weights w = softmax_weights(r, mask, i, h, g);
   double* out = r.output.row(i, h);
@@ -68,11 +68,18 @@ void solve_row(ReferenceLayer& r, const Mask& mask, Index i, int h, int g) {
       r.d_key_value.row(j, g, 1)[c] += w.weights[x] * r.d_output.row(i, h)[c];
     }
   }
+  for (Index j = 0; j < mask.tokens(); ++j) {
+    if (!values.allows(i, j) || mask.allows(i, j)) continue;
+    for (int c = 0; c < d; ++c) {
+      out[c] += r.key_value.row(j, g, 1)[c];
+      r.d_key_value.row(j, g, 1)[c] += r.d_output.row(i, h)[c];
+    }
+  }
 }
 
 }  // namespace
 
-ReferenceLayer make_reference(const Geometry& geometry, const Mask& mask, std::mt19937_64& random) {
+ReferenceLayer make_reference(const Geometry& geometry, const Mask& mask, const Mask& values, std::mt19937_64& random) {
   const Index tokens = mask.tokens();
   ReferenceLayer r(tokens, geometry.heads, geometry.kv_heads, geometry.head_dim);
   fill(r.query, tokens, geometry.heads, random);
@@ -85,7 +92,7 @@ ReferenceLayer make_reference(const Geometry& geometry, const Mask& mask, std::m
     }
   }
   for (int h = 0; h < geometry.heads; ++h) {
-    for (Index i = 0; i < tokens; ++i) solve_row(r, mask, i, h, h * geometry.kv_heads / geometry.heads);
+    for (Index i = 0; i < tokens; ++i) solve_row(r, mask, values, i, h, h * geometry.kv_heads / geometry.heads);
   }
   return r;
 }

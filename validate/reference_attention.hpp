@@ -18,8 +18,9 @@ struct ReferenceLayer {
   ReferenceLayer(Index tokens, int heads, int kv_heads, int head_dim);
 };
 
-/// Random Q, K, V and dO, and the output and gradients that masked softmax attention gives for them.
-ReferenceLayer make_reference(const Geometry& geometry, const Mask& mask, std::mt19937_64& random);
+/// Random Q, K, V and dO, and the output and gradients that masked softmax attention gives for them. Values that
+/// `values` allows beyond `mask` come on top, behind gates that stand open.
+ReferenceLayer make_reference(const Geometry& geometry, const Mask& mask, const Mask& values, std::mt19937_64& random);
 
 inline double attention_scale(int head_dim) {
   return 1.0 / std::sqrt(static_cast<double>(head_dim));

@@ -22,6 +22,12 @@ const Mask& TensorMachine::mask(int layer) const {
   return input.masks[static_cast<std::size_t>(input.class_of_layer[static_cast<std::size_t>(layer)])];
 }
 
+const Mask& TensorMachine::value_mask(int layer) const {
+  const AttentionProgramInput& input = program_.input();
+  if (input.value_masks.empty()) return mask(layer);
+  return input.value_masks[static_cast<std::size_t>(input.class_of_layer[static_cast<std::size_t>(layer)])];
+}
+
 CheckedTensor& TensorMachine::tensor(Rank rank, Buffer buffer, int layer) {
   const int key_layer = is_reused_by_layers(buffer.kind) ? -1 : layer;
   const bool query = is_query_like(buffer.kind);
@@ -40,7 +46,7 @@ Region TensorMachine::region(Rank rank, Buffer buffer, int layer, const TokenSet
 Access TensorMachine::access_of(Rank rank, const Action& a) {
   Access access;
   if (a.kind == ActionKind::attend || a.kind == ActionKind::attend_backward) {
-    if (mask(a.layer).pairs(*a.queries, *a.rows) > 0) {
+    if (value_mask(a.layer).pairs(*a.queries, *a.rows) > 0) {
       access.reads.push_back(region(rank, {BufferKind::query}, a.layer, *a.queries, a.query_heads));
       access.reads.push_back(region(rank, a.from, a.layer, *a.rows, a.kv_heads));
       if (a.kind == ActionKind::attend_backward) {
@@ -74,7 +80,7 @@ void TensorMachine::deliver(const MessageAction& m, int layer, const std::string
     if (m.adds && to.writing(token, head) != 0) {
       throw FunctionalError(fmt::format("{} adds to token {} while it is being written", who, token));
     }
-    for (int part = 0; part < from.parts(); ++part) {
+    for (int part = m.values_only ? 1 : 0; part < from.parts(); ++part) {
       for (int i = 0; i < geometry_.head_dim; ++i) {
         double& value = to.row(token, head, part)[i];
         const bool untouched = m.adds && std::isnan(value) && m.to.kind == BufferKind::own_d_kv;  // starts from zero
@@ -132,7 +138,7 @@ TensorMachine::Running& TensorMachine::running(Rank rank, int layer) {
   return running_
       .try_emplace({rank, layer},
                    Running{std::vector<double>(cells), CheckedTensor(tokens(), geometry_.heads, geometry_.head_dim, 1),
-                           std::vector<double>(cells)})
+                           CheckedTensor(tokens(), geometry_.heads, geometry_.head_dim, 1), std::vector<double>(cells)})
       .first->second;
 }
 
@@ -140,6 +146,7 @@ void TensorMachine::attend(Rank rank, const Action& a) {
   Running& state = running(rank, a.layer);
   CheckedTensor& query = tensor(rank, {BufferKind::query}, a.layer);
   CheckedTensor& kv = tensor(rank, a.from, a.layer);
+  CheckedTensor& output = tensor(rank, {BufferKind::output}, a.layer);
   const std::vector<Index> keys = a.rows->tokens();
   for (const Index i : a.queries->tokens()) {
     for (int h = a.query_heads.first; h < a.query_heads.first + a.query_heads.count; ++h) {
@@ -163,7 +170,15 @@ void TensorMachine::attend(Rank rank, const Action& a) {
           sum != 0 ? highest + std::log(sum) : highest;
       if (a.first) {
         state.log_sum_exp[static_cast<std::size_t>(i * geometry_.heads + h)] = -std::numeric_limits<double>::infinity();
-        std::fill_n(tensor(rank, {BufferKind::output}, a.layer).row(i, h), geometry_.head_dim, 0.0);
+        std::fill_n(output.row(i, h), geometry_.head_dim, 0.0);
+        std::fill_n(state.gated.row(i, h), geometry_.head_dim, 0.0);
+      }
+      for (const Index j : keys) {
+        if (!value_mask(a.layer).allows(i, j) || mask(a.layer).allows(i, j)) continue;
+        for (int c = 0; c < geometry_.head_dim; ++c) {
+          state.gated.row(i, h)[c] += kv.row(j, g, 1)[c];
+          output.row(i, h)[c] += kv.row(j, g, 1)[c];
+        }
       }
     }
   }
@@ -183,7 +198,10 @@ void TensorMachine::merge(Rank rank, const Action& a) {
       const double sum = std::exp(lse - highest) + std::exp(other - highest);
       for (int c = 0; c < geometry_.head_dim; ++c) {
         double& value = output.row(i, h)[c];
-        value = (std::exp(lse - highest) * value + std::exp(other - highest) * state.partial.row(i, h)[c]) / sum;
+        const double gated = state.gated.row(i, h)[c];
+        value =
+            (std::exp(lse - highest) * (value - gated) + std::exp(other - highest) * state.partial.row(i, h)[c]) / sum +
+            gated;
       }
       lse = highest + std::log(sum);
     }
@@ -211,9 +229,14 @@ void TensorMachine::attend_backward(Rank rank, const Action& a) {
       if (a.first) std::fill_n(d_query.row(i, h), d, 0.0);
       const int g = kv_head_of(h);
       const double lse = state.log_sum_exp[static_cast<std::size_t>(i * geometry_.heads + h)];
-      const double delta = dot(d_output.row(i, h), output.row(i, h), d);
+      const double delta =
+          dot(d_output.row(i, h), output.row(i, h), d) - dot(d_output.row(i, h), state.gated.row(i, h), d);
       for (const Index j : keys) {
-        if (!mask(a.layer).allows(i, j)) continue;
+        if (!value_mask(a.layer).allows(i, j)) continue;
+        if (!mask(a.layer).allows(i, j)) {
+          for (int c = 0; c < d; ++c) into.row(j, g, 1)[c] += d_output.row(i, h)[c];
+          continue;
+        }
         const double weight = std::exp(scaled_dot(query.row(i, h), kv.row(j, g, 0)) - lse);
         const double ds = weight * (dot(d_output.row(i, h), kv.row(j, g, 1), d) - delta) * attention_scale(d);
         for (int c = 0; c < d; ++c) {

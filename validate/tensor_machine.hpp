@@ -28,15 +28,17 @@ class TensorMachine {
   CheckedTensor& tensor(Rank rank, Buffer buffer, int layer);
 
  private:
-  /// Running log-sum-exp of a rank's queries, and the partial result that was not merged yet.
+  /// Running log-sum-exp of a rank's queries, the partial result that was not merged yet, and what gated skips have
+  /// added to the output.
   struct Running {
     std::vector<double> log_sum_exp;
-    CheckedTensor partial;
+    CheckedTensor partial, gated;
     std::vector<double> partial_log_sum_exp;
   };
 
   Index tokens() const { return program_.input().masks.front().tokens(); }
   const Mask& mask(int layer) const;
+  const Mask& value_mask(int layer) const;
   int kv_head_of(int head) const { return head * geometry_.kv_heads / geometry_.heads; }
   double scaled_dot(const double* a, const double* b) const {
     return attention_scale(geometry_.head_dim) * dot(a, b, geometry_.head_dim);

@@ -271,19 +271,14 @@ TEST_CASE("keys of a halo and the more values of a gated skip are two messages, 
   CHECK(longest == Approx(expected).epsilon(1e-6));
 }
 
-TEST_CASE("a ring, whose blocks travel as far as keys are scored, takes no gated skip beyond the window") {
+TEST_CASE("a ring of a scenario hops as far as a gated skip reads values") {
   const ScratchFolder folder;
-  const auto pattern = [](Index period) {
-    return fmt::format("{{kind = \"window\", left = 16}}, {{kind = \"gated_skip\", period = {}}}", period);
-  };
-  const auto load = [&](Index period, const std::string& schedule) {
-    return load_scenario(written(folder, changed(file_of(pattern(period), 4096), {{"\"ring\"", schedule}}), true));
-  };
-  const std::string message = message_of([&] { load(17, "\"ring\""); });
-  CHECK_THAT(message, ContainsSubstring("ring does not bring the values of a gated skip of 17 tokens"));
-  CHECK_THAT(message, ContainsSubstring("use halo, all_gather or ulysses"));
-  CHECK_NOTHROW(load(16, "\"ring\""));
-  for (const char* other : {"\"halo\"", "\"all_gather\""}) CHECK_NOTHROW(load(17, other));
+  for (const auto& [period, hops] : {std::pair<Index, int>{16, 1}, {1024, 1}, {1025, 2}, {3000, 3}, {4096, 1}}) {
+    const std::string pattern =
+        fmt::format("{{kind = \"window\", left = 16}}, {{kind = \"gated_skip\", period = {}}}", period);
+    const AttentionProgram program = build_program(load_scenario(written(folder, file_of(pattern, 4096), true)));
+    CHECK(program.steps(program.visits()[0]) == hops + 1);  // of blocks of 1024 tokens
+  }
 }
 
 TEST_CASE("kernels that begin a pass stand before the exchange of heads") {

@@ -64,6 +64,7 @@ inline std::vector<NamedCase> cases() {
       {window, odd_skip},
       {window, {.kind = Kind::sink, .first = 4}, {.kind = Kind::stride, .period = 32, .count = 0}},
       {{.kind = Kind::window, .left = 300, .right = 20}},
+      {window, {.kind = Kind::gated_skip, .period = 200}},
   };
   std::vector<NamedCase> all;
   for (const ScheduleKind& schedule : schedules()) {
@@ -90,7 +91,8 @@ inline std::vector<NamedCase> cases() {
         c.backward = i % 4 != 3;
         c.causal = i % 5 != 4;
         if (i % 7 == 6) c.documents = {100, 300, 112};
-        c.pattern = patterns[(i + i / 6) % patterns.size()];
+        const std::size_t pattern = (i + i / patterns.size()) % patterns.size();
+        c.pattern = patterns[pattern];
         c.matrix_peak = i % 3 == 0 ? 2e12 : 2e13;
         c.hbm = hbm_of_cluster;
         Implementation& how = c.implementation;
@@ -113,8 +115,7 @@ inline std::vector<NamedCase> cases() {
         }
         if (how.transport == Transport::nccl) how.sms = constant(16);
         const int topology = static_cast<int>((i + i / 9) % topology_count);
-        all.push_back({fmt::format("{}: {}, {}, pattern {}, topology {}", i, c.schedule, c.layout,
-                                   (i + i / 6) % patterns.size(), topology),
+        all.push_back({fmt::format("{}: {}, {}, pattern {}, topology {}", i, c.schedule, c.layout, pattern, topology),
                        c, topology});
       }
     }
