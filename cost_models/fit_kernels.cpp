@@ -159,16 +159,16 @@ class Fitter {
     const auto cold = std::count_if(rows.begin(), rows.end(), [](const auto* row) { return row->attention.cold; });
     const bool warm_and_cold = cold > 0 && static_cast<std::size_t>(cold) < rows.size();
     const auto constants = constants_of_attention();
-    // Shared: launch, cold_start, query_traffic, grouped_traffic, grouped_launch, waves_in_step, and what masks cost; the last
-    // four are of other kernels.
+    // Shared: launch, cold_start, query_traffic, grouped_traffic, grouped_launch, waves_in_step, and what masks cost;
+    // the last four are of other kernels.
     const std::size_t shared_count = 6, of_masks = 2, own_count = constants.size() - 6;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
       const bool around = constants[c].unit == "B" || constants[c].name == "grouped_launch";
-      const char* none = around && phase == Phase::forward                       ? "forward, one kernel does everything"
+      const char* none = around && phase == Phase::forward                     ? "forward, one kernel does everything"
                          : constants[c].name == "cold_start" && !warm_and_cold ? "no rows with cache = warm"
-                                                                                 : nullptr;
+                                                                               : nullptr;
       if (none == nullptr) {
         unknowns.add(models.front(), constants[c], fmt::format("attention.{}", name_of(phase)));
       } else {
@@ -203,15 +203,20 @@ class Fitter {
     });
     const std::size_t of_windows = own_count + 1;
     const std::size_t window_count = 3;
-    for (std::size_t leave_out = several ? 0 : window_count - 1;; ++leave_out) {
+    const auto determine = [&](std::size_t leave_out) {
+      const auto list = std::span(constants).subspan(of_windows + leave_out, window_count - leave_out);
+      const bool last = leave_out + 1 == window_count;
       try {
-        fit_shared(std::span(constants).subspan(of_windows + leave_out, window_count - leave_out), models, windows);
-        break;
+        fit_shared(list, models, windows);
+        if (last || !(models.front().*list.front().member).source.ends_with(Unknowns::at_bound)) return true;
       } catch (const Undetermined&) {
-        if (leave_out + 1 == window_count) throw;
-        for (AttentionModel& model : models) model.*constants[of_windows + leave_out].member = Constant();
+        if (last) throw;
       }
-    }
+      for (AttentionModel& model : models) model.*list.front().member = Constant();
+      return false;
+    };
+    const std::size_t most = several ? std::min(window_count, windows.size()) : 1;
+    for (std::size_t leave_out = window_count - most; !determine(leave_out);) ++leave_out;
     fit_shared(std::span(constants).subspan(of_windows + window_count + 1, 1), models, rows_of(true, true));
     fit_guarded(std::span(constants).subspan(own_count, 1), models, guarded(phase, false));
     fit_shared(std::span(constants).subspan(of_windows + window_count, 1), models,

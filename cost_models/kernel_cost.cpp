@@ -40,21 +40,43 @@ double unused_part_of_last_tile(const AttentionShape& shape, double tile) {
   return last > 0 && lists_reach_it ? 1 - std::ceil(last / backward_step) * backward_step / tile : 0;
 }
 
-/// What was written or read last is still there, as far as it fits in.
-Bytes cache_size(const MeasuredKernels& kernels) {
+/// What was written or read last is still in L2, as far as it fits in; if L2 is not known, it fits.
+bool comes_from_hbm(const AttentionShape& shape, Phase phase, const MeasuredKernels& kernels) {
   const StreamModel* copy = kernels.stream_of("copy_kernel");
-  return Bytes::from_si(copy != nullptr ? copy->cache.value : 0);
+  const double cache = copy != nullptr ? copy->cache.value : 0;
+  return shape.cold || (cache > 0 && attention_bytes(shape, phase).si() > cache);
 }
 
-/// Tiles a list of a backward kernel has less than whole tiles of queries: it ends with the last step of
-/// `backward_step` queries that any of its keys is seen by.
+/// Under a window, tiles that a list of a backward kernel has less than whole tiles of queries: it ends with the last
+/// step that any of its keys is seen by. Blocks no longer than that are neglected.
 double steps_saved(const AttentionShape& shape, double tile) {
   const double n = shape.key_rows, useful = shape.pairs - shape.masked_pairs - shape.pairs_beyond;
+  if (!shape.window || shape.query_rows != n) return 0;
   // A window over as many queries as keys has n w - w (w - 1) / 2 pairs.
   const double width = std::round((2 * n + 1 - std::sqrt(std::max(0.0, (2 * n + 1) * (2 * n + 1) - 8 * useful))) / 2);
-  if (!shape.window || shape.query_rows != n || width >= n) return 0;
   const double seen_by = tile - 1 + width;
-  return std::ceil(seen_by / tile) - std::ceil(seen_by / backward_step) * backward_step / tile;
+  return seen_by > n ? 0 : std::ceil(seen_by / tile) - std::ceil(seen_by / backward_step) * backward_step / tile;
+}
+
+/// With a mask it is another kernel, whose every tile has the code for masking around it; a window's has more of it.
+TileCycles tile_cycles(const AttentionShape& shape, const AttentionModel& model, double tile_query, double tile_key,
+                       bool own_start) {
+  const bool forward = model.phase == Phase::forward;
+  const bool window_kernel = shape.window && model.window_kernel.value > 0;
+  const bool masked_kernel = !window_kernel && shape.masked_pairs > 0 && model.masked_kernel.value > 0;
+  const bool guarded = shape.guarded(model.phase, tile_key);
+  const bool guarded_list = guarded && forward && own_start;
+  double full = model.full_tile.value;
+  if (window_kernel) full *= model.window_kernel.value;
+  if (masked_kernel) full *= model.masked_kernel.value;
+  if (guarded && !guarded_list && model.guarded_kernel.value > 0) full *= model.guarded_kernel.value;
+  // Constants of another head_dim, beyond all that were measured: products grow with it.
+  const double scale = shape.head_dim / model.head_dim;
+  TileCycles cycles{model.list_start.value * scale, full * scale, model.masked_tile.value * scale};
+  if (own_start) cycles.list_start += model.window_start.value;
+  if (guarded_list) cycles.list_start += model.guarded_window.value;
+  if (!forward) cycles.list_start -= cycles.full_tile * unused_part_of_last_tile(shape, tile_query);
+  return cycles;
 }
 
 }  // namespace
@@ -94,29 +116,20 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   lists.tiles = computed.pairs / (tile_query * tile_key);
   if (!forward) lists.tiles -= steps_saved(shape, tile_query) * static_cast<double>(lists.lists);
   // A boundary tile loses half of its pairs on the average: the diagonal of a causal mask, either end of a window.
-  lists.masked_tiles = std::min(lists.tiles, shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
-  const bool window = shape.window && model.window_start.value != 0;
+  // The edges of a window cost a list that the end cuts as much as others.
+  const double whole = !shape.window ? 1
+                       : forward     ? static_cast<double>(query_tiles) * tile_query / shape.query_rows
+                                     : static_cast<double>(key_tiles) * tile_key / shape.key_rows;
+  lists.masked_tiles = std::min(lists.tiles, whole * shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
+  const bool window = shape.window && model.window_start.value != 0;  // whose edges that has
   if (window) lists.masked_tiles = 0;
   lists.heads = static_cast<std::int64_t>(shape.heads * shape.batch);
   lists.longest_first = !forward;
-  // Constants of another head_dim, beyond all that were measured: products grow with it.
-  const double scale = shape.head_dim / model.head_dim;
-  // With a mask it is another kernel, whose every tile has the code for masking around it; a window's has more of it.
-  const bool window_kernel = shape.window && model.window_kernel.value > 0;
-  const bool masked_kernel = !window_kernel && shape.masked_pairs > 0 && model.masked_kernel.value > 0;
-  const bool guarded = shape.guarded(model.phase, tile_key);
-  double full = model.full_tile.value;
-  if (window_kernel) full *= model.window_kernel.value;
-  if (masked_kernel) full *= model.masked_kernel.value;
-  if (guarded && !(forward && window) && model.guarded_kernel.value > 0) full *= model.guarded_kernel.value;
-  TileCycles cycles{model.list_start.value * scale, full * scale, model.masked_tile.value * scale};
-  if (window) cycles.list_start += model.window_start.value;
-  if (forward && window && guarded) cycles.list_start += model.guarded_window.value;
-  if (!forward) cycles.list_start -= cycles.full_tile * unused_part_of_last_tile(shape, tile_query);
+  const TileCycles cycles = tile_cycles(shape, model, tile_query, tile_key, window);
   const double row = shape.heads * shape.head_dim * shape.batch;
   double traffic = model.query_traffic.value * shape.query_rows * row;
   double launch = model.launch.value;
-  if (shape.cold || attention_bytes(shape, model.phase) > cache_size(kernels)) launch += model.cold_start.value;
+  if (comes_from_hbm(shape, model.phase, kernels)) launch += model.cold_start.value;
   if (window) launch += model.window_launch.value;
   if (shape.kv_heads < shape.heads) {
     traffic += model.grouped_traffic.value * shape.key_rows * row;

@@ -25,10 +25,10 @@ struct AttentionShape {
   double head_dim = 0;
   double batch = 1;
   double element_bytes = 2;
-  double masked_pairs = 0;              // of `pairs`, those the mask forbids
-  double pairs_beyond = 0;              // of `pairs`, those beyond the last query or key: where tiles end is no mask
-  bool window = false;                  // the mask is one window
-  bool cold = false;                    // nothing is in L2, as benchmarks see to; in a step, what fits in is
+  double masked_pairs = 0;  // of `pairs`, those the mask forbids
+  double pairs_beyond = 0;  // of `pairs`, those beyond the last query or key: where tiles end is no mask
+  bool window = false;      // the mask is one window
+  bool cold = false;        // nothing is in L2, as benchmarks see to; in a step, what fits in is
   /// Whether the kernel has to look where the block ends: forward, where the keys end inside a tile and no causal mask
   /// hides that; backward, where they end inside one of the kernel's steps.
   bool guarded(Phase phase, double tile_key) const;

@@ -101,7 +101,8 @@ std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
 std::array<ConstantOf<AttentionModel>, 16> constants_of_attention() {
   return {
       {{"launch", "s", &AttentionModel::launch, 0, 1e-4, 5e-6, "blocks of a few hundred tokens"},
-       {"cold_start", "s", &AttentionModel::cold_start, 0, 1e-4, 2e-6, "small blocks with cache = warm and others", true},
+       {"cold_start", "s", &AttentionModel::cold_start, 0, 1e-4, 2e-6, "small blocks with cache = warm and others",
+        true},
        {"query_traffic", "B", &AttentionModel::query_traffic, 0, 100, 14, "blocks with many more queries than keys"},
        {"grouped_traffic", "B", &AttentionModel::grouped_traffic, 0, 100, 4, "blocks with fewer key heads"},
        {"grouped_launch", "s", &AttentionModel::grouped_launch, 0, 1e-4, 2e-6, "small blocks with fewer key heads",
@@ -112,11 +113,11 @@ std::array<ConstantOf<AttentionModel>, 16> constants_of_attention() {
        {"masked_tile", "cycle", &AttentionModel::masked_tile, 1, 1e6, 4500, "causal blocks"},
        {"masked_kernel", "1", &AttentionModel::masked_kernel, 0.5, 2, 1, "causal blocks of several lengths", true},
        {"guarded_kernel", "1", &AttentionModel::guarded_kernel, 0.5, 2, 1, "blocks that end inside a tile", true},
-       {"window_launch", "s", &AttentionModel::window_launch, -5e-6, 1e-4, 1e-6, "windows over few tokens", true},
+       {"window_launch", "s", &AttentionModel::window_launch, -5e-6, 5e-6, 1e-6, "windows over few tokens", true},
        {"window_kernel", "1", &AttentionModel::window_kernel, 0.5, 2, 1, "windows of several widths", true},
        {"window_start", "cycle", &AttentionModel::window_start, -1e4, 1e5, 1000, "windows", true},
-       {"guarded_window", "cycle", &AttentionModel::guarded_window, 0, 1e5, 1000, "windows whose keys end inside a tile",
-        true},
+       {"guarded_window", "cycle", &AttentionModel::guarded_window, 0, 1e5, 1000,
+        "windows whose keys end inside a tile", true},
        {"halo_rectangle", "1", &AttentionModel::halo_rectangle, 0, 1.5, 0.5, "windows with more keys than queries",
         true}}};
 }

@@ -286,12 +286,12 @@ TEST_CASE("rows that no constants explain contradict each other") {
   CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()), ContainsSubstring("contradict"));
 }
 
-TEST_CASE("windows of several widths say what their tiles cost inside and at the edges") {
+TEST_CASE("windows of several widths say what their tiles cost, and the start and end of their lists") {
   const auto rows_with = [](const std::vector<int>& widths, double kernel) {
     Profile profile = truth();
     for (AttentionModel& m : profile.kernels->attention) {
       m.window_kernel = number(kernel);
-      m.window_edge = number(1.5);
+      m.window_start = number(1500);
     }
     std::string text = csv_rows("full causal");
     for (const std::string pass : {"forward", "backward"}) {
@@ -320,7 +320,7 @@ TEST_CASE("windows of several widths say what their tiles cost inside and at the
       fit_kernels(rows_with({256, 384, 512, 640, 768, 896, 1024, 1152, 1280}, 1.1), facts(), measured_profile());
   for (const AttentionModel& m : several.profile.kernels->attention) {
     CHECK_THAT(m.window_kernel.value, WithinRel(1.1, 1e-3));
-    CHECK_THAT(m.window_edge.value, WithinRel(1.5, 1e-2));
+    CHECK_THAT(m.window_start.value, WithinRel(1500, 2e-2));
   }
 }
 
@@ -410,13 +410,47 @@ TEST_CASE("the rows of other machines widen the bands and are known again, but c
   CHECK(both.kernels->calibrating_rows.size() == alone.kernels->calibrating_rows.size() + calibrating);
 }
 
+TEST_CASE("rows with what they read in L2 and others say what loading it from HBM takes, rows of one kind do not") {
+  Profile profile = truth();
+  for (AttentionModel& model : profile.kernels->attention) model.cold_start = number(3e-6);
+  std::string text = csv_rows("full causal");
+  text.insert(text.find("status"), "cache,");
+  for (std::size_t end = text.find(",ok"); end != std::string::npos; end = text.find(",ok", end + 8)) {
+    text.insert(end + 1, "warm,");  // of truth(), which has no cold start
+  }
+  const KernelFit warm = fit_kernels(rows_of(text), facts(), measured_profile());
+  for (const AttentionModel& model : profile.kernels->attention) {
+    for (const double n : {512.0, 768.0, 1024.0, 1536.0, 2048.0}) {
+      for (const double heads : {8.0, 16.0, 32.0}) {
+        const TilePairs pairs = tile_pairs({n, n, "full", 0}, 128, 128);
+        const AttentionShape shape{.pairs = pairs.executed,
+                                   .query_rows = n,
+                                   .key_rows = n,
+                                   .heads = heads,
+                                   .kv_heads = heads,
+                                   .head_dim = 128,
+                                   .cold = true};
+        const KernelRun run = run_kernel(attention_load(shape, model, *profile.kernels, peaks, 128, 128),
+                                         profile.kernels->clock, model.power, Regime::burst);
+        text += fmt::format("h200_sxm,kernel,{},{},{},128,{},{},full,,false,burst,{:.9},{:.9},flushed,ok\n",
+                            name_of(model.phase), heads, heads, n, n, run.duration.si() * 1e3, run.clock_hz / 1e6);
+      }
+    }
+  }
+  const KernelFit both = fit_kernels(rows_of(text), facts(), measured_profile());
+  for (std::size_t i = 0; i < both.profile.kernels->attention.size(); ++i) {
+    CHECK_THAT(both.profile.kernels->attention[i].cold_start.value, WithinRel(3e-6, 0.03));
+    CHECK(warm.profile.kernels->attention[i].cold_start.value == 0);
+  }
+}
+
 TEST_CASE("full blocks whose keys end inside a tile say what guarding the end costs, and change no other constant") {
   const KernelFit without = fit_kernels(rows_of(csv_rows("full causal")), facts(), measured_profile());
   Profile profile = truth();
   std::string text = csv_rows("full causal");
   for (AttentionModel& model : profile.kernels->attention) {
     model.guarded_kernel = number(1.1);
-    for (const double n : {1056.0, 1088.0, 2080.0, 4112.0, 4160.0}) {
+    for (const double n : {1056.0, 1120.0, 2080.0, 4112.0, 4128.0}) {
       const TilePairs pairs = tile_pairs({n, n, "full", 0}, 128, 128);
       const AttentionShape shape{.pairs = pairs.executed,
                                  .query_rows = n,

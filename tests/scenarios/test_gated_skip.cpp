@@ -98,15 +98,6 @@ TEST_CASE("a gated skip as long as the longest document reads nothing and has no
   CHECK(time(with_skip(20479), documents) > time(window_alone, documents));
 }
 
-TEST_CASE("a ring takes a gated skip that reads nothing") {
-  Scenario s = scenario(with_skip(tokens), "ideal");
-  const auto kinds = schedules();
-  s.schedule = &*std::find_if(kinds.begin(), kinds.end(), [](const ScheduleKind& k) { return k.name == "ring"; });
-  CHECK_NOTHROW(check_values_arrive(s));
-  s.primitives.back().period = tokens - 1;
-  CHECK_THROWS(check_values_arrive(s));
-}
-
 TEST_CASE("gates are left out where a pattern has a gated skip and nothing that is simulated gates it") {
   const std::string skip = with_skip(2048), gates = "gates of pi-attention";
   CHECK_THAT(left_out(scenario(skip, "ideal")), ContainsSubstring(gates));
