@@ -160,15 +160,16 @@ class Fitter {
     const bool warm_and_cold = cold > 0 && static_cast<std::size_t>(cold) < rows.size();
     const auto constants = constants_of_attention();
     // Shared: launch, cold_start, query_traffic, grouped_traffic, grouped_launch, waves_in_step, and what masks cost;
-    // the last four are of other kernels.
+    // the last six are of other kernels.
     const std::size_t shared_count = 6, of_masks = 2, own_count = constants.size() - 6;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
       const bool around = constants[c].unit == "B" || constants[c].name == "grouped_launch";
-      const char* none = around && phase == Phase::forward                     ? "forward, one kernel does everything"
-                         : constants[c].name == "cold_start" && !warm_and_cold ? "no rows with cache = warm"
-                                                                               : nullptr;
+      const char* none = around && phase == Phase::forward ? "forward, one kernel does everything"
+                         : constants[c].name == "cold_start" && !warm_and_cold
+                             ? "not both of rows with cache = warm and of others"
+                             : nullptr;
       if (none == nullptr) {
         unknowns.add(models.front(), constants[c], fmt::format("attention.{}", name_of(phase)));
       } else {
@@ -194,33 +195,33 @@ class Fitter {
       return at_measured_clock(load_of(row), row);
     });
     share();
-    // Of one width, or two that are alike, tiles and the start of their lists cannot be told apart. Then the constants
-    // that come first are those of other kernels.
-    const Rows windows = rows_of(true, false);
-    const bool several = std::any_of(windows.begin(), windows.end(), [&](const MeasuredKernel* row) {
-      return row->attention.pairs / row->attention.query_rows !=
-             windows.front()->attention.pairs / windows.front()->attention.query_rows;
-    });
-    const std::size_t of_windows = own_count + 1;
-    const std::size_t window_count = 3;
-    const auto determine = [&](std::size_t leave_out) {
-      const auto list = std::span(constants).subspan(of_windows + leave_out, window_count - leave_out);
-      const bool last = leave_out + 1 == window_count;
-      try {
-        fit_shared(list, models, windows);
-        if (last || !(models.front().*list.front().member).source.ends_with(Unknowns::at_bound)) return true;
-      } catch (const Undetermined&) {
-        if (last) throw;
-      }
-      for (AttentionModel& model : models) model.*list.front().member = Constant();
-      return false;
-    };
-    const std::size_t most = several ? std::min(window_count, windows.size()) : 1;
-    for (std::size_t leave_out = window_count - most; !determine(leave_out);) ++leave_out;
+    const std::size_t of_windows = own_count + 1, window_count = 3;
+    fit_windows(std::span(constants).subspan(of_windows, window_count), models, rows_of(true, false));
     fit_shared(std::span(constants).subspan(of_windows + window_count + 1, 1), models, rows_of(true, true));
     fit_guarded(std::span(constants).subspan(own_count, 1), models, guarded(phase, false));
     fit_shared(std::span(constants).subspan(of_windows + window_count, 1), models,
                phase == Phase::forward ? guarded(phase, true) : Rows());
+  }
+
+  /// Of one width, or two that are alike, tiles and the start of their lists cannot be told apart, and of long ones
+  /// alone the launch. What comes first in the list is then as in other kernels.
+  void fit_windows(std::span<const ConstantOf<AttentionModel>> constants, std::span<AttentionModel> models,
+                   const Rows& rows) {
+    const bool several = std::any_of(rows.begin(), rows.end(), [&](const MeasuredKernel* row) {
+      return row->attention.pairs / row->attention.query_rows !=
+             rows.front()->attention.pairs / rows.front()->attention.query_rows;
+    });
+    constants = constants.last(several ? std::min(constants.size(), rows.size()) : 1);
+    for (;; constants = constants.subspan(1)) {
+      const bool last = constants.size() == 1;
+      try {
+        fit_shared(constants, models, rows);
+        if (last || !(models.front().*constants.front().member).source.ends_with(Unknowns::at_bound)) return;
+      } catch (const Undetermined&) {
+        if (last) throw;
+      }
+      for (AttentionModel& model : models) model.*constants.front().member = Constant();
+    }
   }
 
   /// Of all head_dims together, then of those that have rows alone.

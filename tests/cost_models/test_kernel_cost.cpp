@@ -317,6 +317,24 @@ TEST_CASE("a kernel starts later if what it reads is not in L2: after a flush, o
   }
 }
 
+TEST_CASE("a kernel row reads from HBM unless its column or the file's header says warm; other words are errors") {
+  const auto cold = [](const std::string& header, const std::string& cell) {
+    std::vector<MeasuredKernel> rows;
+    add_rows(MeasuredTable::parse(header +
+                                      "gpu,schedule,pass,heads,kv_heads,head_dim,n_q,n_k,mask,cache,time_ms,status\n"
+                                      "h200_sxm,kernel,forward,2,2,128,512,512,full," +
+                                      cell + ",0.01,ok\n",
+                                  "made.csv"),
+             rows);
+    return rows.at(0).attention.cold;
+  };
+  CHECK(cold("", ""));
+  for (const std::string cell : {"flushed", "flushed_per_sample", "rotated"}) CHECK(cold("# cache = warm\n", cell));
+  CHECK_FALSE(cold("", "warm"));
+  CHECK_FALSE(cold("# cache = warm\n", ""));
+  CHECK_THROWS_WITH(cold("", "hot"), Catch::Matchers::Contains("cache = \"hot\" is unknown"));
+}
+
 TEST_CASE("the end of the keys inside a tile is looked for in every tile, forward unless a mask hides it") {
   Profile profile = measured_profile();
   for (AttentionModel& model : profile.kernels->attention) model.guarded_kernel = number(1.5);

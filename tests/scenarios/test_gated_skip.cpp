@@ -14,10 +14,10 @@ using namespace orrery;
 
 namespace {
 
-constexpr Index tokens = 32768, left = 1024;
+constexpr Index all_tokens = 32768, window_left = 1024;
 constexpr int ranks = 4;
 
-const std::string window_alone = fmt::format("{{kind = \"window\", left = {}}}", left);
+const std::string window_alone = fmt::format("{{kind = \"window\", left = {}}}", window_left);
 
 std::string with_skip(Index period, const std::string& layers = "[1, 2]") {
   return fmt::format("{}, {{kind = \"gated_skip\", period = {}, layers = {}}}", window_alone, period, layers);
@@ -27,7 +27,8 @@ std::string with_skip(Index period, const std::string& layers = "[1, 2]") {
 Scenario scenario(const std::string& pattern, const std::string& implementation = "orrery_pi",
                   const std::string& pass = "forward", const std::string& attention = "") {
   const ScratchFolder folder;
-  return load_scenario(folder.write("scenario.toml", fmt::format(R"(description = "test"
+  return load_scenario(
+      folder.write("scenario.toml", fmt::format(R"(description = "test"
 [workload]
 model = "llama3_8b"
 layers = 2
@@ -51,8 +52,8 @@ profile = "h200_sxm"
 topology = "nvswitch"
 link = "nvlink4"
 )",
-                                                                 tokens, pass, pass == "decode" ? "step" : "attention",
-                                                                 attention, pattern, ranks, implementation)));
+                                                all_tokens, pass, pass == "decode" ? "step" : "attention", attention,
+                                                pattern, ranks, implementation)));
 }
 
 double kernel_seconds(const Scenario& s) {
@@ -79,7 +80,7 @@ TEST_CASE("without a gated skip no gate runs, and orrery_pi takes as long as orr
 TEST_CASE("a gate runs in the layers that have a gated skip") {
   const Scenario s = scenario(window_alone);
   // O and the shifted V read, O written, of the rank's rows.
-  const auto rows = static_cast<double>(tokens / ranks * s.model.heads * s.model.head_dim);
+  const auto rows = static_cast<double>(all_tokens / ranks * s.model.heads * s.model.head_dim);
   const double gate = streaming_cost(Bytes::from_si(rows * 6), peaks_of(s), s.profile, "gate").duration.si() +
                       s.implementation.kernel_gap.value;
   const double none = kernel_seconds(s);
@@ -92,9 +93,9 @@ TEST_CASE("a gated skip as long as the longest document reads nothing and has no
     return predict(scenario(pattern, "orrery_pi", "training_step", documents)).step_time;
   };
   const std::string documents = "documents = [12288, 20480]";
-  CHECK(time(with_skip(tokens), "") == time(window_alone, ""));
+  CHECK(time(with_skip(all_tokens), "") == time(window_alone, ""));
   CHECK(time(with_skip(20480), documents) == time(window_alone, documents));
-  CHECK(time(with_skip(tokens - 1), "") > time(window_alone, ""));
+  CHECK(time(with_skip(all_tokens - 1), "") > time(window_alone, ""));
   CHECK(time(with_skip(20479), documents) > time(window_alone, documents));
 }
 
@@ -105,7 +106,7 @@ TEST_CASE("gates are left out where a pattern has a gated skip and nothing that 
   CHECK_THAT(left_out(scenario(skip)), !ContainsSubstring(gates));
   for (const char* other : {"orrery_pi", "ideal"}) {
     CHECK_THAT(left_out(scenario(window_alone, other)), !ContainsSubstring(gates));
-    CHECK_THAT(left_out(scenario(with_skip(tokens), other)), !ContainsSubstring(gates));
+    CHECK_THAT(left_out(scenario(with_skip(all_tokens), other)), !ContainsSubstring(gates));
   }
 }
 
@@ -120,22 +121,22 @@ TEST_CASE("a prediction rests on the rate of gates, which is that of other kerne
 }
 
 TEST_CASE("a halo fetches of a gated skip the values beyond the window's rows, none from before the sequence") {
-  const double own = static_cast<double>(tokens) / ranks;
+  const double own = static_cast<double>(all_tokens) / ranks;
   const auto share = [](Index period) {
-    return fetched_share({window(left), {.kind = Primitive::Kind::gated_skip, .period = period}},
-                         static_cast<double>(tokens), ranks);
+    return fetched_share({window(window_left), {.kind = Primitive::Kind::gated_skip, .period = period}},
+                         static_cast<double>(all_tokens), ranks);
   };
-  const double keys = left / own;
-  CHECK(share(left / 2) == keys);
-  CHECK(share(3000) == keys + (3000 - left) / own / 2);
-  CHECK(share(9000) == keys + (9000 - left) / own / 2);  // V of two ranks, of which the window's rows have some
-  CHECK(share(20000) == keys + 0.5);                     // as many rows as the rank has
-  for (const Index beyond : {tokens, 2 * tokens}) {
+  const double keys = window_left / own;
+  CHECK(share(window_left / 2) == keys);
+  CHECK(share(3000) == keys + (3000 - window_left) / own / 2);
+  CHECK(share(9000) == keys + (9000 - window_left) / own / 2);  // V of two ranks, of which the window's rows have some
+  CHECK(share(20000) == keys + 0.5);                            // as many rows as the rank has
+  for (const Index beyond : {all_tokens, 2 * all_tokens}) {
     CHECK(share(beyond) == keys);
-    CHECK(fetched_share({window(left), stride(beyond, 1)}, static_cast<double>(tokens), ranks) == keys);
+    CHECK(fetched_share({window(window_left), stride(beyond, 1)}, static_cast<double>(all_tokens), ranks) == keys);
   }
   // It is what the program sends to a rank that lies far enough from the beginning.
-  for (const Index period : {left / 2, Index{3000}, Index{9000}}) {
+  for (const Index period : {window_left / 2, Index{3000}, Index{9000}}) {
     const Scenario s = scenario(with_skip(period));
     const double row = 2.0 * static_cast<double>(s.model.kv_heads * s.model.head_dim) * 2;
     const SimulationResult result = simulate(build_program(s), s);

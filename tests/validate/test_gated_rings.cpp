@@ -44,7 +44,7 @@ double tensor_bytes(const IdealCase& c) {
 }
 
 /// What each rank sends, which is the same on all of them.
-double sent_by_each_rank(const IdealCase& c) {
+double sent_by_each_gated_rank(const IdealCase& c) {
   const AttentionProgram program = program_of(c);
   const SimulationResult result = simulate(program, one_node(c));
   const double bytes = program.work_of(0).sent.si();
@@ -58,9 +58,9 @@ double sent_by_each_rank(const IdealCase& c) {
 
 double sent_backward(IdealCase c) {
   c.backward = false;
-  const double forward = sent_by_each_rank(c);
+  const double forward = sent_by_each_gated_rank(c);
   c.backward = true;
-  return sent_by_each_rank(c) - forward;
+  return sent_by_each_gated_rank(c) - forward;
 }
 
 struct Skip {
@@ -86,7 +86,7 @@ TEST_CASE("a ring hops as far as values are read, with K as far as keys are scor
     const IdealCase c = gated_case(left, period);
     const AttentionProgram program = program_of(c);
     CHECK(program.steps(program.visits()[0]) == value_hops(c, left, period) + 1);
-    CHECK(sent_by_each_rank(c) == (key_hops(left) + value_hops(c, left, period)) * tensor_bytes(c));
+    CHECK(sent_by_each_gated_rank(c) == (key_hops(left) + value_hops(c, left, period)) * tensor_bytes(c));
   }
 }
 
@@ -98,7 +98,7 @@ TEST_CASE("a skip sends nothing more where the window's hops bring its values, o
     gated.backward = alone.backward = true;
     for (const RingBackward way : {RingBackward::own, RingBackward::last_received}) {
       gated.implementation.ring_backward = alone.implementation.ring_backward = way;
-      CHECK(sent_by_each_rank(gated) == sent_by_each_rank(alone));
+      CHECK(sent_by_each_gated_rank(gated) == sent_by_each_gated_rank(alone));
       CHECK(run(gated).end == run(alone).end);
     }
   }
@@ -124,7 +124,7 @@ TEST_CASE("where the backward pass begins with the block that came last, its key
     IdealCase c = gated_case(left, period);
     c.implementation.ring_backward = RingBackward::last_received;
     const double hop = value_hops(c, left, period) * 2 * tensor_bytes(c);
-    CHECK(sent_by_each_rank(c) == hop);
+    CHECK(sent_by_each_gated_rank(c) == hop);
     CHECK(sent_backward(c) == 2 * hop);
   }
 }
@@ -134,12 +134,12 @@ TEST_CASE("loops that look at no pattern bring all values with their keys") {
     INFO(fmt::format("window {}, period {}", left, period));
     IdealCase c = gated_case(left, period);
     c.implementation.extra_ring_hop = true;
-    CHECK(sent_by_each_rank(c) == ranks * 2 * tensor_bytes(c));
+    CHECK(sent_by_each_gated_rank(c) == ranks * 2 * tensor_bytes(c));
     for (const int inner : {1, 2, 3, 6}) {
       IdealCase gated = gated_case(left, period), alone = gated_case(left, 0);
       gated.schedule = alone.schedule = "double_ring";
       gated.inner_ring = alone.inner_ring = inner;
-      CHECK(sent_by_each_rank(gated) == (ranks - 1) * 2 * tensor_bytes(gated));
+      CHECK(sent_by_each_gated_rank(gated) == (ranks - 1) * 2 * tensor_bytes(gated));
       CHECK(sent_backward(gated) == sent_backward(alone));
     }
   }
@@ -156,7 +156,7 @@ TEST_CASE("USP's ring of groups brings values as a ring of ranks does, beside th
                              head_exchange_bytes(rows, 2, c.heads, c.kv_heads, c.head_dim, 2, false))
                                 .si();
     const int keys = key_hops(left), values = value_hops(c, left, period);
-    CHECK(sent_by_each_rank(c) == exchange + (keys + values) * tensor_bytes(c));
+    CHECK(sent_by_each_gated_rank(c) == exchange + (keys + values) * tensor_bytes(c));
     const double gradients = values > 0 ? (values + 1) * 2 * tensor_bytes(c) : 0;
     CHECK(sent_backward(c) == exchange + (keys + values) * tensor_bytes(c) + gradients);
   }

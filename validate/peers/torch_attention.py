@@ -177,6 +177,7 @@ def main():
             "gpu": torch.cuda.get_device_name(), "driver": system[0], "power_limit_w": system[-1],
             "torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "cache": "warm",
             "how": f"{CALLS} calls in a CUDA graph, replayed back to back for {args.seconds} s, median of the last half",
             "command": "torch_attention.py " + " ".join(sys.argv[1:]),
         }.items():
