@@ -286,42 +286,75 @@ TEST_CASE("rows that no constants explain contradict each other") {
   CHECK_THROWS_WITH(fit_kernels(rows, facts(), measured_profile()), ContainsSubstring("contradict"));
 }
 
+namespace {
+
+/// A block of 32 heads, as `model` has it: what a row of a file says of it.
+std::string csv_row(const Profile& profile, const AttentionModel& model, double n, double window,
+                    Regime regime = Regime::burst) {
+  const std::string mask = window > 0 ? "window" : "full";
+  const TilePairs pairs = tile_pairs({n, n, mask, window}, 128, 128);
+  const AttentionShape shape{.pairs = pairs.executed,
+                             .query_rows = n,
+                             .key_rows = n,
+                             .heads = 32,
+                             .kv_heads = 32,
+                             .head_dim = static_cast<double>(model.head_dim),
+                             .masked_pairs = pairs.masked,
+                             .pairs_beyond = pairs.beyond,
+                             .window = window > 0};
+  const KernelRun run = run_kernel(attention_load(shape, model, *profile.kernels, peaks, 128, 128),
+                                   profile.kernels->clock, model.power, regime);
+  return fmt::format("h200_sxm,kernel,{},32,32,{},{},{},{},{},{},{},{:.9},{:.9},ok\n", name_of(model.phase),
+                     model.head_dim, n, n, mask, window > 0 ? fmt::format("{}", window) : "",
+                     window > 0 ? "true" : "false", regime == Regime::burst ? "burst" : "sustained",
+                     run.duration.si() * 1e3, run.clock_hz / 1e6);
+}
+
+}  // namespace
+
 TEST_CASE("windows of several widths say what their tiles cost, and the start and end of their lists") {
-  const auto rows_with = [](const std::vector<int>& widths, double kernel) {
-    Profile profile = truth();
-    for (AttentionModel& m : profile.kernels->attention) {
-      m.window_kernel = number(kernel);
-      m.window_start = number(1500);
-    }
-    std::string text = csv_rows("full causal");
-    for (const std::string pass : {"forward", "backward"}) {
-      const AttentionModel& model =
-          *profile.kernels->attention_of(pass == "forward" ? Phase::forward : Phase::backward, 128);
-      for (const int width : widths) {
-        const TilePairs pairs = tile_pairs({16384, 16384, "window", static_cast<double>(width)}, 128, 128);
-        const AttentionShape shape{.pairs = pairs.executed,
-                                   .query_rows = 16384,
-                                   .key_rows = 16384,
-                                   .heads = 32,
-                                   .kv_heads = 32,
-                                   .head_dim = 128,
-                                   .masked_pairs = pairs.masked,
-                                   .window = true};
-        const KernelRun run = run_kernel(attention_load(shape, model, *profile.kernels, peaks, 128, 128),
-                                         profile.kernels->clock, model.power, Regime::burst);
-        text += fmt::format("h200_sxm,kernel,{},32,32,128,16384,16384,window,{},true,burst,{:.9},{:.9},ok\n", pass,
-                            width, run.duration.si() * 1e3, run.clock_hz / 1e6);
-      }
-    }
-    return rows_of(text);
-  };
-  // A third of them is fitted on.
-  const KernelFit several =
-      fit_kernels(rows_with({256, 384, 512, 640, 768, 896, 1024, 1152, 1280}, 1.1), facts(), measured_profile());
+  Profile profile = truth();
+  std::string text = csv_rows("full causal");
+  for (AttentionModel& m : profile.kernels->attention) {
+    m.window_kernel = number(1.1);
+    m.window_start = number(1500);
+    m.guarded_window = number(m.phase == Phase::forward ? 900 : 0);
+    // A third of them is fitted on.
+    for (int width = 256; width <= 1280; width += 128) text += csv_row(profile, m, 16384, width);
+    for (const double n : {8352.0, 8416.0, 12320.0, 12352.0, 16416.0, 16480.0}) text += csv_row(profile, m, n, 512);
+  }
+  const KernelFit several = fit_kernels(rows_of(text), facts(), measured_profile());
   for (const AttentionModel& m : several.profile.kernels->attention) {
     CHECK_THAT(m.window_kernel.value, WithinRel(1.1, 1e-3));
     CHECK_THAT(m.window_start.value, WithinRel(1500, 2e-2));
+    CHECK(m.window_launch.value == 0);  // blocks of 16K tokens hide it
+    if (m.phase == Phase::forward) {
+      CHECK_THAT(m.guarded_window.value, WithinRel(900, 2e-2));
+    } else {
+      CHECK(m.guarded_window.value == 0);
+    }
   }
+}
+
+TEST_CASE(
+    "the launch of a window's kernel shows where blocks are short, and stays others' where it would be beyond reason") {
+  const auto fitted_launch = [](double launch) {
+    Profile profile = truth();
+    std::string text = csv_rows("full causal");
+    for (AttentionModel& m : profile.kernels->attention) {
+      m.window_kernel = number(1.1);
+      m.window_start = number(1500);
+      m.window_launch = number(launch);
+      for (const double n : {512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0}) {
+        for (const double width : {128, 256, 512, 1024}) text += csv_row(profile, m, n, width);
+      }
+    }
+    return fit_kernels(rows_of(text), facts(), measured_profile())
+        .profile.kernels->attention.front()
+        .window_launch.value;
+  };
+  CHECK_THAT(fitted_launch(2e-6), WithinRel(2e-6, 0.02));
+  CHECK(fitted_launch(9e-6) == 0);  // 5 us at most
 }
 
 TEST_CASE(
@@ -445,30 +478,25 @@ TEST_CASE("rows with what they read in L2 and others say what loading it from HB
 }
 
 TEST_CASE("full blocks whose keys end inside a tile say what guarding the end costs, and change no other constant") {
-  const KernelFit without = fit_kernels(rows_of(csv_rows("full causal")), facts(), measured_profile());
   Profile profile = truth();
   std::string text = csv_rows("full causal");
-  for (AttentionModel& model : profile.kernels->attention) {
-    model.guarded_kernel = number(1.1);
-    for (const double n : {1056.0, 1120.0, 2080.0, 4112.0, 4128.0}) {
-      const TilePairs pairs = tile_pairs({n, n, "full", 0}, 128, 128);
-      const AttentionShape shape{.pairs = pairs.executed,
-                                 .query_rows = n,
-                                 .key_rows = n,
-                                 .heads = 32,
-                                 .kv_heads = 32,
-                                 .head_dim = 128,
-                                 .pairs_beyond = pairs.beyond};
-      const KernelRun run = run_kernel(attention_load(shape, model, *profile.kernels, peaks, 128, 128),
-                                       profile.kernels->clock, model.power, Regime::burst);
-      text += fmt::format("h200_sxm,kernel,{},32,32,128,{},{},full,,false,burst,{:.9},{:.9},ok\n", name_of(model.phase),
-                          n, n, run.duration.si() * 1e3, run.clock_hz / 1e6);
+  for (const std::size_t i : {0u, 1u}) {
+    AttentionModel& narrow = profile.kernels->attention.emplace_back(profile.kernels->attention[i]);
+    narrow.head_dim = 64;
+    narrow.full_tile.value *= 0.7;
+    for (const double n : {512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0}) {
+      text += csv_row(profile, narrow, n, 0) + csv_row(profile, narrow, n, 0, Regime::sustained);
     }
+  }
+  const KernelFit without = fit_kernels(rows_of(text), facts(), measured_profile());
+  for (AttentionModel& model : profile.kernels->attention) {
+    model.guarded_kernel = number(model.head_dim == 64 ? 1.2 : 1.1);
+    for (const double n : {1056.0, 1120.0, 2080.0, 4112.0, 4128.0}) text += csv_row(profile, model, n, 0);
   }
   const KernelFit with = fit_kernels(rows_of(text), facts(), measured_profile());
   for (std::size_t i = 0; i < with.profile.kernels->attention.size(); ++i) {
     const AttentionModel& model = with.profile.kernels->attention[i];
-    CHECK_THAT(model.guarded_kernel.value, WithinRel(1.1, 0.01));
+    CHECK_THAT(model.guarded_kernel.value, WithinRel(model.head_dim == 64 ? 1.2 : 1.1, 0.01));
     CHECK(without.profile.kernels->attention[i].guarded_kernel.value == 0);
     CHECK(model.full_tile.value == without.profile.kernels->attention[i].full_tile.value);
     CHECK(model.power.tensor_power.value == without.profile.kernels->attention[i].power.tensor_power.value);
