@@ -57,7 +57,7 @@ class Fitter {
     }
     return rows;
   }
-  /// Their kernel differs from others by one constant, which alone is fitted to them.
+  /// Their kernels differ from others by one constant, which alone is fitted to them.
   Rows guarded(Phase phase, bool window) const {
     Rows rows;
     for (std::size_t i = 0; i < all_.size(); ++i) {
@@ -199,8 +199,7 @@ class Fitter {
     fit_windows(std::span(constants).subspan(of_windows, window_count), models, rows_of(true, false));
     fit_shared(std::span(constants).subspan(of_windows + window_count + 1, 1), models, rows_of(true, true));
     fit_guarded(std::span(constants).subspan(own_count, 1), models, guarded(phase, false));
-    fit_shared(std::span(constants).subspan(of_windows + window_count, 1), models,
-               phase == Phase::forward ? guarded(phase, true) : Rows());
+    fit_guarded(std::span(constants).subspan(of_windows + window_count, 1), models, guarded(phase, true));
   }
 
   /// Of one width, or two that are alike, tiles and the start of their lists cannot be told apart, and of long ones

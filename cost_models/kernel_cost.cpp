@@ -65,16 +65,17 @@ TileCycles tile_cycles(const AttentionShape& shape, const AttentionModel& model,
   const bool window_kernel = shape.window && model.window_kernel.value > 0;
   const bool masked_kernel = !window_kernel && shape.masked_pairs > 0 && model.masked_kernel.value > 0;
   const bool guarded = shape.guarded(model.phase, tile_key);
-  const bool guarded_list = guarded && forward && own_start;
+  const double more = guarded && own_start ? model.guarded_window.value : 0;
   double full = model.full_tile.value;
   if (window_kernel) full *= model.window_kernel.value;
   if (masked_kernel) full *= model.masked_kernel.value;
-  if (guarded && !guarded_list && model.guarded_kernel.value > 0) full *= model.guarded_kernel.value;
+  if (guarded && !own_start && model.guarded_kernel.value > 0) full *= model.guarded_kernel.value;
+  if (!forward) full += more;
   // Constants of another head_dim, beyond all that were measured: products grow with it.
   const double scale = shape.head_dim / model.head_dim;
   TileCycles cycles{model.list_start.value * scale, full * scale, model.masked_tile.value * scale};
   if (own_start) cycles.list_start += model.window_start.value;
-  if (guarded_list) cycles.list_start += model.guarded_window.value;
+  if (forward) cycles.list_start += more;
   if (!forward) cycles.list_start -= cycles.full_tile * unused_part_of_last_tile(shape, tile_query);
   return cycles;
 }

@@ -36,10 +36,10 @@ struct AttentionModel {
   Constant masked_tile;      // cycles
   Constant masked_kernel;    // cycles of a full tile in a kernel with a mask, in full tiles; 0: as in others
   Constant guarded_kernel;   // as many times the cycles of a tile where a block ends inside one; 0: as without that end
-  Constant window_launch;    // s more than other kernels take to start and end, if it is one with a window
   Constant window_kernel;    // the same of a kernel with a window; 0: as with a mask
+  Constant window_launch;    // s more than other kernels take to start and end, if it is one with a window
   Constant window_start;     // cycles more of a list in it, the edges of the window included; 0: as with a mask
-  Constant guarded_window;   // cycles more of a list in it, if the keys end inside a tile
+  Constant guarded_window;   // cycles more, if its keys end inside a tile: forward of a list, backward of a tile
   Constant halo_rectangle;   // of the tiles outside a window with a halo, the share that is computed all the same
   PowerModel power;
 };

@@ -318,7 +318,7 @@ TEST_CASE("windows of several widths say what their tiles cost, and the start an
   for (AttentionModel& m : profile.kernels->attention) {
     m.window_kernel = number(1.1);
     m.window_start = number(1500);
-    m.guarded_window = number(m.phase == Phase::forward ? 900 : 0);
+    m.guarded_window = number(900);
     // A third of them is fitted on.
     for (int width = 256; width <= 1280; width += 128) text += csv_row(profile, m, 16384, width);
     for (const double n : {8352.0, 8416.0, 12320.0, 12352.0, 16416.0, 16480.0}) text += csv_row(profile, m, n, 512);
@@ -328,11 +328,7 @@ TEST_CASE("windows of several widths say what their tiles cost, and the start an
     CHECK_THAT(m.window_kernel.value, WithinRel(1.1, 1e-3));
     CHECK_THAT(m.window_start.value, WithinRel(1500, 2e-2));
     CHECK(m.window_launch.value == 0);  // blocks of 16K tokens hide it
-    if (m.phase == Phase::forward) {
-      CHECK_THAT(m.guarded_window.value, WithinRel(900, 2e-2));
-    } else {
-      CHECK(m.guarded_window.value == 0);
-    }
+    CHECK_THAT(m.guarded_window.value, WithinRel(900, 2e-2));
   }
 }
 

@@ -356,7 +356,7 @@ TEST_CASE("the end of the keys inside a tile is looked for in every tile, forwar
   CHECK(causal.guarded(Phase::backward, 128));
 }
 
-TEST_CASE("a window's kernel has a launch, a start of its lists and tiles of its own, and a guard per list") {
+TEST_CASE("a window's kernel has a launch, a start of its lists and tiles of its own, and a guard per list or tile") {
   Profile profile = measured_profile();
   const auto load = [&](double n, Phase phase) { return load_of(block(n, n, 128), phase, profile); };
   // One list of one tile a head: a block as long as its window is a triangle of one tile.
@@ -376,6 +376,8 @@ TEST_CASE("a window's kernel has a launch, a start of its lists and tiles of its
   }
   profile.kernels->attention.front().phase = Phase::forward;
   CHECK(load(96, Phase::forward).cycles == 1000 + 700 + 300 + 1.25 * 2000);
+  profile.kernels->attention.front().phase = Phase::backward;
+  CHECK(load(96, Phase::backward).cycles == 1000 + 700 + 1.25 * 2000 + 300);
 }
 
 TEST_CASE("backward, a list under a window ends with the last step of 64 queries that sees one of its keys") {
