@@ -3,10 +3,10 @@
 // around it, USP. A sparse pattern ends the ring at the last hop that brings somebody work, or values of a gated skip,
 // and runs no kernel where there is none.
 //
-// Where no rank further on scores a block's keys, its values go on alone: K and V are two tensors or two halves of one,
-// so that leaving K behind is one message of half the bytes. K comes along where it is read again on the way (backward
-// in the other direction) and where the loop looks at no pattern (the extra hop). Gradients stay together: dK has to go
-// home too, and on its own would need a message to another rank than dV's.
+// From the hop on at which no rank scores keys any more, values go on alone: K and V are two tensors or two halves of
+// one, so that leaving K behind is one message of half the bytes. K comes along where it is read again on the way
+// (backward in the other direction) and where the loop looks at no pattern (the extra hop). Gradients stay together: dK
+// has to go home too, and on its own would need a message to another rank than dV's.
 //
 // Buffers: visiting blocks alternate between two slots. Hop t (counted over all visits) fills slot t % 2 of the
 // receiver and may start once the block of hop t - 2 has been attended and passed on.
