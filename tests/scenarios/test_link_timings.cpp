@@ -47,31 +47,38 @@ Scenario load(const Job& job) {
                               job.schedule, job.implementation, job.more, cluster)));
 }
 
-/// Duration, SMs and bytes of each transfer of a category.
-std::vector<std::string> transfers(const Program& program, Rank rank, Category category) {
-  std::vector<std::string> found;
-  OpBuffer buffer;
-  for (std::int64_t block = 0; block < program.blocks(); ++block) {
-    buffer.begin(block);
-    program.generate(rank, block, buffer);
-    for (const Op& op : buffer.ops()) {
-      if (op.category != static_cast<std::uint8_t>(category)) continue;
-      found.push_back(fmt::format("{} {}", op.duration, op.sms));
-      for (const Message& message : buffer.messages_of(op)) found.back() += fmt::format(" {}", message.size.si());
-    }
-  }
-  return found;
-}
-
-Op first_hop(const Program& program, Rank rank) {
+/// Calls `visit(op, buffer)` for each op of a category.
+template <class Visit>
+void for_each_op(const Program& program, Rank rank, Category category, Visit visit) {
   OpBuffer buffer;
   for (std::int64_t block = 0; block < program.blocks(); ++block) {
     buffer.begin(block);
     program.generate(rank, block, buffer);
     for (const Op& op : buffer.ops())
-      if (op.category == static_cast<std::uint8_t>(Category::kv_transfer)) return op;
+      if (op.category == static_cast<std::uint8_t>(category)) visit(op, buffer);
   }
-  return {};
+}
+
+/// Duration, SMs and bytes of each transfer of a category.
+std::vector<std::string> transfers(const Program& program, Rank rank, Category category) {
+  std::vector<std::string> found;
+  for_each_op(program, rank, category, [&](const Op& op, const OpBuffer& buffer) {
+    found.push_back(fmt::format("{} {}", op.duration, op.sms));
+    for (const Message& message : buffer.messages_of(op)) found.back() += fmt::format(" {}", message.size.si());
+  });
+  return found;
+}
+
+/// The transfers of keys and values of a rank.
+std::vector<Op> hops_of(const Program& program, Rank rank) {
+  std::vector<Op> hops;
+  for_each_op(program, rank, Category::kv_transfer, [&](const Op& op, const OpBuffer&) { hops.push_back(op); });
+  return hops;
+}
+
+Op first_hop(const Program& program, Rank rank) {
+  const std::vector<Op> hops = hops_of(program, rank);
+  return hops.empty() ? Op() : hops.front();
 }
 
 void check_partition(const Program& program) {
@@ -177,22 +184,12 @@ TEST_CASE("a gather of NCCL is one call of the host and waits for one other stre
             .context = ranks,
             .scope = "attention"};
     const Scenario s = load(job);
-    const AttentionProgram program = build_program(s);
-    OpBuffer buffer;
+    const std::vector<Op> hops = hops_of(build_program(s), 0);
     Ticks host = 0;
-    int hops = 0;
-    for (std::int64_t block = 0; block < program.blocks(); ++block) {
-      buffer.begin(block);
-      program.generate(0, block, buffer);
-      for (const Op& op : buffer.ops()) {
-        if (op.category != static_cast<std::uint8_t>(Category::kv_transfer)) continue;
-        host += op.launch;
-        ++hops;
-      }
-    }
+    for (const Op& op : hops) host += op.launch;
     const Implementation& i = s.implementation;
     const Ticks call = to_ticks(Seconds::from_si(i.launch.value + i.host_message.value));
-    CHECK(hops == s.layers * (ranks - 1));
+    CHECK(hops.size() == static_cast<std::size_t>(s.layers * (ranks - 1)));
     CHECK(host == s.layers * call);
   }
 }
@@ -222,22 +219,14 @@ TEST_CASE("of a ring over nodes the hops inside are measured, on the channels th
 TEST_CASE("a gather over nodes is one collective, which nobody measured") {
   const Scenario s =
       load({.schedule = "all_gather", .implementation = "orrery_all_gather_nccl", .nodes = 2, .context = 8});
-  const StepProgram program = build_step(s);
+  const std::vector<Op> hops = hops_of(build_step(s), 0);
   const Implementation& i = s.implementation;
-  OpBuffer buffer;
-  int hops = 0;
-  for (std::int64_t block = 0; block < program.blocks(); ++block) {
-    buffer.begin(block);
-    program.generate(0, block, buffer);
-    for (const Op& op : buffer.ops()) {
-      if (op.category != static_cast<std::uint8_t>(Category::kv_transfer)) continue;
-      ++hops;
-      const auto launches = std::llround((to_seconds(op.duration).si() - i.dependency.value) / i.message_startup.value);
-      CHECK(op.duration ==
-            to_ticks(Seconds::from_si(i.message_startup.value * static_cast<double>(launches) + i.dependency.value)));
-    }
+  for (const Op& op : hops) {
+    const auto launches = std::llround((to_seconds(op.duration).si() - i.dependency.value) / i.message_startup.value);
+    CHECK(op.duration ==
+          to_ticks(Seconds::from_si(i.message_startup.value * static_cast<double>(launches) + i.dependency.value)));
   }
-  CHECK(hops == 2 * (1 + 3));  // in each layer one over the network, and three inside the node
+  CHECK(hops.size() == 2 * (1 + 3));  // in each layer one over the network, and three inside the node
 }
 
 TEST_CASE("ranks that stand elsewhere in their nodes are not alike, and engines agree on them") {
