@@ -11,26 +11,25 @@ namespace {
 
 constexpr std::int64_t most_lists = 1 << 14;
 
-/// Tiles of list i: a ramp of longest / lists tiles a list, cut off at a plateau or lifted by an offset so that the sum
-/// is `tiles`. A causal square is the ramp alone, a window the ramp with a plateau, a causal rectangle the lifted ramp.
+/// Tiles of list i: a ramp that begins at `lead`, cut off at a plateau or lifted so that the sum is `tiles`. A causal
+/// square is the ramp alone, a window the ramp with a plateau.
 std::vector<double> list_lengths(const TileLists& t) {
   const auto count = static_cast<std::size_t>(t.lists);
   std::vector<double> lengths(count, t.tiles / static_cast<double>(t.lists));
   if (t.equal()) return lengths;
-  const double slope = t.longest / static_cast<double>(t.lists);
   const auto ramp = [&](double offset, double plateau) {
     double sum = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      lengths[i] = std::min(plateau, offset + slope * static_cast<double>(i + 1));
+      lengths[i] = std::min(plateau, offset + t.slope * static_cast<double>(i + 1));
       sum += lengths[i];
     }
     return sum;
   };
-  const bool lifted = ramp(0, t.longest) < t.tiles;
+  const bool lifted = ramp(t.lead, t.longest) < t.tiles;
   double low = 0, high = t.longest;
   for (int i = 0; i < 50; ++i) {
     const double middle = (low + high) / 2;
-    const double sum = lifted ? ramp(middle, t.longest) : ramp(0, middle);
+    const double sum = lifted ? ramp(middle, t.longest) : ramp(t.lead, middle);
     (sum < t.tiles ? low : high) = middle;
   }
   if (t.longest_first) std::reverse(lengths.begin(), lengths.end());

@@ -10,11 +10,13 @@
 namespace orrery {
 
 /// Per head. Lists are of equal length (full blocks) or grow from one to the next up to a longest one (causal blocks,
-/// windows), which `tiles` decides: rows * longest means equal.
+/// windows), which `tiles` decides: lists * longest means equal.
 struct TileLists {
   std::int64_t lists = 0;   // thread blocks
   double longest = 0;       // tiles a list can have at most
   double tiles = 0;         // of all lists
+  double slope = 1;         // tiles that a list has more than the one before it, as far as they grow
+  double lead = 0;          // tiles that all lists have before they begin to grow: keys in front of the queries
   double masked_tiles = 0;  // of these, tiles that hold masked pairs
   std::int64_t heads = 0;   // heads times batch
   bool longest_first = false;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -63,7 +64,7 @@ class Fitter {
     for (std::size_t i = 0; i < all_.size(); ++i) {
       const MeasuredKernel& row = all_[i];
       if (uses_[i] == RowUse::fitted && row.is_guarded() && row.phase == phase && row.attention.window == window &&
-          row.clock_hz > 0) {
+          !row.attention.masked_rectangle() && row.clock_hz > 0) {
         rows.push_back(&row);
       }
     }
@@ -136,13 +137,14 @@ class Fitter {
 
   /// What does not depend on head_dim is shared by all: launch and traffic per element. Cycles are not, but for masks.
   void fit_attention(Phase phase) {
-    const auto rows_of = [&](bool window, bool halo) {
+    const auto rows_of = [&](bool rectangle, auto keep) {
       return fitted([&](const MeasuredKernel& row) {
         return row.kind == Kind::attention && row.phase == phase && row.clock_hz > 0 &&
-               row.attention.window == window && row.attention.halo() == halo;
+               row.attention.masked_rectangle() == rectangle && keep(row.attention);
       });
     };
-    const Rows rows = rows_of(false, false);
+    const auto is_window = [](const AttentionShape& shape) { return shape.window; };
+    const Rows rows = rows_of(false, std::not_fn(is_window));
     std::set<int> head_dims;
     for (const MeasuredKernel* row : rows) head_dims.insert(static_cast<int>(row->attention.head_dim));
     if (rows.empty()) {
@@ -160,8 +162,8 @@ class Fitter {
     const bool warm_and_cold = cold > 0 && static_cast<std::size_t>(cold) < rows.size();
     const auto constants = constants_of_attention();
     // Shared: launch, cold_start, query_traffic, grouped_traffic, grouped_launch, waves_in_step, and what masks cost;
-    // the last six are of other kernels.
-    const std::size_t shared_count = 6, of_masks = 2, own_count = constants.size() - 6;
+    // the last seven are of other kernels.
+    const std::size_t shared_count = 6, of_masks = 2, own_count = constants.size() - 7;
     Unknowns unknowns;
     for (std::size_t c = 0; c < shared_count; ++c) {
       // Forward, no kernel runs around the tiles.
@@ -196,10 +198,11 @@ class Fitter {
     });
     share();
     const std::size_t of_windows = own_count + 1, window_count = 3;
-    fit_windows(std::span(constants).subspan(of_windows, window_count), models, rows_of(true, false));
-    fit_shared(std::span(constants).subspan(of_windows + window_count + 1, 1), models, rows_of(true, true));
-    fit_guarded(std::span(constants).subspan(own_count, 1), models, guarded(phase, false));
-    fit_guarded(std::span(constants).subspan(of_windows + window_count, 1), models, guarded(phase, true));
+    fit_windows(std::span(constants).subspan(of_windows, window_count), models, rows_of(false, is_window));
+    fit_rectangle(constants[constants.size() - 2], constants.back(), models,
+                  rows_of(true, [](const auto&) { return true; }));
+    fit_each(constants[own_count], models, guarded(phase, false));
+    fit_each(constants[of_windows + window_count], models, guarded(phase, true));
   }
 
   /// Of one width, or two that are alike, tiles and the start of their lists cannot be told apart, and of long ones
@@ -223,15 +226,39 @@ class Fitter {
     }
   }
 
+  /// A kernel either goes through all tiles of a masked rectangle or skips what the mask hides, whichever the rows are
+  /// nearer to; one constant is of the first kind, the other of the second.
+  void fit_rectangle(const ConstantOf<AttentionModel>& edge, const ConstantOf<AttentionModel>& start,
+                     std::span<AttentionModel> models, const Rows& rows) {
+    const auto error_with = [&](double cycles) {
+      std::vector<double> errors;
+      for (const MeasuredKernel* row : rows) {
+        (model_of(*row).*edge.member).value = cycles;
+        errors.push_back(std::abs(at_measured_clock(load_of(*row), *row)));
+      }
+      return quantile(errors, 0.5);
+    };
+    const bool skips = !rows.empty() && error_with(0) < error_with(edge.start);
+    const auto& other = skips ? edge : start;
+    for (AttentionModel& model : models) {
+      known(model.*other.member, fmt::format("attention.{}.{}", name_of(model.phase), other.name),
+            std::string(other.unit), 0, rows.empty() ? Provenance::assumed : Provenance::measured,
+            rows.empty() ? fmt::format("no rows of {}", other.determined_by)
+            : skips      ? "skips masked tiles; " + files_of(rows)
+                         : "goes through all tiles; " + files_of(rows));
+    }
+    if (skips) return fit_shared(std::span(&start, 1), models, rows);
+    fit_each(edge, models, rows);
+  }
+
   /// Of all head_dims together, then of those that have rows alone.
-  void fit_guarded(std::span<const ConstantOf<AttentionModel>> constant, std::span<AttentionModel> models,
-                   const Rows& rows) {
-    fit_shared(constant, models, rows);
+  void fit_each(const ConstantOf<AttentionModel>& constant, std::span<AttentionModel> models, const Rows& rows) {
+    fit_shared(std::span(&constant, 1), models, rows);
     for (AttentionModel& model : models) {
       Rows own;
       std::copy_if(rows.begin(), rows.end(), std::back_inserter(own),
                    [&](const auto* row) { return static_cast<int>(row->attention.head_dim) == model.head_dim; });
-      if (own.size() >= 2) fit_shared(constant, std::span(&model, 1), own);
+      if (own.size() >= 2) fit_shared(std::span(&constant, 1), std::span(&model, 1), own);
     }
   }
 

@@ -80,6 +80,14 @@ TileCycles tile_cycles(const AttentionShape& shape, const AttentionModel& model,
   return cycles;
 }
 
+/// Of a kernel that goes through all `pairs` of a rectangle, wherever the mask lies.
+AttentionShape whole_rectangle(AttentionShape shape, double pairs) {
+  shape.pairs = pairs;
+  shape.masked_pairs = 0;
+  shape.window = false;
+  return shape;
+}
+
 }  // namespace
 
 BytesPerSecond memory_rate(const MeasuredKernels& kernels, const GpuPeaks& peaks) {
@@ -104,29 +112,35 @@ Bytes attention_bytes(const AttentionShape& shape, Phase phase) {
   return Bytes::from_si(phase == Phase::forward ? 2 * queries + 2 * keys : 4 * queries + 4 * keys);
 }
 
-KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& model, const MeasuredKernels& kernels,
+KernelLoad attention_load(const AttentionShape& given, const AttentionModel& model, const MeasuredKernels& kernels,
                           const GpuPeaks& peaks, double tile_query, double tile_key, SmsBeside beside) {
-  const std::int64_t query_tiles = tiles_along(shape.query_rows, tile_query);
-  const std::int64_t key_tiles = tiles_along(shape.key_rows, tile_key);
+  const std::int64_t query_tiles = tiles_along(given.query_rows, tile_query);
+  const std::int64_t key_tiles = tiles_along(given.key_rows, tile_key);
   const bool forward = model.phase == Phase::forward;
+  const bool whole = given.masked_rectangle() && model.rectangle_edge.value > 0;
+  const double tile = tile_query * tile_key;
+  const AttentionShape shape =
+      whole ? whole_rectangle(given, static_cast<double>(query_tiles * key_tiles) * tile) : given;
   TileLists lists;
   lists.lists = forward ? query_tiles : key_tiles;
   lists.longest = static_cast<double>(forward ? key_tiles : query_tiles);
-  AttentionShape computed = shape;
-  if (shape.halo()) computed.pairs += model.halo_rectangle.value * (shape.query_rows * shape.key_rows - shape.pairs);
-  lists.tiles = computed.pairs / (tile_query * tile_key);
+  lists.slope = forward ? tile_query / tile_key : tile_key / tile_query;
+  if (forward) lists.lead = std::max(0.0, shape.key_rows - shape.query_rows) / tile_key;
+  lists.tiles = shape.pairs / tile;
   if (!forward) lists.tiles -= steps_saved(shape, tile_query) * static_cast<double>(lists.lists);
   // A boundary tile loses half of its pairs on the average: the diagonal of a causal mask, either end of a window.
   // The edges of a window cost a list that the end cuts as much as others.
-  const double whole = !shape.window ? 1
+  const double tiled = !shape.window ? 1
                        : forward     ? static_cast<double>(query_tiles) * tile_query / shape.query_rows
                                      : static_cast<double>(key_tiles) * tile_key / shape.key_rows;
-  lists.masked_tiles = std::min(lists.tiles, whole * shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
+  lists.masked_tiles = std::min(lists.tiles, tiled * shape.masked_pairs / (tile_query * (tile_key - 1) / 2));
   const bool window = shape.window && model.window_start.value != 0;  // whose edges that has
   if (window) lists.masked_tiles = 0;
   lists.heads = static_cast<std::int64_t>(shape.heads * shape.batch);
   lists.longest_first = !forward;
-  const TileCycles cycles = tile_cycles(shape, model, tile_query, tile_key, window);
+  TileCycles cycles = tile_cycles(shape, model, tile_query, tile_key, window);
+  if (whole) cycles.full_tile += (given.window ? 2 : 1) * model.rectangle_edge.value;
+  if (shape.masked_rectangle()) cycles.list_start += model.rectangle_start.value;
   const double row = shape.heads * shape.head_dim * shape.batch;
   double traffic = model.query_traffic.value * shape.query_rows * row;
   double launch = model.launch.value;
@@ -145,11 +159,11 @@ KernelLoad attention_load(const AttentionShape& shape, const AttentionModel& mod
   const double in_step = starts_in_step(lists, peaks.sms, model.waves_in_step.value) * peaks.sms *
                          ends_of_list(shape, forward ? tile_query : tile_key, forward).si();
   load.unclocked = Seconds::from_si(launch + (traffic + in_step) / memory_rate(kernels, peaks).si());
-  load.flops = attention_flops(computed, model.phase);
+  load.flops = attention_flops(shape, model.phase);
   // Where the mask is, P and dS are zero: one of two products forward, three of five backward. Beyond the ends all is.
   const double zeros = forward ? 1.0 / 2 : 3.0 / 5;
   AttentionShape hidden = shape;
-  hidden.pairs = zeros * (shape.masked_pairs + (computed.pairs - shape.pairs)) + shape.pairs_beyond;
+  hidden.pairs = zeros * (given.masked_pairs + shape.pairs - given.pairs) + given.pairs_beyond;
   load.with_zeros = attention_flops(hidden, model.phase);
   load.hbm_traffic = attention_bytes(shape, model.phase) + Bytes::from_si(traffic);
   return load;

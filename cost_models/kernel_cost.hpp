@@ -32,7 +32,8 @@ struct AttentionShape {
   /// Whether the kernel has to look where the block ends: forward, where the keys end inside a tile and no causal mask
   /// hides that; backward, where they end inside one of the kernel's steps.
   bool guarded(Phase phase, double tile_key) const;
-  bool halo() const { return window && key_rows > query_rows; }  // whose keys begin before its queries
+  /// A mask over more keys than queries, which end together: keys gathered before, or a halo in front of a window.
+  bool masked_rectangle() const { return masked_pairs > 0 && key_rows > query_rows; }
   bool operator==(const AttentionShape&) const = default;
 };
 

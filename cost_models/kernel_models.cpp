@@ -98,7 +98,7 @@ std::array<ConstantOf<PowerModel>, 2> constants_of_power() {
            {"tensor_power", "W", &PowerModel::tensor_power, 1, 1e4, 1000, "sustained rows at the power limit"}}};
 }
 
-std::array<ConstantOf<AttentionModel>, 16> constants_of_attention() {
+std::array<ConstantOf<AttentionModel>, 17> constants_of_attention() {
   return {
       {{"launch", "s", &AttentionModel::launch, 0, 1e-4, 5e-6, "blocks of a few hundred tokens"},
        {"cold_start", "s", &AttentionModel::cold_start, 0, 1e-4, 2e-6, "small blocks with cache = warm and others",
@@ -118,8 +118,10 @@ std::array<ConstantOf<AttentionModel>, 16> constants_of_attention() {
        {"window_start", "cycle", &AttentionModel::window_start, -1e4, 1e5, 1000, "windows", true},
        {"guarded_window", "cycle", &AttentionModel::guarded_window, 0, 1e5, 1000,
         "windows whose keys end inside a tile", true},
-       {"halo_rectangle", "1", &AttentionModel::halo_rectangle, 0, 1.5, 0.5, "windows with more keys than queries",
-        true}}};
+       {"rectangle_edge", "cycle", &AttentionModel::rectangle_edge, 0, 1e5, 500, "masks over more keys than queries",
+        true},
+       {"rectangle_start", "cycle", &AttentionModel::rectangle_start, -1e4, 1e5, 500,
+        "masks over more keys than queries", true}}};
 }
 
 Constant GemmModel::*GemmModel::of_rows(int alignment, Phase phase) {

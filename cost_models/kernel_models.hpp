@@ -40,7 +40,9 @@ struct AttentionModel {
   Constant window_launch;    // s more than other kernels take to start and end, if it is one with a window
   Constant window_start;     // cycles more of a list in it, the edges of the window included; 0: as with a mask
   Constant guarded_window;   // cycles more, if its keys end inside a tile: forward of a list, backward of a tile
-  Constant halo_rectangle;   // of the tiles outside a window with a halo, the share that is computed all the same
+  // A mask over more keys than queries, a rectangle:
+  Constant rectangle_edge;   // cycles more of every tile for an edge of the mask; 0: the kernel skips what is masked
+  Constant rectangle_start;  // cycles more of a list where it does
   PowerModel power;
 };
 
@@ -153,7 +155,7 @@ struct ConstantOf {
 
 std::array<ConstantOf<ClockModel>, 12> constants_of_clock();
 std::array<ConstantOf<PowerModel>, 2> constants_of_power();
-std::array<ConstantOf<AttentionModel>, 16> constants_of_attention();
+std::array<ConstantOf<AttentionModel>, 17> constants_of_attention();
 std::array<ConstantOf<GemmModel>, 8> constants_of_gemm();
 std::array<ConstantOf<StreamModel>, 4> constants_of_stream();
 std::array<ConstantOf<NcclBeside>, 4> constants_of_nccl_beside();

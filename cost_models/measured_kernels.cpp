@@ -80,9 +80,9 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row, Planne
   }
   k.group = fmt::format("attention {}", pass);
   k.family = fmt::format("attention {} {}{}", pass, k.attention.head_dim,
-                         k.attention.halo() ? " halo"
-                         : k.is_guarded()   ? " guarded"
-                                            : "");
+                         k.attention.masked_rectangle() ? " rectangle"
+                         : k.is_guarded()               ? " guarded"
+                                                        : "");
   k.shape = fmt::format("{} {}{} {}:{} heads of {}, {} x {}{}", pass, mask.mask,
                         mask.mask == "window" ? fmt::format(" {}", mask.window) : "", k.attention.heads,
                         k.attention.kv_heads, k.attention.head_dim, mask.n_q, mask.n_k,

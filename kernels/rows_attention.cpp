@@ -1,5 +1,6 @@
 // Group `attention`: blocks as a ring step sees them, through cuDNN. The columns are those of a run that
 // `orrery validate` reads, with schedule = kernel.
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <random>
@@ -333,6 +334,37 @@ void add_few_keys(Table& table) {
   }
   only_by_name(table, first, "few_keys");
 }
+
+// Blocks of more keys than queries, as ranks have them that gathered keys (causal) or a halo before their own rows
+// (a window): ends aligned. The last ones nobody chose.
+void add_rectangles(Table& table) {
+  constexpr int64_t K = 1024;
+  const size_t first = table.rows.size();
+  auto both = [&](const AttentionShape& s) {
+    for (Pass pass : {Pass::forward, Pass::backward}) add(table, s, pass, false);
+  };
+  for (auto [heads, kv_heads, d] : {std::array{32, 32, 128}, {32, 8, 128}, {32, 8, 64}}) {
+    for (int64_t n : {K, 4 * K}) {
+      for (int64_t n_k : {n + n / 2, 2 * n, 4 * n}) both(shape(n, n_k, heads, kv_heads, d, Mask::causal));
+    }
+    for (int64_t n : {2 * K, 4 * K, 8 * K, 16 * K}) {
+      for (int64_t w : {K / 4, K, 4 * K}) both(shape(n, n + w, heads, kv_heads, d, Mask::window, w));
+    }
+  }
+  std::mt19937_64 random(3);
+  const auto length = [&](double octaves) {
+    const double uniform = static_cast<double>(random() >> 11) * 0x1p-53;
+    return static_cast<int64_t>(512 * std::exp2(octaves * uniform)) / 64 * 64;
+  };
+  for (int i = 0; i < 32; ++i) {
+    const int64_t kv_heads = int64_t{1} << random() % 6;
+    const int64_t heads = std::min<int64_t>(128, kv_heads * std::array{1, 2, 4, 8}[random() % 4]);
+    const int64_t d = std::array{64, 96, 128, 128}[random() % 4];
+    const int64_t n = length(5), more = length(4);
+    both(shape(n, n + more, heads, kv_heads, d, i % 2 == 0 ? Mask::causal : Mask::window, more));
+  }
+  only_by_name(table, first, "rectangles");
+}
 #endif
 
 }  // namespace
@@ -346,6 +378,7 @@ void add_attention_rows(Table& table) {
   add_windows(table);
   for (bool warm : {false, true}) add_short(table, warm);
   add_few_keys(table);
+  add_rectangles(table);
 #else
   group.missing = "built without cuDNN; its rows of pi_attention, overlap and power as well";
 #endif
