@@ -61,12 +61,22 @@ ClockModel read_clock(const Table& table) {
   require("maximum_clock", clock.maximum_clock, "nothing would run");
   require("burst_clock", clock.burst_clock, "nothing would run");
   require("tensor_flops_per_cycle", clock.tensor_flops_per_cycle, "no product would end");
+  if (clock.burst_clock.value > clock.maximum_clock.value) {
+    throw table.error_at("burst_clock",
+                         fmt::format("{} = {} Hz is above maximum_clock = {} Hz (no kernel runs faster), correct these",
+                                     clock.burst_clock.name, clock.burst_clock.value, clock.maximum_clock.value));
+  }
   if (clock.idle_power.value == 0 && clock.power_limit.value == 0) return clock;
   const char* why = "with a power model all of it is needed";
   require("idle_power", clock.idle_power, why);
   require("power_limit", clock.power_limit, why);
   require("power_exponent", clock.power_exponent, why);
   require("power_lag", clock.power_lag, why);
+  if (clock.power_limit.value <= clock.idle_power.value) {
+    throw table.error_at("power_limit",
+                         fmt::format("{} = {} W is not above idle_power = {} W (no clock would keep it), correct these",
+                                     clock.power_limit.name, clock.power_limit.value, clock.idle_power.value));
+  }
   return clock;
 }
 
@@ -318,7 +328,14 @@ MeasuredKernels read_measured_kernels(const Table& table) {
   kernels.clock = read_clock(table.table("clock"));
   const bool has_power = kernels.clock.power_limit.value > 0;
   for (const Table& attention : table.tables("attention")) {
-    kernels.attention.push_back(read_attention(attention, has_power));
+    AttentionModel model = read_attention(attention, has_power);
+    for (const AttentionModel& other : kernels.attention) {
+      if (other.phase != model.phase || other.head_dim != model.head_dim) continue;
+      throw attention.error_at("head_dim", fmt::format("head_dim = {} stands there twice for the {} pass (which of the "
+                                                       "two holds?), leave one out",
+                                                       model.head_dim, name_of(model.phase)));
+    }
+    kernels.attention.push_back(std::move(model));
   }
   if (const auto gemm = table.optional_table("gemm")) {
     read_constants(*gemm, "gemm", constants_of_gemm(), kernels.gemm.emplace());

@@ -1,6 +1,8 @@
 // What a profile's file may say of measured kernels.
 #include "scenarios/measured_profile.hpp"
 
+#include <fmt/format.h>
+
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
 
@@ -78,6 +80,25 @@ TEST_CASE("a constant of 0 is refused where nothing would run or end, with its p
     CHECK_THROWS_WITH(kernels_of(zero),
                       ContainsSubstring("p.toml:") && ContainsSubstring(key) && ContainsSubstring("fit anew"));
   }
+}
+
+TEST_CASE("a clock above the highest, a limit below what an idle GPU draws and a head_dim given twice are refused") {
+  const std::string text = profile_text();
+  const auto with = [&](const std::string& key, const std::string& value) {
+    const auto at = text.find("\n" + key + " = {value = ") + 1;
+    const auto begin = text.find("value = ", at) + 8;
+    return std::string(text).replace(begin, text.find(',', begin) - begin, value);
+  };
+  const double maximum = 1.8e9, idle = kernels_of(text).clock.idle_power.value;
+  CHECK_THROWS_WITH(kernels_of(with("burst_clock", fmt::format("{}", 1.01 * maximum))),
+                    ContainsSubstring("burst_clock") && ContainsSubstring("above maximum_clock"));
+  CHECK_NOTHROW(kernels_of(with("burst_clock", fmt::format("{}", maximum))));
+  CHECK_THROWS_WITH(kernels_of(with("power_limit", fmt::format("{}", idle))),
+                    ContainsSubstring("power_limit") && ContainsSubstring("not above idle_power"));
+  const auto begin = text.find("[[kernels.attention]]"), end = text.find("[[", begin + 2);
+  REQUIRE(end != std::string::npos);
+  CHECK_THROWS_WITH(kernels_of(std::string(text).insert(end, text.substr(begin, end - begin))),
+                    ContainsSubstring("head_dim = 128 stands there twice"));
 }
 
 TEST_CASE("bands that are no intervals are refused") {
