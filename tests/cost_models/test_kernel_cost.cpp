@@ -422,6 +422,25 @@ TEST_CASE("an interval is that of the group's band, beyond its range or over oth
   }
 }
 
+TEST_CASE("the interval of both passes together is the wider one of theirs, extrapolated if either is") {
+  Profile profile = measured_profile();
+  for (AttentionModel& model : profile.kernels->attention) model.full_tile.provenance = Provenance::fitted;
+  const auto interval = [&](double forward, double backward, double most_backward) {
+    profile.kernels->bands = {{"attention forward", forward, 2 * forward, 1, 1e15, 9},
+                              {"attention backward", backward, 2 * backward, 1, most_backward, 9}};
+    MeasuredKernel row;
+    row.both_passes = true;
+    row.attention = {.pairs = 4096.0 * 4096, .query_rows = 4096, .key_rows = 4096, .heads = 8, .kv_heads = 8};
+    row.attention.head_dim = 128;
+    return interval_of(row, round_peaks, profile).value();
+  };
+  CHECK(interval(0.05, 0.03, 1e15).half_width == 0.05);
+  CHECK(interval(0.03, 0.05, 1e15).half_width == 0.05);
+  CHECK_FALSE(interval(0.03, 0.05, 1e15).extrapolated);
+  CHECK(interval(0.03, 0.05, 1).half_width == 2 * 0.05);
+  CHECK(interval(0.03, 0.05, 1).extrapolated);
+}
+
 TEST_CASE("between measured head_dims an interval is wider by how far one is off that the others would predict") {
   Profile profile = measured_profile();
   AttentionModel narrow = profile.kernels->attention.front();  // 128 wide, forward

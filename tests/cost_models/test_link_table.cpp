@@ -24,3 +24,9 @@ TEST_CASE("below the table a message takes the shortest time, above it the last 
   CHECK(table.measured(Bytes::from_si(4e6)));
   CHECK_FALSE(table.measured(Bytes::from_si(5e6)));
 }
+
+TEST_CASE("a table of one size goes at the rate of that message") {
+  const LinkTable one{"link", "copy_engine", "peer_copy both", {4e6}, {20e-6}, "test"};
+  CHECK_THAT(one.last_rate().si(), WithinRel(4e6 / 20e-6, 1e-12));
+  CHECK(one.time(Bytes::from_si(1e6)).si() == 20e-6);
+}

@@ -143,3 +143,29 @@ TEST_CASE("a halo fetches of a gated skip the values beyond the window's rows, n
     CHECK(result.ranks[2].received.si() == Approx(s.layers * share(period) * own * row));
   }
 }
+
+TEST_CASE("a halo of values alone is one message, also where keys and values are two") {
+  const Index period = 3000;
+  const Scenario s =
+      scenario(fmt::format("{{kind = \"window\", left = 0}}, {{kind = \"gated_skip\", period = {}}}", period));
+  REQUIRE(s.implementation.kv_messages == 2);
+  const Bytes values = Bytes::from_si(static_cast<double>(period * s.model.kv_heads * s.model.head_dim) * 2);
+  const LinkTable& measured = *s.profile.kernels->link_of("nvlink4", "copy_engine", "peer_copy both");
+  const BytesPerSecond rate = s.links.front().type.bandwidth * s.profile.link_efficiency.value;
+  const Seconds startup = measured.time(values) - s.cluster.route(0, 1).latency - values / rate;
+  REQUIRE(startup > Seconds());
+  const AttentionProgram program = build_program(s);
+  OpBuffer buffer;
+  int halos = 0;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    buffer.begin(block);
+    program.generate(0, block, buffer);
+    for (const Op& op : buffer.ops()) {
+      if (op.message_count == 0) continue;
+      ++halos;
+      CHECK(buffer.messages_of(op).front().size == values);
+      CHECK(op.duration == to_ticks(startup + Seconds::from_si(s.implementation.dependency.value)));
+    }
+  }
+  CHECK(halos == s.layers);
+}

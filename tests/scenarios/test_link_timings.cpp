@@ -250,3 +250,41 @@ TEST_CASE("ranks that stand elsewhere in their nodes are not alike, and engines 
   CHECK(hop(7) == between);
   CHECK(hop(9) == hop(0));
 }
+
+TEST_CASE("attention makes room for the channels that carry the keys and values of the whole batch") {
+  Scenario s = load({.schedule = "ring", .implementation = "orrery_ring_nccl", .context = 4, .scope = "attention"});
+  constexpr int rows = 8192;
+  s.causal = false;
+  s.tokens = 4 * rows;
+  s.batch = 8;
+  const auto most = static_cast<int>(s.implementation.sms.value);
+  const double row = 2.0 * static_cast<double>(s.model.kv_heads * s.model.head_dim) * 2;
+  const auto channels = [&](double batch) {
+    return nccl_send_recv_channels(most, 4, Bytes::from_si(batch * rows * row));
+  };
+  const int held = channels(static_cast<double>(s.batch));
+  REQUIRE(held > channels(1));
+  const AttentionProgram program = build_program(s);
+  CHECK(first_hop(program, 0).sms == held);
+  const double n = rows;
+  const AttentionShape block{.pairs = n * n,
+                             .query_rows = n,
+                             .key_rows = n,
+                             .heads = static_cast<double>(s.model.heads),
+                             .kv_heads = static_cast<double>(s.model.kv_heads),
+                             .head_dim = static_cast<double>(s.model.head_dim),
+                             .batch = static_cast<double>(s.batch)};
+  const GpuPeaks peaks = peaks_of(s);
+  const KernelCost cost = attention_cost(block, Phase::forward, peaks, s.profile, s.regime,
+                                         {.held = held, .to_start = idle_sms_for_nccl(held)});
+  REQUIRE(cost.slowed > 1);
+  const double lost = peaks.sms * (1 - 1 / cost.slowed);
+  int kernels = 0;
+  for_each_op(program, 0, Category::attention, [&](const Op& op, const OpBuffer&) {
+    if (op.duration == 0) return;  // raises a signal
+    ++kernels;
+    INFO(op.duration);
+    CHECK_THAT(op.sms, WithinRel(lost, 1e-9));
+  });
+  CHECK(kernels > 0);
+}

@@ -126,9 +126,10 @@ struct Starts : SpanSink {
   void links(std::span<const LinkSpan>) override {}
 };
 
-std::vector<Ticks> transfer_starts(const IdealCase& c) {
-  Starts starts(1, c.implementation.transport == Transport::nccl ? Stream::collective : Stream::copy_out);
-  simulate(program_of(c), one_node(c), &starts);
+std::vector<Ticks> transfer_starts(const IdealCase& c, SimulationOptions options = {}, Rank rank = 1) {
+  Starts starts(rank, c.implementation.transport == Transport::nccl ? Stream::collective : Stream::copy_out);
+  options.sink = &starts;
+  simulate(program_of(c), one_node(c), options);
   return starts.starts;
 }
 
@@ -144,6 +145,21 @@ TEST_CASE("a hop leaves when the block is there and one of the receiver's two sl
     c.implementation.transport = transport;
     CHECK(transfer_starts(c) == expected);
   }
+}
+
+TEST_CASE("a hop into a slot that nothing was in yet waits for no hop of its receiver") {
+  const IdealCase c = ring_case(4, 1e15);
+  const Cluster cluster = one_node(c);
+  Faults faults;
+  for (std::size_t link = 0; link < cluster.links().size(); ++link) {
+    if (cluster.links()[link].name != "gpu2 -> nvswitch") continue;
+    faults.links.push_back({.link = static_cast<LinkId>(link), .bandwidth = BytesPerSecond::from_si(c.bandwidth / 10)});
+  }
+  REQUIRE(faults.links.size() == 1);
+  // Hop 2 fills the slot that hop 0 filled, which GPU 2 has to have passed on: at a tenth of the bandwidth, its second.
+  const Ticks slow = message_time({}, route_latency(c), kv_bytes(c.block(), c.kv_heads, c.head_dim, c.element_bytes),
+                                  BytesPerSecond::from_si(c.bandwidth / 10));
+  CHECK(transfer_starts(c, {.faults = &faults}) == std::vector<Ticks>{0, kv_hop(c), 2 * slow});
 }
 
 TEST_CASE("a gather of some heads leaves when one of the two slots is free") {
@@ -166,6 +182,24 @@ TEST_CASE("a gather of some heads leaves when one of the two slots is free") {
     c.implementation.transport = transport;
     CHECK(transfer_starts(c) == expected);
   }
+}
+
+TEST_CASE("the last gradient leaves while its receiver still adds the one before, which lies in the other slot") {
+  const int ranks = 3;
+  IdealCase c = ring_case(ranks, 0.2e12);
+  c.backward = true;
+  c.implementation.ring_backward = RingBackward::last_received;
+  const Times t = backward_times(c);
+  REQUIRE(t.tile > 4 * t.joint_hop);
+  // Rank 2 sends to rank 1, which computes half as fast. Its second tile waits for the gradient that rank 0 sends it
+  // with the block that rank 1 has let go at the end of its forward pass.
+  const Perturbation slow(ranks, {}, {{.rank = 1, .speed = 0.5}});
+  const std::vector<Ticks> starts = transfer_starts(c, {.perturbation = &slow}, 2);
+  REQUIRE(starts.size() == 2 * ranks - 1);  // P - 1 hops forward, P backward
+  const Ticks forward = ranks * attention_ticks(c, c.block() * c.block(), c.heads);
+  const Ticks second_tile_ends = 2 * forward + t.kv_hop + t.joint_hop + t.tile;
+  CHECK(starts.back() == second_tile_ends);
+  CHECK(second_tile_ends < 2 * forward + 2 * t.tile);  // rank 1 is at its first tile
 }
 
 TEST_CASE("a ring whose hops wait for the compute of their step overlaps nothing") {

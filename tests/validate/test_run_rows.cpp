@@ -253,3 +253,17 @@ TEST_CASE("a run has a schedule and a layout that its preset has, and the mask t
   CHECK_THROWS_WITH(predict_row("orrery_window_nccl", "halo", "striped", "true", ""),
                     ContainsSubstring("mine.csv:2: ") && ContainsSubstring("does not use, write one of contiguous"));
 }
+
+TEST_CASE("a product of power.csv is rows x inner x columns, as gemm.csv has tokens x in x out") {
+  const auto predicted = [](const std::string& text) {
+    return predict_runs(MeasuredTable::parse(text, "m.csv"), "").front().predicted;
+  };
+  const auto power = [&](const std::string& shape) {
+    return predicted("gpu,kernel,shape,regime,second,time_us,nvml_sm_clock_mhz,bytes\nh200_sxm,gemm," + shape +
+                     ",burst,0,1,,\n");
+  };
+  const Seconds product = predicted(
+      "gpu,model,layer,pass,tokens,in,out,data,regime,time_us\nh200_sxm,m,l,forward,512,16384,2048,normal,burst,1\n");
+  CHECK(power("512 x 16384 x 2048") == product);
+  CHECK(power("512 x 2048 x 16384") != product);
+}
