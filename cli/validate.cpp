@@ -301,7 +301,9 @@ void run_steps(const ValidateOptions& options) {
 
 /// What a user who named this file should know.
 std::string nothing_in(const MeasuredTable& table) {
-  if (table.rows() == 0) return fmt::format("{}: no rows below the column names", table.file().string());
+  if (table.rows() == 0)
+    return fmt::format("{}: no rows below the column names (nothing to predict), write one a measurement",
+                       table.file().string());
   for (const char* column : {"implementation", "gpu", "n_gpu", "seq_len", "time_ms"}) {
     if (table.has(column)) continue;
     return fmt::format(

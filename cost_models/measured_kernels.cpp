@@ -53,7 +53,8 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row, Planne
   const std::string& pass = table.text(row, "pass");
   k.both_passes = pass == "forward_backward";
   if (pass != "forward" && pass != "backward" && !k.both_passes) {
-    throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
+    throw table.error(
+        row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward, write one of these", pass));
   }
   k.kind = MeasuredKernel::Kind::attention;
   k.phase = pass == "backward" ? Phase::backward : Phase::forward;
@@ -75,8 +76,8 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row, Planne
                  .window = mask.mask == "window",
                  .cold = is_cold(table, row)};
   if (std::fmod(k.attention.heads, k.attention.kv_heads) != 0) {
-    throw table.error(
-        row, fmt::format("{} query heads do not share {} key heads evenly", k.attention.heads, k.attention.kv_heads));
+    throw table.error(row, fmt::format("{} query heads do not share {} key heads evenly, write a divisor as kv_heads",
+                                       k.attention.heads, k.attention.kv_heads));
   }
   k.group = fmt::format("attention {}", pass);
   k.family = fmt::format("attention {} {}{}", pass, k.attention.head_dim,
@@ -227,7 +228,7 @@ void check_numbers(const MeasuredTable& table, std::size_t row) {
     const std::optional<double> value = table.optional_number(row, column);
     // Time stamps of a copy stream begin before the first kernel.
     if (value && *value < 0 && column != "start_us" && column != "end_us") {
-      throw table.error(row, fmt::format("{} = {} is negative", column, *value));
+      throw table.error(row, fmt::format("{} = {} is negative, write 0 or more, or nothing", column, *value));
     }
   }
 }

@@ -175,27 +175,32 @@ std::optional<double> MeasuredTable::optional_number(std::size_t row, std::strin
   double value = 0;
   const auto [end, code] = std::from_chars(cell.data(), cell.data() + cell.size(), value);
   if (code != std::errc() || end != cell.data() + cell.size() || !std::isfinite(value)) {
-    throw error(row, fmt::format("{} = \"{}\" is not a number, write e.g. 1.25", column, cell));
+    throw error(row, fmt::format("{} = \"{}\" is not a number, write digits alone, e.g. 32768 or 1.25", column, cell));
   }
   return value;
 }
 
+std::string MeasuredTable::empty_cell(std::string_view column, std::string_view wanted) const {
+  return has(column) ? fmt::format("{} is empty (the row means nothing without it), write {}", column, wanted)
+                     : fmt::format("there is no column {} (the row means nothing without it), add it", column);
+}
+
 double MeasuredTable::number(std::size_t row, std::string_view column) const {
   const std::optional<double> value = optional_number(row, column);
-  if (!value) throw error(row, fmt::format("{} is empty (the row means nothing without it), write a number", column));
+  if (!value) throw error(row, empty_cell(column, "a number"));
   return *value;
 }
 
 double MeasuredTable::positive(std::size_t row, std::string_view column) const {
   const double value = number(row, column);
-  if (!(value > 0)) throw error(row, fmt::format("{} = {} is not positive", column, value));
+  if (!(value > 0)) throw error(row, fmt::format("{} = {} is not positive, write more than 0", column, value));
   return value;
 }
 
 std::int64_t MeasuredTable::whole_number(std::size_t row, std::string_view column, std::int64_t most) const {
   const double value = number(row, column);
   if (!(value >= 1 && value <= static_cast<double>(most)) || value != std::floor(value)) {
-    throw error(row, fmt::format("{} = {} is not a whole number from 1 to {}", column, value, most));
+    throw error(row, fmt::format("{} = {} is not a whole number from 1 to {}, write one", column, value, most));
   }
   return static_cast<std::int64_t>(value);
 }
@@ -211,7 +216,8 @@ bool MeasuredTable::is_ok(std::size_t row) const {
 bool MeasuredTable::boolean(std::size_t row, std::string_view column) const {
   const std::string& cell = text(row, column);
   if (const auto value = boolean_of(cell)) return *value;
-  throw error(row, fmt::format("{} = \"{}\" is neither true nor false", column, cell));
+  if (cell.empty()) throw error(row, empty_cell(column, "true or false"));
+  throw error(row, fmt::format("{} = \"{}\" is neither true nor false, write one of these", column, cell));
 }
 
 bool MeasuredTable::optional_boolean(std::size_t row, std::string_view column) const {

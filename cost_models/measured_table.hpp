@@ -50,6 +50,9 @@ class MeasuredTable {
   std::string place(std::size_t row) const;
 
  private:
+  /// What to write into a cell that a row needs.
+  std::string empty_cell(std::string_view column, std::string_view wanted) const;
+
   std::filesystem::path file_;
   std::map<std::string, std::string> headers_;
   std::vector<std::string> columns_;

@@ -116,7 +116,8 @@ void check_transport(const MeasuredTable& table, std::size_t row, const Implemen
 void check_pass(const MeasuredTable& table, std::size_t row) {
   const std::string& pass = table.text(row, "pass");
   if (pass == "forward" || pass == "backward" || pass == "forward_backward") return;
-  throw table.error(row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward", pass));
+  throw table.error(
+      row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward, write one of these", pass));
 }
 
 LinkType link_of(const MeasuredTable& table, std::size_t row, const char* column, const std::string& name) {
@@ -241,8 +242,8 @@ Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profil
   s.model.head_dim = count("head_dim", most_heads);
   s.model.hidden = s.model.heads * s.model.head_dim;
   if (s.model.heads % s.model.kv_heads != 0) {
-    throw table.error(row,
-                      fmt::format("{} query heads do not share {} key heads evenly", s.model.heads, s.model.kv_heads));
+    throw table.error(row, fmt::format("{} query heads do not share {} key heads evenly, write a divisor as kv_heads",
+                                       s.model.heads, s.model.kv_heads));
   }
   s.tokens = count("seq_len", most_tokens);
   s.dtype = "bf16";

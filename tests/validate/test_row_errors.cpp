@@ -85,6 +85,37 @@ TEST_CASE("an optional field of a run that makes no sense is an error that names
   }
 }
 
+TEST_CASE("an error of a cell says what to write, and of a column that is missing to add it") {
+  const auto complaint = [](const std::string& columns, const std::string& cells) -> std::string {
+    try {
+      predict_runs(MeasuredTable::parse(columns + "\n" + cells + "\n", "mine.csv"), "");
+    } catch (const MeasuredFileError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  const std::string columns = "implementation,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,pass,time_ms";
+  const std::string good = "orrery_ring,h200_sxm,nvlink4,2,8192,32,8,128,true,forward,1.1";
+  CHECK(complaint(columns, good) == "no error");
+  const auto with = [](std::string text, const std::string& old, const std::string& replacement) {
+    REQUIRE(text.find(old) != std::string::npos);
+    return text.replace(text.find(old), old.size(), replacement);
+  };
+  const std::pair<const char*, const char*> bad[] = {{"1.1", "0"},       {"1.1", "-1"},  {"8192", "8K"}, {"8192", "0"},
+                                                     {"true", "1"},      {"true", ""},   {",8,", ",5,"}, {",8,", ",,"},
+                                                     {"forward", "fwd"}, {"forward", ""}};
+  for (const auto& [old, replacement] : bad) {
+    INFO(old << " -> " << replacement);
+    CHECK_THAT(complaint(columns, with(good, old, replacement)),
+               ContainsSubstring("mine.csv:2: ") && ContainsSubstring(", write"));
+  }
+  for (const std::string column : {"kv_heads", "causal"}) {
+    const std::string cell = column == "causal" ? ",true" : ",8,128";
+    CHECK_THAT(complaint(with(columns, "," + column, ""), with(good, cell, column == "causal" ? "" : ",128")),
+               ContainsSubstring("mine.csv:2: there is no column " + column) && ContainsSubstring(", add it"));
+  }
+}
+
 TEST_CASE("a measured slow-down or power that makes no sense is an error that names its line and the column") {
   const std::string overlap =
       "kernel,mechanism,channels,gpu,link,compute_alone_us,compute_overlapped_us,transfer_bytes,transfer_alone_us,"
