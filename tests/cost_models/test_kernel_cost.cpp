@@ -381,6 +381,24 @@ TEST_CASE("a window's kernel has a launch, a start of its lists and tiles of its
   CHECK(load(96, Phase::backward).cycles == 1000 + 700 + 1.25 * 2000 + 300);
 }
 
+TEST_CASE(
+    "backward, the end of the queries inside a tile spares steps where all lists reach it, of sparse blocks none") {
+  const Profile profile = measured_profile();
+  const auto cycles = [&](double n_q, double share) {
+    const double n_k = 1024;
+    AttentionShape shape = block(1024, n_k);
+    shape.query_rows = n_q;
+    shape.pairs = share * 1024 * n_k;
+    shape.masked_pairs = shape.pairs_beyond = 0;
+    const AttentionModel* backward = profile.kernels->attention_of(Phase::backward, 128);
+    return attention_load(shape, *backward, *profile.kernels, round_peaks, 128, 128).busy_cycles;
+  };
+  // 960 queries are 7 tiles of 128 and one step of 64: half a tile of each of 8 lists of 2 heads.
+  const double half_tile = profile.kernels->attention_of(Phase::backward, 128)->full_tile.value / 2;
+  CHECK_THAT(cycles(1024, 1) - cycles(960, 1), WithinRel(8 * 2 * half_tile / round_peaks.sms, 1e-9));
+  CHECK(cycles(960, 0.25) == cycles(1024, 0.25));
+}
+
 TEST_CASE("backward, a list under a window ends with the last step of 64 queries that sees one of its keys") {
   // Keys of one list are seen by 127 + w queries: the 128 beside them and w - 1 more.
   Profile profile = measured_profile();
