@@ -267,3 +267,20 @@ TEST_CASE("a product of power.csv is rows x inner x columns, as gemm.csv has tok
   CHECK(power("512 x 16384 x 2048") == product);
   CHECK(power("512 x 2048 x 16384") != product);
 }
+
+TEST_CASE("covered counts the rows that have an interval, lie within what was measured and did not set its width") {
+  Prediction inside;
+  inside.group = "g";
+  inside.measured = Seconds::from_si(1.04);
+  inside.predicted = Seconds::from_si(1);
+  inside.band = 0.05;
+  Prediction outside = inside, set_it = inside, beyond = inside, without = inside, fitted = inside;
+  outside.measured = Seconds::from_si(1.06);
+  set_it.calibrated = beyond.extrapolated = fitted.fitted = true;
+  without.band = 0;
+  const auto all = [](const std::vector<Prediction>& rows) { return summarize(rows).back(); };
+  CHECK(all({inside, outside}).interval_coverage == 0.5);
+  CHECK(all({inside, outside, set_it, beyond, without, fitted}).interval_coverage == 0.5);
+  CHECK(all({inside, outside, set_it, beyond, without, fitted}).rows == 5);  // errors say nothing of what was fitted on
+  CHECK_FALSE(all({set_it, beyond, without}).interval_coverage.has_value());
+}
