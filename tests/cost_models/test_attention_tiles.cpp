@@ -110,29 +110,56 @@ TEST_CASE("grouped keys cost the backward pass the sums over query heads") {
   CHECK_THAT((grouped - alone).si(), WithinRel(4.0 * 256 * 4 * 128 / 4e12, 1e-6));
 }
 
-TEST_CASE("a window with a halo costs the share of its rectangle that the kernel computes all the same") {
-  // 256 queries on 512 keys.
-  AttentionShape shape{.pairs = 4 * 128 * 128,
+TEST_CASE("a kernel that goes through all of a masked rectangle takes a mask's edges more for every tile") {
+  // 256 queries on 512 keys: 2 x 4 tiles. Backward four lists of two tiles on SMs enough; a window has two edges.
+  AttentionShape shape{.pairs = 6 * 128 * 128,
                        .query_rows = 256,
                        .key_rows = 512,
                        .heads = 1,
                        .kv_heads = 1,
                        .head_dim = 128,
-                       .window = true};
+                       .masked_pairs = 128 * 127};
   Profile profile = measured_profile();
   const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
-  AttentionModel& backward = profile.kernels->attention.back();
-  backward.halo_rectangle = number(1);
-  AttentionShape rectangle = shape;
-  rectangle.pairs = 256 * 512;
-  rectangle.window = false;
-  CHECK(attention_cost(shape, Phase::backward, peaks, profile).duration ==
-        attention_cost(rectangle, Phase::backward, peaks, profile).duration);
-  backward.halo_rectangle = number(0);
-  shape.window = false;
-  const Seconds without = attention_cost(shape, Phase::backward, peaks, profile).duration;
+  const auto seconds = [&] { return attention_cost(shape, Phase::backward, peaks, profile).duration.si(); };
+  const double streams = 5e-6 + 16 * 256 * 128 / 4e12;
+  profile.kernels->attention.back().rectangle_edge = number(300);
+  CHECK_THAT(seconds(), WithinRel(streams + (1000 + 2 * (2000 + 300)) / test_clock, 1e-6));
   shape.window = true;
-  CHECK(attention_cost(shape, Phase::backward, peaks, profile).duration == without);
+  CHECK_THAT(seconds(), WithinRel(streams + (1000 + 2 * (2000 + 2 * 300)) / test_clock, 1e-6));
+  // Of as many keys as queries it skips what is masked: one list of two tiles and one of one.
+  shape = {.pairs = 3 * 128 * 128, .query_rows = 256, .key_rows = 256, .heads = 1, .kv_heads = 1, .head_dim = 128};
+  const double without = seconds();
+  profile.kernels->attention.back().rectangle_edge = number(0);
+  CHECK(seconds() == without);
+}
+
+TEST_CASE("a kernel that skips what is masked of a rectangle has lists that start later") {
+  // 256 queries on 512 keys, causal: lists of three and four tiles, of which each has one on the diagonal.
+  const AttentionShape shape{.pairs = 7 * 128 * 128,
+                             .query_rows = 256,
+                             .key_rows = 512,
+                             .heads = 1,
+                             .kv_heads = 1,
+                             .head_dim = 128,
+                             .masked_pairs = 128 * 127};
+  Profile profile = measured_profile();
+  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+  const auto seconds = [&] { return attention_cost(shape, Phase::forward, peaks, profile).duration.si(); };
+  const double before = seconds();
+  profile.kernels->attention.front().rectangle_start = number(700);
+  CHECK_THAT(seconds() - before, WithinRel(700 / test_clock, 1e-6));
+}
+
+TEST_CASE("keys in front of the queries lie in every list: a causal rectangle's grow by a tile each from there") {
+  // Four lists of 5, 6, 7 and 8 tiles, on as many SMs and on two: 5 then 7, 6 then 8.
+  const TileCycles one{0, 1, 1};
+  const TileLists causal{.lists = 4, .longest = 8, .tiles = 26, .lead = 4, .heads = 1};
+  CHECK_THAT(makespan(causal, one, 4).cycles, WithinRel(8.0, 1e-6));
+  CHECK_THAT(makespan(causal, one, 2).cycles, WithinRel(14.0, 1e-6));
+  // Under a window that the keys in front fill, all are as long: 4 x 3 tiles.
+  const TileLists window{.lists = 4, .longest = 8, .tiles = 12, .lead = 4, .heads = 1};
+  CHECK_THAT(makespan(window, one, 4).cycles, WithinRel(3.0, 1e-6));
 }
 
 TEST_CASE("a streaming kernel goes at one rate as far as the cache holds and at another beyond") {
