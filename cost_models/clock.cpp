@@ -14,10 +14,10 @@ constexpr double memory_alone = 8 * 3.92e-12;
 constexpr double swing_begins = 0.8, swing_holds = 1.2;
 constexpr double slowest_share = 0.25;  // of the maximum clock; below it no GPU of this kind throttles
 
-/// Tensor FLOPs that switch, per cycle, over what the tensor cores could do, on the average over the kernel.
-double tensor_load_at(double clock_hz, const KernelLoad& load, const ClockModel& clock) {
+/// FLOPs per cycle over what the tensor cores could do, on the average over the kernel.
+double tensor_load_at(double clock_hz, Flops flops, const KernelLoad& load, const ClockModel& clock) {
   const double cycles = duration_at(clock_hz, load).si() * clock_hz;
-  return cycles > 0 ? (load.flops - load.with_zeros).si() / cycles / clock.tensor_flops_per_cycle.value : 0;
+  return cycles > 0 ? flops.si() / cycles / clock.tensor_flops_per_cycle.value : 0;
 }
 
 double energy_per_byte(bool sms_copy, const ClockModel& clock) {
@@ -30,8 +30,8 @@ double power_at(double clock_hz, const KernelLoad& load, const ClockModel& clock
   const double busy = seconds > 0 ? load.busy_cycles / clock_hz / seconds : 0;
   const double memory =
       seconds > 0 ? energy_per_byte(load.flops == Flops(), clock) * load.hbm_traffic.si() / seconds : 0;
-  const double at_maximum =
-      clock.busy_power.value * busy + power.tensor_power.value * tensor_load_at(clock_hz, load, clock);
+  const double switching = tensor_load_at(clock_hz, load.flops - load.with_zeros, load, clock);
+  const double at_maximum = clock.busy_power.value * busy + power.tensor_power.value * switching;
   return clock.idle_power.value + at_maximum * voltage_and_clock + memory;
 }
 
@@ -41,7 +41,8 @@ double burst_clock(const KernelLoad& load, const ClockModel& clock, const PowerM
   double low = slowest_share * clock.maximum_clock.value, high = clock.maximum_clock.value;
   for (int i = 0; i < bisections; ++i) {
     const double f = (low + high) / 2;
-    const double settled = clock.burst_clock.value - power.clock_droop.value * tensor_load_at(f, load, clock);
+    const double settled =
+        clock.burst_clock.value - power.clock_droop.value * tensor_load_at(f, load.flops, load, clock);
     (settled > f ? low : high) = f;
   }
   return low;

@@ -59,8 +59,11 @@ struct ClockModel {
 
 /// Of one kind of kernel and data.
 struct PowerModel {
-  Constant clock_droop;   // Hz lost at full tensor load
-  Constant tensor_power;  // W at full tensor load and the maximum clock
+  // Hz lost at full tensor load. Masked tiles droop the clock as others do (h200_sxm_rectangles), since only one side
+  // of their products is zero; where both are, it droops a quarter as far (products of zeros in gemm.csv), which is
+  // left out.
+  Constant clock_droop;
+  Constant tensor_power;  // W at full tensor load with other numbers and at the maximum clock
 };
 
 /// What a kernel does: part of its time passes in cycles of the SM clock, part does not depend on it (HBM, launch).
@@ -69,7 +72,7 @@ struct KernelLoad {
   Seconds unclocked;
   Seconds at_least;  // at any clock: what HBM needs for the traffic
   Flops flops;       // on the tensor cores, executed
-  Flops with_zeros;  // of these, products with zeros, which take their time, but hardly any power
+  Flops with_zeros;  // of these, products with zeros, which take their time and droop the clock, but draw little power
   Bytes hbm_traffic;
   double busy_cycles = 0;    // of `cycles`, those in which an SM has work, in the mean over all
   double tail_cycles = 0;    // of `cycles`, at the end, with some SMs idle

@@ -330,7 +330,9 @@ class Fitter {
     const double limited = at_power_limit * kernels().clock.power_limit.value;
     const Rows rows = fitted([&](const MeasuredKernel& row) {
       const bool at_limit = row.power == Watts() || row.power.si() > limited;
-      return row.kind == kind && row.regime == regime && row.clock_hz > 0 && (regime == Regime::burst || at_limit);
+      // A kernel that goes through masked tiles multiplies zeros, which other ones do little of.
+      return row.kind == kind && row.regime == regime && row.clock_hz > 0 && (regime == Regime::burst || at_limit) &&
+             !row.attention.masked_rectangle();
     });
     std::map<const MeasuredKernel*, KernelLoad> loads;
     for (const MeasuredKernel* row : rows) loads[row] = load_of(*row);

@@ -91,10 +91,10 @@ TEST_CASE("the slowest of several GPUs lags by the spread of chips and in time, 
   CHECK_THAT(slowest_lag(clock, 2, Seconds::from_si(0.06)), WithinRel(expected_largest(2) * 0.078, 1e-12));
 }
 
-TEST_CASE("products with zeros take their time, but neither droop the clock nor draw power") {
+TEST_CASE("products with zeros take their time and droop the clock, but draw no power") {
   KernelLoad load = tensor_load(1e6);
   load.with_zeros = load.flops * 0.5;
-  CHECK_THAT(run_kernel(load, steady_clock(), power(2e8, 1), Regime::burst).clock_hz, WithinRel(1e9 - 1e8, 1e-6));
+  CHECK_THAT(run_kernel(load, steady_clock(), power(2e8, 1), Regime::burst).clock_hz, WithinRel(1e9 - 2e8, 1e-6));
   const double whole = run_kernel(tensor_load(1e6), steady_clock(), power(0, 1000), Regime::burst).power.si();
   CHECK_THAT(run_kernel(load, steady_clock(), power(0, 1000), Regime::burst).power.si(),
              WithinRel(100 + (whole - 100) / 2, 1e-9));

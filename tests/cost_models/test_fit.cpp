@@ -289,25 +289,28 @@ TEST_CASE("rows that no constants explain contradict each other") {
 namespace {
 
 /// A block of 32 heads, as `model` has it: what a row of a file says of it.
-std::string csv_row(const Profile& profile, const AttentionModel& model, double n, double window,
+std::string csv_row(const Profile& profile, const AttentionModel& model, const MaskShape& mask,
                     Regime regime = Regime::burst) {
-  const std::string mask = window > 0 ? "window" : "full";
-  const TilePairs pairs = tile_pairs({n, n, mask, window}, 128, 128);
+  const TilePairs pairs = tile_pairs(mask, 128, 128);
   const AttentionShape shape{.pairs = pairs.executed,
-                             .query_rows = n,
-                             .key_rows = n,
+                             .query_rows = mask.n_q,
+                             .key_rows = mask.n_k,
                              .heads = 32,
                              .kv_heads = 32,
                              .head_dim = static_cast<double>(model.head_dim),
                              .masked_pairs = pairs.masked,
                              .pairs_beyond = pairs.beyond,
-                             .window = window > 0};
+                             .window = mask.mask == "window"};
   const KernelRun run = run_kernel(attention_load(shape, model, *profile.kernels, peaks, 128, 128),
                                    profile.kernels->clock, model.power, regime);
   return fmt::format("h200_sxm,kernel,{},32,32,{},{},{},{},{},{},{},{:.9},{:.9},ok\n", name_of(model.phase),
-                     model.head_dim, n, n, mask, window > 0 ? fmt::format("{}", window) : "",
-                     window > 0 ? "true" : "false", regime == Regime::burst ? "burst" : "sustained",
+                     model.head_dim, mask.n_q, mask.n_k, mask.mask, shape.window ? fmt::format("{}", mask.window) : "",
+                     mask.mask == "full" ? "false" : "true", regime == Regime::burst ? "burst" : "sustained",
                      run.duration.si() * 1e3, run.clock_hz / 1e6);
+}
+std::string csv_row(const Profile& profile, const AttentionModel& model, double n, double window,
+                    Regime regime = Regime::burst) {
+  return csv_row(profile, model, {n, n, window > 0 ? "window" : "full", window}, regime);
 }
 
 }  // namespace
@@ -329,6 +332,34 @@ TEST_CASE("windows of several widths say what their tiles cost, and the start an
     CHECK_THAT(m.window_start.value, WithinRel(1500, 2e-2));
     CHECK(m.window_launch.value == 0);  // blocks of 16K tokens hide it
     CHECK_THAT(m.guarded_window.value, WithinRel(900, 2e-2));
+  }
+}
+
+TEST_CASE("rectangles under a mask say whether a kernel skips what is masked, and what that or not doing so takes") {
+  Profile profile = truth();
+  AttentionModel& forward = profile.kernels->attention.front();
+  AttentionModel& backward = profile.kernels->attention.back();
+  forward.rectangle_start = number(900);
+  backward.rectangle_edge = number(800);
+  std::string text = csv_rows("full causal");
+  for (const AttentionModel* model : {&forward, &backward}) {
+    for (const double n : {2048.0, 4096.0, 8192.0, 16384.0}) {
+      for (const double more : {1024.0, 2048.0, 4096.0}) {
+        text += csv_row(profile, *model, {n, n + more, "causal", 0}) +
+                csv_row(profile, *model, {n, n + more, "window", more});
+      }
+    }
+  }
+  const Profile fitted = fit_kernels(rows_of(text), facts(), measured_profile()).profile;
+  CHECK_THAT(fitted.kernels->attention.front().rectangle_start.value, WithinRel(900, 2e-2));
+  CHECK(fitted.kernels->attention.front().rectangle_edge.value == 0);
+  CHECK_THAT(fitted.kernels->attention.back().rectangle_edge.value, WithinRel(800, 2e-2));
+  CHECK(fitted.kernels->attention.back().rectangle_start.value == 0);
+  // Without such rows both are taken to be nothing.
+  const Profile without = fit_kernels(rows_of(csv_rows("full causal")), facts(), measured_profile()).profile;
+  for (const AttentionModel& model : without.kernels->attention) {
+    CHECK(model.rectangle_edge.value == 0);
+    CHECK(model.rectangle_edge.provenance == Provenance::assumed);
   }
 }
 
