@@ -88,7 +88,7 @@ struct ErrorBand {
   std::string source{};  // whose, if no row of its own says; empty: of its own rows
   /// Of attention also the numbers of rows: as many FLOPs are few queries and many keys, which take other times.
   double least_queries = 0, most_queries = unlimited, least_keys = 0, most_keys = unlimited;
-  bool causal_rectangles = false;  // causal masks of another number of keys than of queries were measured
+  bool causal_rectangles = false;  // causal masks of more keys than queries were measured
   static constexpr double unlimited = std::numeric_limits<double>::infinity();
 };
 

@@ -56,6 +56,11 @@ MeasuredKernel attention_row(const MeasuredTable& table, std::size_t row, Planne
     throw table.error(
         row, fmt::format("pass = \"{}\" is neither forward, backward nor forward_backward, write one of these", pass));
   }
+  if (!table.text(row, "n_gpu").empty() && table.whole_number(row, "n_gpu", most_rows) != 1) {
+    throw table.error(row, fmt::format("n_gpu = {} of schedule = kernel (a kernel runs on one GPU), write 1 or the "
+                                       "schedule of the run",
+                                       table.text(row, "n_gpu")));
+  }
   k.kind = MeasuredKernel::Kind::attention;
   k.phase = pass == "backward" ? Phase::backward : Phase::forward;
   const auto number = [&](const char* column, std::int64_t most) {
@@ -148,9 +153,14 @@ MeasuredKernel pass_of(MeasuredKernel row, Phase phase) {
   return row;
 }
 
-/// A causal mask, but of another number of keys than of queries.
+/// A causal mask over keys gathered before the queries.
 bool is_causal_rectangle(const AttentionShape& shape) {
-  return shape.masked_pairs > 0 && !shape.window && shape.query_rows != shape.key_rows;
+  return shape.masked_rectangle() && !shape.window;
+}
+
+/// A mask over more queries than keys, whose first ones see none: nobody measured that.
+bool has_blind_queries(const AttentionShape& shape) {
+  return shape.masked_pairs > 0 && shape.query_rows > shape.key_rows;
 }
 
 /// Also of columns that no model reads: a file with nonsense in one cell is not to be trusted in the others.
@@ -325,7 +335,7 @@ bool within(const ErrorBand& band, const MeasuredKernel& row) {
   if (row.kind != MeasuredKernel::Kind::attention) return true;
   const AttentionShape& a = row.attention;
   return a.query_rows >= band.least_queries && a.query_rows <= band.most_queries && a.key_rows >= band.least_keys &&
-         a.key_rows <= band.most_keys && (band.causal_rectangles || !is_causal_rectangle(a));
+         a.key_rows <= band.most_keys && !has_blind_queries(a) && (band.causal_rectangles || !is_causal_rectangle(a));
 }
 
 double error_of_other_head_dims(const AttentionShape& shape, Phase phase, Regime regime, const GpuPeaks& peaks,

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -58,7 +59,8 @@ class Unknowns {
               double contradicting = contradicting_scatter) {
     if (rows.size() < places_.size()) {
       throw FitError(fmt::format("{}: {} rows to fit {} constants ({}), measure {}", what, rows.size(), places_.size(),
-                                 names(), fmt::join(determined_by_, ", ")));
+                                 names(),
+                                 fmt::join(std::set<std::string>(determined_by_.begin(), determined_by_.end()), ", ")));
     }
     problem_.residuals = [&](const std::vector<double>& values) {
       set(values);

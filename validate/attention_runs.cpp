@@ -48,8 +48,10 @@ std::string preset_of(const MeasuredTable& table, std::size_t row) {
   if (const std::string known = known_preset(table, row); !known.empty()) return known;
   const std::string& name = table.text(row, "implementation");
   if (const auto variants = variants_of(name); !name.empty() && !variants.empty()) {
-    throw table.error(row, fmt::format("schedule = \"{}\" does not say how {} communicates, write one of {}",
-                                       table.text(row, "schedule"), name, fmt::join(variants, ", ")));
+    throw table.error(row,
+                      fmt::format("neither transport nor schedule = \"{}\" says which of {}'s presets it is, write "
+                                  "one of {} into one of these columns",
+                                  table.text(row, "schedule"), name, fmt::join(variants, ", ")));
   }
   throw table.error(row, fmt::format("implementation = \"{}\" is no preset, see orrery list implementations", name));
 }

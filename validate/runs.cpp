@@ -10,6 +10,7 @@
 
 #include "scenarios/data_files.hpp"
 #include "scenarios/hardware.hpp"
+#include "scenarios/nearest.hpp"
 #include "scenarios/preset_files.hpp"
 #include "validate/measured_rows.hpp"
 #include "validate/run_bands.hpp"
@@ -71,8 +72,26 @@ Prediction predict_run(const MeasuredTable& table, std::size_t row, const Profil
   return p;
 }
 
+/// What may be left out would be left out without a word where it is misspelt.
+void refuse_misspelt(const MeasuredTable& table) {
+  static constexpr std::string_view optional[] = {
+      "layout",    "kv_heads", "mask",      "window", "period", "batch",   "dtype",          "cache",  "regime",
+      "transport", "channels", "tolerance", "status", "nodes",  "network", "ulysses_degree", "backend"};
+  for (const std::string& column : table.columns()) {
+    for (const std::string_view name : optional) {
+      const std::size_t distance = edit_distance(column, name);
+      if (distance == 0 || distance > (name.size() < 8 ? 1 : 2) || table.has(name)) continue;
+      throw MeasuredFileError(
+          fmt::format("{}: column \"{}\" is not read (a name that is nearly one), did you mean "
+                      "\"{}\"? Otherwise call it something else",
+                      table.file().string(), column, name));
+    }
+  }
+}
+
 /// Kernels, messages, slow-downs or runs; other tables, of host costs say, predict nothing.
 std::vector<Prediction> predict_rows(const MeasuredTable& table, const ProfileOfRow& profile) {
+  refuse_misspelt(table);
   std::vector<MeasuredKernel> kernels;
   add_rows(table, kernels, Planned::included);
   if (kernels.empty() && table.has("compute_overlapped_us")) return predict_overlap(table, profile);

@@ -51,9 +51,9 @@ TEST_CASE("a row of a kernel that makes no sense is an error that names its line
     return row.replace(row.find(old), old.size(), replacement);
   };
   const std::pair<std::string, std::string> bad[] = {
-      {with(",32,", ",0.5,"), "heads"}, {with(",32,", ",-4,"), "heads"}, {with(",32,8,", ",40,7,"), "key heads"},
-      {with("8192", "8192.5"), "n_q"},  {with("4096", "0"), "n_k"},      {with("1.1", "0"), "time_ms"},
-      {with("1.1", "inf"), "time_ms"},  {with("forward", "fwd"), "pass"}};
+      {with(",32,", ",0.5,"), "heads"}, {with(",32,", ",-4,"), "heads"},  {with(",32,8,", ",40,7,"), "key heads"},
+      {with("8192", "8192.5"), "n_q"},  {with("4096", "0"), "n_k"},       {with("1.1", "0"), "time_ms"},
+      {with("1.1", "inf"), "time_ms"},  {with("forward", "fwd"), "pass"}, {with(",,1,,", ",,4,,"), "n_gpu"}};
   for (const auto& [row, named] : bad) {
     INFO(row);
     CHECK_THROWS_WITH(predict_row(row), ContainsSubstring("mine.csv:2") && ContainsSubstring(named));
@@ -82,6 +82,26 @@ TEST_CASE("an optional field of a run that makes no sense is an error that names
   for (const auto& [column, cell] : bad) {
     INFO(column << " = " << cell);
     CHECK_THROWS_WITH(predict_row(column, cell), ContainsSubstring("mine.csv:2") && ContainsSubstring(column));
+  }
+}
+
+TEST_CASE("a column whose name is a letter or two off one that is read is an error, not carried along") {
+  const auto predict_with = [](const std::string& column) {
+    std::string head = run_columns;
+    head.insert(head.size() - 1, "," + column);
+    return predict_runs(
+        MeasuredTable::parse(
+            head + "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1,\n",
+            "mine.csv"),
+        "");
+  };
+  for (const std::string column : {"tolerance", "window", "host", "samples", "start_us"}) {
+    INFO(column);
+    CHECK(predict_with(column).size() == 1);
+  }
+  for (const std::string column : {"tolerence", "widow", "Window", "ulyses_degre"}) {
+    CHECK_THROWS_WITH(predict_with(column),
+                      ContainsSubstring("\"" + column + "\"") && ContainsSubstring("did you mean"));
   }
 }
 
