@@ -12,7 +12,7 @@ help:
 	@echo 'make demo     install what is missing, build the program, simulate an example'
 	@echo 'make test     install what is missing, build everything, run all tests'
 	@echo 'make bench    time the simulator'
-	@echo "make error_tables   write the tables of errors in README.md anew"
+	@echo "make error_tables   write the tables of errors in README.md and validate/measured/errors.md anew"
 	@echo 'make format   format the C++ and CUDA code'
 	@echo 'make clean    remove the folder build'
 
@@ -40,7 +40,7 @@ bench: configure
 
 error_tables: configure
 	@tools/quietly.sh $(LOGS)/build.log cmake --build $(BUILD) --target orrery
-	@tools/error_tables.py $(BUILD)/orrery README.md
+	@tools/error_tables.py $(BUILD)/orrery README.md validate/measured/errors.md
 
 format:
 	git ls-files -z '*.cpp' '*.hpp' '*.cu' | xargs -0 clang-format -i

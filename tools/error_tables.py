@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the two tables of errors in README.md anew: `make error_tables`, after constants or measured files changed.
+"""Writes the tables of errors anew: `make error_tables`, after constants or measured files changed.
 
-    tools/error_tables.py build/release/orrery README.md
+    tools/error_tables.py build/release/orrery README.md validate/measured/errors.md
 """
 import subprocess
 import sys
@@ -17,19 +17,25 @@ def table(orrery, *which):
     return "".join(lines[:end])
 
 
+def replaced(text, new, at):
+    """`text` with the next table after `at` replaced, and where the new one ends."""
+    begin = text.index(FENCE + "held-out rows", at) + len(FENCE)
+    return text[:begin] + new + text[text.index(FENCE, begin):], begin + len(new)
+
+
 def main():
-    orrery, path = sys.argv[1:3]
-    with open(path, encoding="utf-8") as file:
-        readme = file.read()
-    at = 0
-    for which in ((), ("--published",)):
-        begin = readme.index(FENCE + "held-out rows", at) + len(FENCE)
-        end = readme.index(FENCE, begin)
-        new = table(orrery, *which)
-        readme = readme[:begin] + new + readme[end:]
-        at = begin + len(new)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(readme)
+    orrery, readme_path, whole_path = sys.argv[1:4]
+    measured, published = table(orrery), table(orrery, "--published")
+    head, *groups = measured.splitlines(keepends=True)
+    over_folders = head + "".join(line for line in groups if line.startswith("all"))
+    for path, tables in ((readme_path, (over_folders, published)), (whole_path, (measured,))):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        at = 0
+        for new in tables:
+            text, at = replaced(text, new, at)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
 
 
 if __name__ == "__main__":

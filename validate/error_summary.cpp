@@ -2,31 +2,62 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "cost_models/intervals.hpp"
 #include "validate/runs.hpp"
 
 namespace orrery {
 
-constexpr const char* all_runs = "all runs of several GPUs";
+namespace {
+
+constexpr const char *all_runs = "all runs of several GPUs", *all_rows = "all";
+
+bool counts(const Prediction& p) {
+  return !p.fitted && p.reason.empty() && p.is_measured();
+}
+
+/// The names of groups in the order of their summary: by folder, by GPU if that is more than one folder, and all.
+std::vector<std::string> groups_of(const std::vector<Prediction>& predictions) {
+  std::vector<std::string> names;
+  const auto add = [&](const std::string& name) {
+    if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  std::map<std::string, std::set<std::string>> folders;
+  std::size_t runs = 0;
+  for (const Prediction& p : predictions) {
+    if (!counts(p)) continue;
+    add(p.group);
+    folders[p.of_gpu].insert(p.group);
+    runs += p.many_gpus ? 1 : 0;
+  }
+  for (const auto& [of_gpu, groups] : folders) {
+    if (groups.size() > 1) add(of_gpu);
+  }
+  if (runs > 0 && runs < static_cast<std::size_t>(std::count_if(predictions.begin(), predictions.end(), counts))) {
+    add(all_runs);
+  }
+  add(all_rows);
+  return names;
+}
+
+}  // namespace
 
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) {
-  std::vector<ErrorSummary> groups;
   std::map<std::string, std::vector<const Prediction*>> rows;
+  std::map<std::string, int> not_predicted;
   for (const Prediction& p : predictions) {
-    if (p.fitted || !p.reason.empty() || !p.is_measured()) continue;
-    if (!rows.contains(p.group)) groups.push_back({.group = p.group});
-    rows[p.group].push_back(&p);
-    if (p.many_gpus) rows[all_runs].push_back(&p);
-    rows["all"].push_back(&p);
-  }
-  if (!rows[all_runs].empty() && rows[all_runs].size() < rows["all"].size()) groups.push_back({.group = all_runs});
-  groups.push_back({.group = "all"});
-  for (const Prediction& p : predictions) {
-    for (ErrorSummary& group : groups) {
-      const bool member = group.group == p.group || group.group == "all" || (p.many_gpus && group.group == all_runs);
-      if (!p.reason.empty() && member) ++group.not_predicted;
+    for (const std::string& name :
+         {p.group, p.of_gpu, std::string(p.many_gpus ? all_runs : ""), std::string(all_rows)}) {
+      if (counts(p)) rows[name].push_back(&p);
+      if (!p.reason.empty()) ++not_predicted[name];
     }
+  }
+  std::vector<ErrorSummary> groups;
+  for (const std::string& name : groups_of(predictions)) {
+    groups.push_back({.group = name, .not_predicted = not_predicted[name]});
   }
   for (ErrorSummary& group : groups) {
     const auto& of_group = rows[group.group];

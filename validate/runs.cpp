@@ -177,6 +177,8 @@ std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOf
     }
     if (!table.text(p.row, "tolerance").empty()) p.tolerance = tolerance_of(table, p.row);
     p.carried = carried_along(table, p.row);
+    if (const std::string& gpu = table.text(p.row, "gpu"); !gpu.empty())
+      p.of_gpu = fmt::format("all {}: {}", gpu, p.group);
     if (!folder.empty()) p.group = fmt::format("{}: {}", folder, p.group);
   }
   return all;

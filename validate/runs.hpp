@@ -22,6 +22,7 @@ namespace orrery {
 /// see orderings.hpp. `# profile = NAME` is the profile to predict it with.
 struct Prediction {
   std::string group;           // of the summary: the folder of the file, and what it is
+  std::string of_gpu;          // of the summary too: the GPU instead of the folder; empty if the row names none
   std::string name;            // for people
   std::string place;           // file:line
   std::size_t row = 0;         // of the table
