@@ -29,7 +29,7 @@ StreamModel fit_stream(const std::string& name, const MeasuredRows& rows, Bytes 
       rows, name,
       [&](const MeasuredKernel& row) {
         if (!both) model.cached_bandwidth.value = ratio * model.bandwidth.value;
-        return model.time(row.bytes) / row.time - 1;
+        return (model.time(row.bytes) + written_first(row, model)) / row.time - 1;
       },
       is_of_library(name) ? scatter_of_library : Unknowns::contradicting_scatter);
   if (!both) {

@@ -31,6 +31,7 @@ struct MeasuredKernel {
   std::string link, mechanism, op;  // messages
   int ranks = 2;                    // messages
   Bytes bytes;                      // streams and messages
+  double flushes = 0;               // streams: launches behind which L2 was full of what had to be written, of all
 
   Regime regime = Regime::sustained;
   Seconds time;         // 0: the row is only planned
@@ -59,6 +60,9 @@ int batch_of(const MeasuredTable& table, std::size_t row);
 
 /// A time in a column of that unit (in seconds). Throws for one that nothing takes.
 Seconds measured_time(const MeasuredTable& table, std::size_t row, const char* column, double unit);
+
+/// What a stream took longer because L2 was flushed before it.
+Seconds written_first(const MeasuredKernel& row, const StreamModel& model);
 
 /// The file of a row with the folder it is in, e.g. "h200_sxm/attention.csv": what sources of constants name.
 std::string file_of(const MeasuredKernel& row);

@@ -336,6 +336,27 @@ TEST_CASE("a kernel row reads from HBM unless its column or the file's header sa
   CHECK_THROWS_WITH(cold("", "hot"), Catch::Matchers::Contains("cache = \"hot\" is unknown"));
 }
 
+TEST_CASE("a stream behind a flush first writes half of L2, once for all launches of a sample") {
+  Profile profile = measured_profile();
+  const StreamModel stream{"copy_kernel", number(2e-6), number(4e12), number(8e12), number(5e7)};
+  profile.kernels->streams = {stream};
+  const auto seconds = [&](const std::string& cells) {
+    std::vector<MeasuredKernel> rows;
+    add_rows(MeasuredTable::parse("gpu,kernel,width,bytes,cache,launches_per_sample,time_us,status\n"
+                                  "h200_sxm,copy_kernel,1,1e9," +
+                                      cells + ",250,ok\n",
+                                  "made.csv"),
+             rows);
+    return predicted_time(rows.at(0), {FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms}, profile)
+        .si();
+  };
+  const double alone = stream.time(Bytes::from_si(1e9)).si(), written = 0.5 * 5e7 / 4e12;
+  for (const std::string cells : {"rotated,4", "warm,1", ","}) CHECK(seconds(cells) == alone);
+  CHECK_THAT(seconds("flushed,1"), WithinRel(alone + written, 1e-9));
+  CHECK_THAT(seconds("flushed,"), WithinRel(alone + written, 1e-9));
+  CHECK_THAT(seconds("flushed_per_sample,4"), WithinRel(alone + written / 4, 1e-9));
+}
+
 TEST_CASE("the end of the keys inside a tile is looked for in every tile, forward unless a mask hides it") {
   Profile profile = measured_profile();
   for (AttentionModel& model : profile.kernels->attention) model.guarded_kernel = number(1.5);

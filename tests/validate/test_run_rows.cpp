@@ -123,6 +123,29 @@ TEST_CASE("a period is in the name of its row, and an error in a row without a w
   }
 }
 
+TEST_CASE("a summary has a group over all folders of a GPU where a kind of rows lies in several of them") {
+  const std::string names = "gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms,status\n";
+  const auto rows_of = [&](const char* folder, const char* pass, double time_ms) {
+    return predict_runs(MeasuredTable::parse(
+                            fmt::format("{}h200_sxm,4096,4096,32,32,128,false,kernel,{},{},ok\n", names, pass, time_ms),
+                            fmt::format("{}/made.csv", folder)),
+                        "");
+  };
+  std::vector<Prediction> all = rows_of("one", "forward", 0.5);
+  for (const auto& [folder, pass, time] : {std::tuple{"two", "forward", 0.4}, {"two", "backward", 1.2}}) {
+    const auto more = rows_of(folder, pass, time);
+    all.insert(all.end(), more.begin(), more.end());
+  }
+  std::vector<std::string> groups;
+  for (const ErrorSummary& group : summarize(all)) groups.push_back(group.group);
+  CHECK(groups == std::vector<std::string>{"one: attention forward", "two: attention forward",
+                                           "two: attention backward", "all h200_sxm: attention forward", "all"});
+  const ErrorSummary over_both = summarize(all)[3];
+  CHECK(over_both.rows == 2);
+  CHECK_THAT(over_both.mean_abs_rel,
+             WithinRel((std::abs(all[0].deviation()) + std::abs(all[1].deviation())) / 2, 1e-12));
+}
+
 TEST_CASE("kernels that are only planned are predicted, as runs are, and nothing is fitted on them") {
   const std::string names = "gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms,p5_ms,p95_ms,status\n";
   const std::string row = "h200_sxm,4096,4096,32,32,128,false,kernel,forward,";
