@@ -151,6 +151,21 @@ TEST_CASE("a kernel that skips what is masked of a rectangle has lists that star
   CHECK_THAT(seconds() - before, WithinRel(700 / test_clock, 1e-6));
 }
 
+TEST_CASE("forward, lists of a window with a halo are as long as each other") {
+  // 256 queries on 512 keys, two lists of two tiles, on SMs enough: the first has its halo before it.
+  const AttentionShape shape{.pairs = 4 * 128 * 128,
+                             .query_rows = 256,
+                             .key_rows = 512,
+                             .heads = 1,
+                             .kv_heads = 1,
+                             .head_dim = 128,
+                             .masked_pairs = 1e-9,
+                             .window = true};
+  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+  CHECK_THAT(attention_cost(shape, Phase::forward, peaks, measured_profile()).duration.si(),
+             WithinRel(5e-6 + (1000 + 2 * 2000) / test_clock, 1e-6));
+}
+
 TEST_CASE("keys in front of the queries lie in every list: a causal rectangle's grow by a tile each from there") {
   // Four lists of 5, 6, 7 and 8 tiles, on as many SMs and on two: 5 then 7, 6 then 8.
   const TileCycles one{0, 1, 1};
