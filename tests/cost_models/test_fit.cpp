@@ -188,6 +188,28 @@ TEST_CASE("no efficiency is more than the peak, whatever the cache lets pass fas
   CHECK(fit_kernels(rows, facts(), measured_profile()).profile.hbm_efficiency.value == 1);
 }
 
+TEST_CASE("a flush before some rows of a stream does not change its rate") {
+  // 4 TB/s and 2 us, behind a flush half of 50 MB more to write.
+  constexpr double launch = 2e-6, rate = 4e12, cache = 5e7;
+  std::string text = "gpu,kernel,width,bytes,cache,launches_per_sample,time_us,status\n";
+  for (double bytes = 1e6; bytes < 8e9; bytes *= 2) {
+    const int launches = bytes < 1e9 ? 4 : 1;
+    const double flushed = bytes > 2e8 ? cache / 2 / launches : 0;
+    text += fmt::format("h,copy_kernel,1,{:.0f},{},{},{:.9},ok\n", bytes,
+                        flushed == 0    ? "rotated"
+                        : launches == 1 ? "flushed"
+                                        : "flushed_per_sample",
+                        launches, 1e6 * (launch + (bytes + flushed) / rate));
+  }
+  std::vector<MeasuredKernel> rows = rows_of(csv_rows("full causal"));
+  add_rows(MeasuredTable::parse(text, "elementwise.csv"), rows);
+  FitFacts known = facts();
+  known.cache = Bytes::from_si(cache);
+  const StreamModel& copy = *fit_kernels(rows, known, measured_profile()).profile.kernels->stream_of("copy_kernel");
+  CHECK_THAT(copy.bandwidth.value, WithinRel(rate, 1e-3));
+  CHECK_THAT(copy.launch.value, WithinRel(launch, 1e-2));
+}
+
 TEST_CASE("a kind of message has a table from six sizes on that are fitted") {
   const auto tables = [](std::size_t sizes) {
     std::string text = "gpu,link,mechanism,op,pattern,channels,bytes,time_us,status\n";

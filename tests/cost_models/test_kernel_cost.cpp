@@ -336,6 +336,22 @@ TEST_CASE("a kernel row reads from HBM unless its column or the file's header sa
   CHECK_THROWS_WITH(cold("", "hot"), Catch::Matchers::Contains("cache = \"hot\" is unknown"));
 }
 
+TEST_CASE("of a whole rectangle under a mask, three of five backward products are with the zeros of what is hidden") {
+  AttentionShape shape{.pairs = 6 * 128 * 128,
+                       .query_rows = 256,
+                       .key_rows = 512,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .head_dim = 128,
+                       .masked_pairs = 128 * 127};
+  Profile profile = measured_profile();
+  profile.kernels->attention.back().rectangle_edge = number(300);
+  const KernelLoad load = load_of(shape, Phase::backward, profile);
+  const double all = 256 * 512, seen = shape.pairs - shape.masked_pairs, flops_of_pair = 10 * 128;
+  CHECK_THAT(load.flops.si(), WithinRel(all * flops_of_pair, 1e-12));
+  CHECK_THAT(load.with_zeros.si(), WithinRel(3.0 / 5 * (all - seen) * flops_of_pair, 1e-12));
+}
+
 TEST_CASE("a stream behind a flush first writes half of L2, once for all launches of a sample") {
   Profile profile = measured_profile();
   const StreamModel stream{"copy_kernel", number(2e-6), number(4e12), number(8e12), number(5e7)};
