@@ -43,6 +43,15 @@ TEST_CASE("sustained, the clock falls until the power is at its limit") {
   CHECK_THAT(run_kernel(tensor_load(1e6), clock, power(0, 1000), Regime::burst).clock_hz, WithinRel(1e9, 1e-6));
 }
 
+TEST_CASE("no load lowers the clock below a quarter of its maximum, neither by its droop nor by its power") {
+  ClockModel clock = steady_clock();
+  clock.power_limit = number(101);  // 1 W above idle, where a quarter of the clock takes 1000 W / 16
+  CHECK_THAT(run_kernel(tensor_load(1e6), clock, power(0, 1000), Regime::sustained).clock_hz,
+             WithinRel(test_clock / 4, 1e-9));
+  CHECK_THAT(run_kernel(tensor_load(1e6), clock, power(0.9 * test_clock, 1), Regime::burst).clock_hz,
+             WithinRel(test_clock / 4, 1e-9));
+}
+
 TEST_CASE("under a shared cap a kernel runs at the cap or at its own burst, whichever is slower") {
   const auto clock_at = [](double cap) {
     return run_kernel(tensor_load(1e6), steady_clock(), power(2e8, 1), ClockCap::shared(cap)).clock_hz;

@@ -540,3 +540,40 @@ TEST_CASE("between two measured head_dims cycles lie on the line between theirs,
   CHECK_THAT(cycles(256), WithinRel(at_128 * 2, 1e-9));
   CHECK_THAT(cycles(32), WithinRel(at_64 / 2, 1e-9));
 }
+
+TEST_CASE(
+    "where the mask is, one of two products forward and three of five backward are with zeros; beyond it all are") {
+  const Profile profile = measured_profile();
+  AttentionShape shape = block(512, 512);
+  shape.masked_pairs = 1000;
+  shape.pairs_beyond = 10;
+  const double product = 2 * shape.head_dim * shape.heads;  // FLOPs of a pair
+  // S and O. P is zero, and with it O.
+  CHECK(load_of(shape, Phase::forward, profile).with_zeros.si() == product * (1 * 1000 + 2 * 10));
+  // S, dP, dV, dQ and dK. P and dS are zero, and with them the last three.
+  CHECK(load_of(shape, Phase::backward, profile).with_zeros.si() == product * (3 * 1000 + 5 * 10));
+}
+
+TEST_CASE("grouped queries are launched later and move more bytes for each key of each query head") {
+  Profile profile = measured_profile();
+  const double queries_of_block = 512, keys_of_block = 1024, bytes = 4, launch = 2e-6;
+  for (AttentionModel& model : profile.kernels->attention) {
+    model.grouped_traffic = number(bytes);
+    model.grouped_launch = number(launch);
+  }
+  AttentionShape shape = block(queries_of_block, keys_of_block);
+  const double more = bytes * keys_of_block * shape.heads * shape.head_dim;
+  for (const Phase phase : {Phase::forward, Phase::backward}) {
+    const auto load = [&](double key_heads) {
+      shape.kv_heads = key_heads;
+      return load_of(shape, phase, profile);
+    };
+    const KernelLoad grouped = load(shape.heads / 2), alone = load(shape.heads);
+    CHECK_THAT((grouped.unclocked - alone.unclocked).si(),
+               WithinRel(launch + more / memory_rate(*profile.kernels, round_peaks).si(), 1e-9));
+    const double fewer = attention_bytes(shape, phase).si();  // of all key heads
+    shape.kv_heads = shape.heads / 2;
+    CHECK_THAT((grouped.hbm_traffic - alone.hbm_traffic).si(),
+               WithinRel(more - (fewer - attention_bytes(shape, phase).si()), 1e-9));
+  }
+}
