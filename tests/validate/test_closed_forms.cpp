@@ -216,6 +216,57 @@ TEST_CASE("a ring whose hops wait for the compute of their step overlaps nothing
   }
 }
 
+TEST_CASE("hops that wait for SMs leave as attention's last wave does, ahead of it only the first of a pass") {
+  for (const int ranks : ring_sizes) {
+    for (const double peak : {0.4e12, 1e13}) {
+      IdealCase c = ring_case(ranks, peak);
+      c.layers = 2;
+      const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads), hop = kv_hop(c);
+      INFO(fmt::format("P = {}, tile {} ps, hop {} ps", ranks, tile, hop));
+      // Kernels of this profile have no last wave: SMs are free when they end.
+      c.implementation.transfer_order = TransferOrder::free_sms;
+      CHECK(run(c).end == 2 * (ranks * tile + (ranks - 1) * hop));
+      c.implementation.transfer_order = TransferOrder::free_sms_when_ahead;
+      const Ticks first = ranks > 1 ? std::max(tile, hop) : 0;
+      CHECK(run(c).end == 2 * (first + tile + std::max(0, ranks - 2) * (tile + hop)));
+      // Small kernels begin a backward pass, beside which there are SMs at once.
+      const Times t = backward_times(c);
+      const Ticks backward = 2 * ring_backward_fused(ranks, t.tile, t.kv_hop, t.gradient_hop);
+      CHECK(backward_ticks(c) == backward);
+      c.implementation.transfer_order = TransferOrder::free_sms;
+      CHECK(backward_ticks(c) == backward);
+    }
+  }
+}
+
+TEST_CASE("an order of transfers says which attention a hop waits for") {
+  IdealCase c = ring_case(5, 0.4e12);
+  const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads), hop = kv_hop(c);
+  REQUIRE(tile > 2 * hop);
+  const auto starts = [&](TransferOrder order) {
+    c.implementation.transfer_order = order;
+    return transfer_starts(c);
+  };
+  using Hops = std::vector<Ticks>;
+  CHECK(starts(TransferOrder::data) == Hops{0, hop, 2 * tile, 3 * tile});
+  CHECK(starts(TransferOrder::previous_compute) == Hops{0, tile, 2 * tile, 3 * tile});
+  const Hops after_own = {tile, 2 * tile + hop, 3 * tile + 2 * hop, 4 * tile + 3 * hop};
+  CHECK(starts(TransferOrder::same_step_compute) == after_own);
+  CHECK(starts(TransferOrder::free_sms) == after_own);
+  CHECK(starts(TransferOrder::free_sms_when_ahead) == Hops{0, 2 * tile, 3 * tile + hop, 4 * tile + 2 * hop});
+}
+
+TEST_CASE("a kernel whose last wave is told apart takes one launch and one gap, as in one op") {
+  IdealCase c = ring_case(4, 0.4e12);
+  c.implementation.kernel_gap = constant(2e-6);
+  c.implementation.launch = constant(1e-9);
+  const Ticks tile = attention_ticks(c, c.block() * c.block(), c.heads), gap = to_ticks(Seconds::from_si(2e-6));
+  for (const TransferOrder order : {TransferOrder::data, TransferOrder::free_sms}) {
+    c.implementation.transfer_order = order;
+    for (const RankTotals& rank : run(c).ranks) CHECK(rank.compute == 4 * (tile + gap));
+  }
+}
+
 TEST_CASE("a block that goes full circle takes P times the longer of tile and hop") {
   for (const int ranks : ring_sizes) {
     for (const double peak : {1e12, 1.6e12, 1e14}) {
