@@ -258,6 +258,69 @@ TEST_CASE("an implementation has a band of its own from nine runs on that set it
   CHECK(bands_of(9) == 1);
 }
 
+namespace {
+
+/// What a fit to these runs adds to the profile of the H200.
+MeasuredKernels kernels_fitted_to_runs(const std::string& text, const std::string& file) {
+  Profile profile = load_profile("h200_sxm", "h200_sxm");
+  profile.kernels->runs.clear();
+  std::erase_if(profile.kernels->bands, [](const ErrorBand& b) { return b.group == slow_down_group; });
+  calibrate_runs({MeasuredTable::parse(text, file)}, profile);
+  return *profile.kernels;
+}
+
+}  // namespace
+
+TEST_CASE("a band of runs reaches from the shortest to the longest that set it, all of the profile's own kernels") {
+  std::string own, others;
+  double shortest = 1e9, longest = 0;
+  int runs = 0;
+  for (int i = 0; i < 24; ++i) {
+    const int tokens = 8192 + 256 * std::abs(4 * i - 49);  // the shortest is in the middle; of other kernels all are
+    const auto row = [](const char* backend, int of) {
+      return fmt::format("orrery_ring,{},h200_sxm,nvlink4,2,{},32,32,128,false,contiguous,ring,forward,3\n", backend,
+                         of);
+    };
+    others += row("flash", tokens / 4);
+    own += row("cudnn", tokens);
+    const MeasuredTable alone = MeasuredTable::parse(run_columns + row("cudnn", tokens), "runs.csv");
+    if (!calibrating_rows(alone).front()) continue;
+    const double predicted = predict_runs(alone, "").front().predicted.si();
+    shortest = std::min(shortest, predicted);
+    longest = std::max(longest, predicted);
+    ++runs;
+  }
+  REQUIRE(runs >= 9);
+  const RunBand band = kernels_fitted_to_runs(run_columns + own + others, "runs.csv").runs.at(0);
+  CHECK(band.rows == runs);
+  CHECK(band.shortest_s == shortest);
+  CHECK(band.longest_s == longest);
+  CHECK(band.factor == kernels_fitted_to_runs(run_columns + own, "runs.csv").runs.at(0).factor);
+}
+
+TEST_CASE("slow-downs that are all off alike have a band as wide, and twice as wide beyond the times that set it") {
+  const auto text = [](const std::vector<double>& overlapped_us) {
+    std::string rows =
+        "kernel,mechanism,channels,gpu,link,compute_alone_us,compute_overlapped_us,transfer_bytes,transfer_alone_us\n";
+    for (std::size_t i = 0; i < overlapped_us.size(); ++i)
+      rows += fmt::format("merge,copy_engine,,h200_sxm,nvlink4,{},{},1e8,250\n", 100 + 10 * i, overlapped_us[i]);
+    return rows;
+  };
+  constexpr std::size_t rows = 9;
+  std::vector<double> measured;
+  for (const Prediction& p : predict_runs(MeasuredTable::parse(text(std::vector<double>(rows, 100)), "o.csv"), ""))
+    measured.push_back(1.2 * p.predicted.si() * 1e6);
+  REQUIRE(measured.size() == rows);
+  const MeasuredKernels kernels = kernels_fitted_to_runs(text(measured), "o.csv");
+  const ErrorBand* band = kernels.band_of(slow_down_group);
+  REQUIRE(band != nullptr);
+  CHECK(band->rows == rows);
+  CHECK_THAT(band->inside, WithinRel(0.2, 1e-6));
+  CHECK_THAT(band->outside, WithinRel(2 * 0.2, 1e-6));
+  CHECK_THAT(band->least, WithinRel(measured.front() * 1e-6, 1e-6));
+  CHECK_THAT(band->most, WithinRel(measured.back() * 1e-6, 1e-6));
+}
+
 TEST_CASE("coverage is that of rows within the measured range: beyond it intervals are wider on purpose") {
   Prediction inside;
   inside.group = "g";

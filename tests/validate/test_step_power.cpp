@@ -193,6 +193,36 @@ TEST_CASE("an interval is wider, and says so, where no run of the implementation
   CHECK_THAT(outside.half_width, WithinRel(2 * 1.5 * propagated, 1e-12));
 }
 
+TEST_CASE("an implementation without measured runs has twice the widest of those with some, or twice its parts alone") {
+  Scenario s = ring();
+  AttentionProgram program = build_program(s);
+  const SimulationResult result = simulate_step(program, s).result;
+  const double propagated = propagated_half_width(s, program, result).value();
+  s.profile.kernels->runs = {{"wide", "copy_engine", {}, 1.5, 9, 8, 0, 1, "test"},
+                             {"narrow", "copy_engine", {}, 1.2, 9, 8, 0, 1, "test"}};
+  CHECK(step_interval(s, program, result)->extrapolated);
+  CHECK_THAT(step_interval(s, program, result)->half_width, WithinRel(2 * 1.5 * propagated, 1e-12));
+  s.profile.kernels->runs.clear();
+  CHECK(step_interval(s, program, result)->extrapolated);
+  CHECK_THAT(step_interval(s, program, result)->half_width, WithinRel(2 * propagated, 1e-12));
+}
+
+TEST_CASE("waiting for launches and sharing links are as uncertain as messages") {
+  Scenario s = ring("ring");
+  s.profile.kernels->bands = {{"attention forward", 0.02, 0.04, 1, 1e15, 9},
+                              {"copies >= 1 MB", 0.03, 0.06, 1, 1e15, 9}};
+  AttentionProgram program = build_program(s);
+  SimulationResult result = simulate_step(program, s).result;
+  for (Ticks& part : result.critical_path.by_category) part = 0;
+  result.critical_path.by_category[static_cast<std::size_t>(Category::attention)] = result.end;
+  for (const auto part : {&CriticalPath::launch, &CriticalPath::contention}) {
+    result.critical_path.launch = result.critical_path.contention = 0;
+    CHECK_THAT(propagated_half_width(s, program, result).value(), WithinRel(0.02, 1e-12));
+    result.critical_path.*part = result.end;
+    CHECK_THAT(propagated_half_width(s, program, result).value(), WithinRel(0.02 + 0.03, 1e-12));
+  }
+}
+
 TEST_CASE("what no band is of is as uncertain as the worst that was measured, also on links nobody measured") {
   Scenario s = ring("ring");
   MeasuredKernels& kernels = *s.profile.kernels;
