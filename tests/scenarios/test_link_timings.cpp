@@ -251,22 +251,27 @@ TEST_CASE("ranks that stand elsewhere in their nodes are not alike, and engines 
   CHECK(hop(9) == hop(0));
 }
 
-TEST_CASE("attention makes room for the channels that carry the keys and values of the whole batch") {
+namespace {
+
+/// A ring over NCCL of four ranks with so many tokens each, without a mask.
+Scenario unmasked_ring(int rows, int batch) {
   Scenario s = load({.schedule = "ring", .implementation = "orrery_ring_nccl", .context = 4, .scope = "attention"});
-  constexpr int rows = 8192;
   s.causal = false;
   s.tokens = 4 * rows;
-  s.batch = 8;
-  const auto most = static_cast<int>(s.implementation.sms.value);
+  s.batch = batch;
+  return s;
+}
+
+/// The channels that carry the keys and values of a rank, of so many sequences.
+int channels_of_hop(const Scenario& s, int batch) {
   const double row = 2.0 * static_cast<double>(s.model.kv_heads * s.model.head_dim) * 2;
-  const auto channels = [&](double batch) {
-    return nccl_send_recv_channels(most, 4, Bytes::from_si(batch * rows * row));
-  };
-  const int held = channels(static_cast<double>(s.batch));
-  REQUIRE(held > channels(1));
-  const AttentionProgram program = build_program(s);
-  CHECK(first_hop(program, 0).sms == held);
-  const double n = rows;
+  const double rows = static_cast<double>(s.tokens) / 4;
+  return nccl_send_recv_channels(static_cast<int>(s.implementation.sms.value), 4, Bytes::from_si(batch * rows * row));
+}
+
+/// Of a block of that ring, beside such a hop.
+KernelCost block_cost(const Scenario& s, int held) {
+  const double n = static_cast<double>(s.tokens) / 4;
   const AttentionShape block{.pairs = n * n,
                              .query_rows = n,
                              .key_rows = n,
@@ -274,11 +279,21 @@ TEST_CASE("attention makes room for the channels that carry the keys and values 
                              .kv_heads = static_cast<double>(s.model.kv_heads),
                              .head_dim = static_cast<double>(s.model.head_dim),
                              .batch = static_cast<double>(s.batch)};
-  const GpuPeaks peaks = peaks_of(s);
-  const KernelCost cost = attention_cost(block, Phase::forward, peaks, s.profile, s.regime,
-                                         {.held = held, .to_start = idle_sms_for_nccl(held)});
+  return attention_cost(block, Phase::forward, peaks_of(s), s.profile, s.regime,
+                        {.held = held, .to_start = idle_sms_for_nccl(held)});
+}
+
+}  // namespace
+
+TEST_CASE("attention makes room for the channels that carry the keys and values of the whole batch") {
+  const Scenario s = unmasked_ring(8192, 8);
+  const int held = channels_of_hop(s, 8);
+  REQUIRE(held > channels_of_hop(s, 1));
+  const AttentionProgram program = build_program(s);
+  CHECK(first_hop(program, 0).sms == held);
+  const KernelCost cost = block_cost(s, held);
   REQUIRE(cost.slowed > 1);
-  const double lost = peaks.sms * (1 - 1 / cost.slowed);
+  const double lost = peaks_of(s).sms * (1 - 1 / cost.slowed);
   int kernels = 0;
   for_each_op(program, 0, Category::attention, [&](const Op& op, const OpBuffer&) {
     if (op.duration == 0) return;  // raises a signal
@@ -287,4 +302,24 @@ TEST_CASE("attention makes room for the channels that carry the keys and values 
     CHECK_THAT(op.sms, WithinRel(lost, 1e-9));
   });
   CHECK(kernels > 0);
+}
+
+TEST_CASE(
+    "attention that hops wait for is two ops: its last wave, which frees SMs, and all before it with gap and launch") {
+  Scenario s = unmasked_ring(4096, 1);
+  s.implementation.launch.value = 1e-6;
+  const KernelCost cost = block_cost(s, channels_of_hop(s, 1));
+  REQUIRE(cost.tail > Seconds());
+  REQUIRE(cost.tail < cost.duration);
+  const Seconds gap = Seconds::from_si(s.implementation.kernel_gap.value);
+  int ops = 0;
+  for_each_op(build_program(s), 0, Category::attention, [&](const Op& op, const OpBuffer&) {
+    if (op.duration == 0) return;
+    const bool is_tail = ops++ % 2 == 1;
+    const Seconds expected = is_tail ? cost.tail : cost.duration - cost.tail + gap;
+    CHECK_THAT(to_seconds(op.duration).si(), WithinRel(expected.si(), 1e-6));
+    CHECK(op.launch == (is_tail ? 0 : to_ticks(Seconds::from_si(1e-6))));
+    CHECK((op.started.rank == 0) == is_tail);
+  });
+  CHECK(ops == 2 * 2 * 4);  // in two layers four blocks each
 }

@@ -102,6 +102,9 @@ TEST_CASE("start-up and launch enter a ring once per hop and once per op") {
                                    kv_bytes(c.block(), c.kv_heads, c.head_dim, c.element_bytes),
                                    BytesPerSecond::from_si(c.bandwidth));
     CHECK(run(c).end == ring_forward(8, tile, tile, hop));
+    const Times t = backward_times(c);
+    const Ticks startups = to_ticks(Seconds::from_si(3e-6 * messages));  // of keys and values as of their gradients
+    CHECK(backward_ticks(c) == ring_backward_fused(8, t.tile, t.kv_hop + startups, t.gradient_hop + startups));
   }
   // The host issues the hop first, then the kernel; launches alone decide if they are long.
   c.implementation.message_startup = constant(0);
@@ -324,6 +327,27 @@ TEST_CASE("a backward ring that sums apart exposes the gradient's last hop home"
   }
 }
 
+TEST_CASE("the first gradient leaves behind the keys and values, on a stream of its own behind its tile") {
+  IdealCase c = ring_case(3, 8e12);
+  const Ticks forward = run(c).end;
+  c.backward = true;
+  const Times t = backward_times(c);
+  REQUIRE(t.tile < t.kv_hop);
+  const auto starts = [&](Stream stream) {
+    Starts found(1, stream);
+    simulate(program_of(c), one_node(c), {.sink = &found});
+    return found.starts;
+  };
+  std::vector<Ticks> hops = starts(Stream::copy_out);
+  REQUIRE(hops.size() == 2 + 2 + 3);  // of keys and values forward and backward, and of gradients
+  CHECK(hops[3] == forward + t.kv_hop);
+  c.implementation.gradients_apart = true;
+  CHECK(starts(Stream::copy_out).size() == 2 + 2);
+  hops = starts(Stream::network);
+  REQUIRE(hops.size() == 3);
+  CHECK(hops[0] == forward + t.tile);
+}
+
 TEST_CASE("a backward ring from the last received block ends at home without another hop") {
   for (const int ranks : ring_sizes) {
     for (const double peak : {1e12, 2e12, 4e12, 8e12}) {
@@ -514,6 +538,20 @@ TEST_CASE("gathered keys of a causal zigzag take a kernel for each chunk, backwa
   // Of the second and third quarter: what is before it and the diagonal, and a sum of dQ each; of the keys that both
   // have seen a sum of dK and of dV: eight kernels. The rank of the first and fourth has nothing before the first: six.
   CHECK_THAT(gaps(true) - forward, WithinAbs(8 - 1, 1e-3));
+  // A sum reads two and writes one, of 256 queries with their heads or of the 512 keys with theirs.
+  c.backward = c.implementation.gather_chunks = true;
+  const AttentionProgram program = program_of(c);
+  OpBuffer buffer;
+  std::vector<double> bytes;
+  for (std::int64_t block = 0; block < program.blocks(); ++block) {
+    const std::vector<Action> actions = program.actions(1, block, buffer);
+    for (std::size_t i = 0; i < actions.size(); ++i) {
+      if (actions[i].kernel == c.implementation.gradient_sum_kernel)
+        bytes.push_back(buffer.ops()[i].hbm_traffic.si() / (3 * c.element_bytes * c.head_dim));
+    }
+  }
+  const double of_queries = 256.0 * c.heads, of_keys = 512.0 * c.kv_heads;
+  CHECK(bytes == std::vector{of_queries, of_queries, of_keys, of_keys});
 }
 
 TEST_CASE("an all-gather that attends blocks apart hides under the local block alone") {

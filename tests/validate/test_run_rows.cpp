@@ -174,6 +174,10 @@ TEST_CASE("nodes of a run are of one pod: a message passes two links inside a no
   const Scenario s = scenario_of(table, 0, load_profile("peak", "h100_sxm"));
   // Over the leaf switch of the NICs of one place in all nodes of a pod; another pod is behind a spine.
   for (const Rank other : {1, 7, 8, 16, 24}) CHECK(s.cluster.route(0, other).links.size() == 2);
+  // What was measured between GPUs of a node holds for those of one node.
+  REQUIRE(s.links.size() == 2);
+  CHECK(s.links[0].domain == 32 / 4);
+  CHECK(s.links[1].domain == 1);
 }
 
 TEST_CASE("nodes need a network, and a network needs nodes") {

@@ -431,6 +431,23 @@ TEST_CASE("a kernel of power.csv beyond the sizes that were measured, on either 
   }
 }
 
+TEST_CASE("a product loses the 24 SMs of a collective of NCCL, or its channels, for as long as that takes") {
+  const auto predicted = [](const std::string& mechanism, double transfer_us) {
+    const std::string csv = fmt::format(
+        "kernel,mechanism,channels,gpu,link,compute_alone_us,compute_overlapped_us,transfer_bytes,transfer_alone_us\n"
+        "gemm,{},h200_sxm,nvlink4,1000,1100,1e8,{}\n",
+        mechanism, transfer_us);
+    return predict_runs(MeasuredTable::parse(csv, "made.csv"), "").at(0).predicted.si();
+  };
+  const double alone = 1e-3, sms = 132;
+  const NcclBeside beside = *load_profile("h200_sxm", "h200_sxm").kernels->nccl_beside;
+  const double half = 500 / beside.matrix_products.value;  // alone; beside the product it takes half of its time
+  CHECK_THAT(predicted("nccl_all_gather,", 2000), WithinRel(alone * sms / (sms - 24), 1e-9));
+  CHECK_THAT(predicted("nccl_all_gather,", half), WithinRel(alone * sms / (sms - 24 / 2.0), 1e-9));
+  CHECK_THAT(predicted("nccl_send_recv,8", 2000), WithinRel(alone * sms / (sms - 8), 1e-9));
+  CHECK_THAT(predicted("copy_engine,", 2000), WithinRel(alone, 1e-9));
+}
+
 TEST_CASE("the slow-down of kernels beside copies and NCCL is predicted within 5 % in the mean") {
   const ErrorSummary overlap = over_all(predict("h200_sxm_x2/overlap.csv"));
   CHECK(overlap.rows >= 20);

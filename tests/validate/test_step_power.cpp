@@ -155,6 +155,21 @@ TEST_CASE("what a step's collectives send costs energy: of SMs that copy with NC
   CHECK_THAT(energy_with(Transport::nccl) - energy_with(Transport::copy_engine), WithinRel(more.si(), 1e-6));
 }
 
+TEST_CASE("what a ring sends costs energy: of SMs that copy with NCCL, of the memory with copy engines") {
+  Scenario s = ring();
+  s.regime = Regime::burst;
+  const auto energy_with = [&](Transport transport) {
+    s.implementation.transport = transport;
+    return build_program(s).kernel_work(0).energy.si();
+  };
+  const double rows = static_cast<double>(s.tokens) / s.ranks(), hops = s.ranks() - 1;
+  const Bytes sent = Bytes::from_si(hops * 2 * rows * static_cast<double>(s.model.kv_heads * s.model.head_dim) * 2);
+  const ClockModel& clock = s.profile.kernels->clock;
+  const Joules more = energy_of_messages(sent, true, clock) - energy_of_messages(sent, false, clock);
+  REQUIRE(more > Joules());
+  CHECK_THAT(energy_with(Transport::nccl) - energy_with(Transport::copy_engine), WithinRel(more.si(), 1e-6));
+}
+
 TEST_CASE("without a power model a step has no energy, and without bands no interval") {
   Scenario s = ring();
   s.profile.kernels.reset();
