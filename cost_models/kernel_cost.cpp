@@ -279,9 +279,7 @@ KernelCost attention_cost(const AttentionShape& shape, Phase phase, const GpuPea
 
 KernelCost streaming_cost(Bytes bytes, const GpuPeaks& peaks, const Profile& profile, std::string_view kernel) {
   if (profile.kernels) {
-    const StreamModel* model = profile.kernels->stream_of(kernel);
-    if (model == nullptr) model = profile.kernels->stream_of("other");
-    if (model != nullptr) {
+    if (const StreamModel* model = profile.kernels->stream_or_other(kernel)) {
       KernelLoad load;
       load.unclocked = model->time(bytes);
       load.hbm_traffic = bytes;

@@ -64,6 +64,11 @@ const StreamModel* MeasuredKernels::stream_of(std::string_view kernel) const {
   return dot == std::string_view::npos ? nullptr : stream_of(kernel.substr(dot + 1));
 }
 
+const StreamModel* MeasuredKernels::stream_or_other(std::string_view kernel) const {
+  const StreamModel* own = stream_of(kernel);
+  return own != nullptr ? own : stream_of("other");
+}
+
 const LinkTable* MeasuredKernels::link_of(std::string_view link, std::string_view mechanism,
                                           std::string_view op) const {
   const auto found = std::find_if(links.begin(), links.end(), [&](const LinkTable& t) {

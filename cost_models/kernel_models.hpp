@@ -137,6 +137,8 @@ struct MeasuredKernels {
   const AttentionModel* attention_of(Phase phase, double head_dim) const;
   bool is_measured(Phase phase, double head_dim) const;
   const StreamModel* stream_of(std::string_view kernel) const;
+  /// That of "other" if none is of the kernel. Null if there is none of it either.
+  const StreamModel* stream_or_other(std::string_view kernel) const;
   const LinkTable* link_of(std::string_view link, std::string_view mechanism, std::string_view op) const;
   const ErrorBand* band_of(std::string_view group) const;
 };

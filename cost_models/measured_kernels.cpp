@@ -127,7 +127,8 @@ MeasuredKernel stream_row(const MeasuredTable& table, std::size_t row, Planned p
   k.group = table.has("n_q") ? "merge" : "elementwise";
   k.bytes = Bytes::from_si(table.positive(row, "bytes"));
   if (table.text(row, "cache").starts_with("flushed")) {
-    k.flushes = 1 / table.optional_number(row, "launches_per_sample").value_or(1);
+    const bool known = !table.text(row, "launches_per_sample").empty();
+    k.flushes = known ? 1 / table.positive(row, "launches_per_sample") : 1;
   }
   k.shape = fmt::format("{} {}", k.kernel, format(k.bytes));
   k.work = k.bytes.si();
@@ -309,8 +310,7 @@ namespace {
 
 Seconds written_first(const MeasuredKernel& row, const Profile& profile) {
   if (!profile.kernels) return {};
-  const StreamModel* model = profile.kernels->stream_of(row.kernel);
-  if (model == nullptr) model = profile.kernels->stream_of("other");
+  const StreamModel* model = profile.kernels->stream_or_other(row.kernel);
   return model != nullptr ? written_first(row, *model) : Seconds();
 }
 

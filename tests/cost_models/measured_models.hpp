@@ -49,4 +49,15 @@ inline Profile measured_profile() {
   return p;
 }
 
+/// One head of 256 queries on 512 keys, of whose eight tiles so many hold what a mask lets pass, two of them its edge.
+inline AttentionShape masked_rectangle(double tiles) {
+  return {.pairs = tiles * 128 * 128,
+          .query_rows = 256,
+          .key_rows = 512,
+          .heads = 1,
+          .kv_heads = 1,
+          .head_dim = 128,
+          .masked_pairs = 128 * 127};
+}
+
 }  // namespace orrery

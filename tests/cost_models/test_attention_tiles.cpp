@@ -112,13 +112,7 @@ TEST_CASE("grouped keys cost the backward pass the sums over query heads") {
 
 TEST_CASE("a kernel that goes through all of a masked rectangle takes a mask's edges more for every tile") {
   // 256 queries on 512 keys: 2 x 4 tiles. Backward four lists of two tiles on SMs enough; a window has two edges.
-  AttentionShape shape{.pairs = 6 * 128 * 128,
-                       .query_rows = 256,
-                       .key_rows = 512,
-                       .heads = 1,
-                       .kv_heads = 1,
-                       .head_dim = 128,
-                       .masked_pairs = 128 * 127};
+  AttentionShape shape = masked_rectangle(6);
   Profile profile = measured_profile();
   const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
   const auto seconds = [&] { return attention_cost(shape, Phase::backward, peaks, profile).duration.si(); };
@@ -136,13 +130,7 @@ TEST_CASE("a kernel that goes through all of a masked rectangle takes a mask's e
 
 TEST_CASE("a kernel that skips what is masked of a rectangle has lists that start later") {
   // 256 queries on 512 keys, causal: lists of three and four tiles, of which each has one on the diagonal.
-  const AttentionShape shape{.pairs = 7 * 128 * 128,
-                             .query_rows = 256,
-                             .key_rows = 512,
-                             .heads = 1,
-                             .kv_heads = 1,
-                             .head_dim = 128,
-                             .masked_pairs = 128 * 127};
+  const AttentionShape shape = masked_rectangle(7);
   Profile profile = measured_profile();
   const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
   const auto seconds = [&] { return attention_cost(shape, Phase::forward, peaks, profile).duration.si(); };
@@ -152,15 +140,10 @@ TEST_CASE("a kernel that skips what is masked of a rectangle has lists that star
 }
 
 TEST_CASE("forward, lists of a window with a halo are as long as each other") {
-  // 256 queries on 512 keys, two lists of two tiles, on SMs enough: the first has its halo before it.
-  const AttentionShape shape{.pairs = 4 * 128 * 128,
-                             .query_rows = 256,
-                             .key_rows = 512,
-                             .heads = 1,
-                             .kv_heads = 1,
-                             .head_dim = 128,
-                             .masked_pairs = 1e-9,
-                             .window = true};
+  // Two lists of two tiles, on SMs enough: the first has its halo before it.
+  AttentionShape shape = masked_rectangle(4);
+  shape.window = true;
+  shape.masked_pairs = 1e-9;
   const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
   CHECK_THAT(attention_cost(shape, Phase::forward, peaks, measured_profile()).duration.si(),
              WithinRel(5e-6 + (1000 + 2 * 2000) / test_clock, 1e-6));

@@ -337,13 +337,7 @@ TEST_CASE("a kernel row reads from HBM unless its column or the file's header sa
 }
 
 TEST_CASE("of a whole rectangle under a mask, three of five backward products are with the zeros of what is hidden") {
-  AttentionShape shape{.pairs = 6 * 128 * 128,
-                       .query_rows = 256,
-                       .key_rows = 512,
-                       .heads = 1,
-                       .kv_heads = 1,
-                       .head_dim = 128,
-                       .masked_pairs = 128 * 127};
+  AttentionShape shape = masked_rectangle(6);
   Profile profile = measured_profile();
   profile.kernels->attention.back().rectangle_edge = number(300);
   const KernelLoad load = load_of(shape, Phase::backward, profile);
@@ -371,6 +365,7 @@ TEST_CASE("a stream behind a flush first writes half of L2, once for all launche
   CHECK_THAT(seconds("flushed,1"), WithinRel(alone + written, 1e-9));
   CHECK_THAT(seconds("flushed,"), WithinRel(alone + written, 1e-9));
   CHECK_THAT(seconds("flushed_per_sample,4"), WithinRel(alone + written / 4, 1e-9));
+  CHECK_THROWS_WITH(seconds("flushed,0"), Catch::Matchers::Contains("launches_per_sample = 0 is not positive"));
 }
 
 TEST_CASE("the end of the keys inside a tile is looked for in every tile, forward unless a mask hides it") {
