@@ -307,7 +307,8 @@ std::string nothing_in(const MeasuredTable& table) {
   for (const char* column : {"implementation", "gpu", "n_gpu", "seq_len", "time_ms"}) {
     if (table.has(column)) continue;
     return fmt::format(
-        "{}: nothing is predicted (rows of runs need a column {}, kernels other ones; there are {}), see README",
+        "{}: nothing is predicted (rows of runs need a column {}, kernels other ones; there are {}), see "
+        "docs/calibration.md",
         table.file().string(), column, fmt::join(table.columns(), ", "));
   }
   return fmt::format("{}: nothing is predicted (no row has status ok or planned)", table.file().string());

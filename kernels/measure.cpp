@@ -46,9 +46,9 @@ Graph::Graph(cudaStream_t stream, const std::function<void()>& queue) {
   ORRERY_CUDA(cudaGraphUpload(exec_, stream));
 }
 
-// Once streams of a process have waited for each other some 200 times, every kernel takes 0.36 us longer from then on
-// (on H200 a copy of 131 kB 1.81 us instead of 1.45). Whole runs of the bench do that early, so here they do before
-// anything is measured, whichever rows are asked for.
+// Once streams of a process have waited for each other some 200 times, its copies, additions and merges take 0.36 us
+// longer (on H200 a copy of 131 kB 1.81 us instead of 1.45; attention does not). Whole runs of the bench do that early,
+// so here they do before anything is measured, whichever rows are asked for.
 void wait_for_another_stream(cudaStream_t stream) {
   constexpr int hops = 200;
   const Stream other;

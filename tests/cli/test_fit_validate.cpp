@@ -264,13 +264,13 @@ bool is_alike(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-TEST_CASE("the fit commands of the README write the committed profiles") {
+TEST_CASE("the fit commands of docs/calibration.md write the committed profiles") {
   const TemporaryFolder folder;
   const std::filesystem::path root = ORRERY_SOURCE_DIR;
-  std::istringstream readme(read_file(root / "README.md"));
+  std::istringstream document(read_file(root / "docs/calibration.md"));
   const std::string begin = "orrery fit ", end = " -o scenarios/profiles/";
   int commands = 0;
-  for (std::string line; std::getline(readme, line);) {
+  for (std::string line; std::getline(document, line);) {
     if (!line.starts_with(begin + "validate/measured/")) continue;
     INFO(line);
     ++commands;
