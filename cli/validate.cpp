@@ -33,6 +33,7 @@ struct ValidateOptions {
   std::string plot;
   double tolerance = 0;
   bool summary_only = false;
+  bool medians = false;
   std::string steps;
   std::string trace;
   int step_run = 1;
@@ -344,6 +345,7 @@ void run(const ValidateOptions& options) {
   }
   if (rows.empty()) throw std::runtime_error(empty.substr(0, empty.find('\n')));
   if (!options.measured.empty()) fmt::print(stderr, "{}", empty);
+  if (options.medians) rows = medians_of_repeats(rows);
   const std::vector<ErrorSummary> groups = summarize(rows);
   const std::string text = options.format == "json"  ? json_of(rows, groups)
                            : options.format == "csv" ? csv_of(rows)
@@ -378,10 +380,13 @@ void add_validate(CLI::App& app) {
         return good ? std::string() : fmt::format("{} is no fraction from 0 to 1, write e.g. 0.06 for 6 %", text);
       });
   command->add_flag("--summary", options->summary_only, "Text: the table of groups only");
+  command->add_flag("--medians", options->medians,
+                    "Rows of a GPU that are the same but for their times count once, by the median");
   CLI::Option* steps =
       command->add_option("--steps", options->steps,
                           "Instead: a file of runs with time stamps (ring_steps.csv), op by op beside the simulation");
-  for (const char* of_rows : {"--measured", "--published", "--format", "--plot", "--tolerance", "--summary"})
+  for (const char* of_rows :
+       {"--measured", "--published", "--format", "--plot", "--tolerance", "--summary", "--medians"})
     steps->excludes(of_rows);
   command->add_option("--run", options->step_run, "With --steps: the how-manieth run of the file")
       ->capture_default_str()

@@ -10,6 +10,18 @@
 
 namespace orrery {
 
+void set_masks(AttentionProgramInput& input, const Pattern& pattern, Index tokens, bool causal,
+               const std::vector<Index>& documents) {
+  const auto add = [&](const Pattern& of, std::vector<Mask>& keys, std::vector<Mask>& values) {
+    for (int c = 0; c < of.classes(); ++c) {
+      keys.push_back(of.mask(c, tokens, causal, documents));
+      if (of.has_gated_skips()) values.push_back(of.value_mask(c, tokens, causal, documents));
+    }
+  };
+  add(pattern, input.masks, input.value_masks);
+  if (input.implementation.halo_of_whole_windows) add(pattern.wider(1), input.halo_masks, input.halo_value_masks);
+}
+
 AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::move(input)) {
   cost_ = {.geometry = &input_.geometry,
            .implementation = &input_.implementation,
@@ -23,8 +35,8 @@ AttentionProgram::AttentionProgram(AttentionProgramInput input) : input_(std::mo
            .attention = costs_.get()};
   const TileShape tile{static_cast<Index>(input_.profile.tile_query.value),
                        static_cast<Index>(input_.profile.tile_key.value)};
-  schedule_ = input_.schedule->make(
-      {input_.geometry, input_.implementation, input_.masks, input_.value_masks, tile, input_.inner_ring});
+  schedule_ = input_.schedule->make({input_.geometry, input_.implementation, input_.masks, input_.value_masks,
+                                     input_.halo_masks, input_.halo_value_masks, tile, input_.inner_ring});
 
   const int layers = static_cast<int>(input_.class_of_layer.size());
   signals_.assign(signal_names().begin(), signal_names().end());

@@ -28,6 +28,8 @@ struct AttentionProgramInput {
   DenseShape dense;                 // per rank and layer, forward
   std::vector<Mask> masks;          // by pattern class
   std::vector<Mask> value_masks{};  // of patterns with gated skips: whose values are read
+  std::vector<Mask> halo_masks{};   // as these two, of what a halo of whole windows fetches
+  std::vector<Mask> halo_value_masks{};
   std::vector<bool> gates{};        // by pattern class: a gated skip of it reads values; empty: of none
   std::vector<int> class_of_layer;  // one entry per layer
   const ScheduleKind* schedule = nullptr;
@@ -35,6 +37,10 @@ struct AttentionProgramInput {
   bool backward = false;
   bool plain_window = false;  // the pattern is one window
 };
+
+/// The masks of the pattern's classes, for the implementation that `input` has.
+void set_masks(AttentionProgramInput& input, const Pattern& pattern, Index tokens, bool causal,
+               const std::vector<Index>& documents);
 
 class AttentionProgram final : public KernelProgram {
  public:

@@ -21,7 +21,7 @@ struct TileWork {
   Index executed = 0;    // pairs in the tiles the kernel computes, which are whole
   Index beyond = 0;      // of these, pairs beyond the last query or key
   Index query_rows = 0;  // queries with at least one key here
-  Index key_rows = 0;    // keys that at least one query scores
+  Index key_rows = 0;    // keys that at least one query scores, or that the kernel goes over all the same
 
   TileWork& operator+=(const TileWork& other) {
     useful += other.useful;

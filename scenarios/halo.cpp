@@ -1,7 +1,8 @@
 // Halo exchange: every rank fetches just the KV rows its queries score, from whichever ranks hold them, any distance
 // away. Local attention runs while the rows travel; a second kernel attends them. Or (halo attention `together`) one
 // kernel attends both once the rows are there. Backward fetches them again and returns their gradients, which the owner
-// adds to its own. A gated skip fetches rows of V alone beyond these (`values`).
+// adds to its own. A gated skip fetches rows of V alone beyond these (`values`). Some libraries fetch whole windows
+// (halo_of_whole_windows), the key that the first query sees itself as included, which leaves kernels a round length.
 //
 // Buffers: the fetched rows of a visit go into slot v % 2 (v counts the visits that fetch anything).
 #include <fmt/format.h>
@@ -23,7 +24,8 @@ struct Fetches {
   std::vector<TileWork> local, remote;      // by group: what the two kernels do, or (together) the second does both
 };
 
-Fetches find_fetches(const Geometry& geometry, const Mask& mask, const Mask& values, TileShape tile,
+/// `keys` and `values` are fetched, of which `mask` says what is scored.
+Fetches find_fetches(const Geometry& geometry, const Mask& mask, const Mask& keys, const Mask& values, TileShape tile,
                      GatherAttention attention) {
   const int groups = geometry.groups;
   const auto tokens = [&](int group) -> const TokenSet& {
@@ -37,7 +39,7 @@ Fetches find_fetches(const Geometry& geometry, const Mask& mask, const Mask& val
   for (int group = 0; group < groups; ++group) {
     for (const int distance : fetches.distances) {
       const auto g = static_cast<std::size_t>(group);
-      fetches.rows[g].push_back(mask.keys_needed(tokens(group), tokens(group - distance)));
+      fetches.rows[g].push_back(keys.keys_needed(tokens(group), tokens(group - distance)));
       const Index all = values.keys_needed(tokens(group), tokens(group - distance)).size();
       fetches.values[g].push_back(all - fetches.rows[g].back().size());
     }
@@ -46,8 +48,10 @@ Fetches find_fetches(const Geometry& geometry, const Mask& mask, const Mask& val
     fetches.all.push_back(concatenate(fetches.rows[static_cast<std::size_t>(group)]));
     const TokenSet& fetched = fetches.all.back();
     if (attention == GatherAttention::together && !fetched.empty()) {
+      const TokenSet all = concatenate({fetched, tokens(group)});
       fetches.local.emplace_back();
-      fetches.remote.push_back(measure(mask.local(tokens(group), concatenate({fetched, tokens(group)})), tile));
+      fetches.remote.push_back(measure(mask.local(tokens(group), all), tile));
+      fetches.remote.back().key_rows = all.size();  // also of those that no query scores
       continue;
     }
     fetches.local.push_back(works.at(group, group));
@@ -61,9 +65,11 @@ class Halo : public Schedule {
   explicit Halo(const ScheduleInput& input) : geometry_(input.geometry), implementation_(input.implementation) {
     std::set<int> all;
     for (std::size_t c = 0; c < input.masks.size(); ++c) {
-      const Mask& values = input.value_masks.empty() ? input.masks[c] : input.value_masks[c];
-      fetches_.push_back(
-          find_fetches(input.geometry, input.masks[c], values, input.tile, input.implementation.halo_attention));
+      const bool whole_windows = input.implementation.halo_of_whole_windows;
+      const Mask& keys = whole_windows ? input.halo_masks[c] : input.masks[c];
+      const auto& gated = whole_windows ? input.halo_value_masks : input.value_masks;
+      fetches_.push_back(find_fetches(input.geometry, input.masks[c], keys, gated.empty() ? keys : gated[c], input.tile,
+                                      input.implementation.halo_attention));
       all.insert(fetches_.back().distances.begin(), fetches_.back().distances.end());
     }
     all_distances_.assign(all.begin(), all.end());

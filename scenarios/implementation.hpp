@@ -115,6 +115,7 @@ struct Implementation {
   bool gather_chunks = false;
   GatherAttention halo_attention = GatherAttention::per_rank;
   bool halo_is_kept = false;  // in every layer, from its forward pass to its backward pass, which fetches none then
+  bool halo_of_whole_windows = false;  // as many rows as a window has keys, one more than a rank's first query fetches
   GatherGradients gather_gradients = GatherGradients::reduce_scatter;
   int gather_kv_heads = 0;  // KV heads gathered at a time; 0: all
 

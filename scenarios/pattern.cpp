@@ -126,6 +126,14 @@ Mask Pattern::value_mask(int pattern_class, Index tokens, bool causal, const std
   return mask_of(pattern_class, tokens, causal, documents, true);
 }
 
+Pattern Pattern::wider(Index rows) const {
+  Pattern pattern = *this;
+  for (Primitive& p : pattern.primitives_) {
+    if (p.kind == Primitive::Kind::window) p.left += rows;
+  }
+  return pattern;
+}
+
 bool Pattern::has_gated_skips() const {
   return std::any_of(primitives_.begin(), primitives_.end(),
                      [](const Primitive& p) { return p.kind == Primitive::Kind::gated_skip; });

@@ -49,6 +49,8 @@ class Pattern {
   Mask mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const;
   /// Whose values it reads: gated skips besides.
   Mask value_mask(int pattern_class, Index tokens, bool causal, const std::vector<Index>& documents) const;
+  /// Every window sees `rows` tokens more of the past.
+  Pattern wider(Index rows) const;
   bool has_gated_skips() const;
   /// A gated skip reads a value in a document of so many tokens.
   bool is_gated(int pattern_class, Index document) const;

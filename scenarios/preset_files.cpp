@@ -276,6 +276,8 @@ Implementation load_implementation(std::string_view name, const std::filesystem:
     i.halo_attention = halo->choice("attention", {"together", "per_rank"}) == "together" ? GatherAttention::together
                                                                                          : GatherAttention::per_rank;
     if (halo->has("backward")) i.halo_is_kept = halo->choice("backward", {"fetches", "keeps"}) == "keeps";
+    if (halo->has("rows"))
+      i.halo_of_whole_windows = halo->choice("rows", {"scored", "whole_windows"}) == "whole_windows";
   }
   if (runs(i, {"ulysses", "usp"})) i.qkv_messages = one_of(table.table("head_exchange"), "qkv_messages", 1, 3);
   table.finish();

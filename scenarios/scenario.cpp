@@ -412,10 +412,7 @@ AttentionProgramInput attention_input(const Scenario& s) {
                    .row_alignment = row_alignment({hidden, ffn, queries, keys}, input.element_bytes)};
   }
   const Pattern pattern = s.pattern();
-  for (int c = 0; c < pattern.classes(); ++c) {
-    input.masks.push_back(pattern.mask(c, s.tokens, s.causal, s.documents));
-    if (pattern.has_gated_skips()) input.value_masks.push_back(pattern.value_mask(c, s.tokens, s.causal, s.documents));
-  }
+  set_masks(input, pattern, s.tokens, s.causal, s.documents);
   input.gates = s.gates();
   for (int layer = 0; layer < s.layers; ++layer) input.class_of_layer.push_back(pattern.class_of_layer(layer));
   input.schedule = s.schedule;

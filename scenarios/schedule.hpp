@@ -75,6 +75,8 @@ struct ScheduleInput {
   const Implementation& implementation;
   const std::vector<Mask>& masks;        // by pattern class
   const std::vector<Mask>& value_masks;  // of patterns with gated skips; otherwise none
+  const std::vector<Mask>& halo_masks;   // what a halo of whole windows fetches; otherwise none
+  const std::vector<Mask>& halo_value_masks;
   TileShape tile;
   int inner_ring = 1;  // double_ring: members of an inner ring
 };

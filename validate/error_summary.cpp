@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "cost_models/intervals.hpp"
@@ -45,12 +46,33 @@ std::vector<std::string> groups_of(const std::vector<Prediction>& predictions) {
 
 }  // namespace
 
+std::vector<Prediction> medians_of_repeats(const std::vector<Prediction>& predictions) {
+  std::vector<Prediction> rows;
+  std::map<std::tuple<std::string, std::string, Seconds>, std::size_t> first;  // what is the same is predicted alike
+  std::vector<std::vector<double>> measured;
+  for (const Prediction& p : predictions) {
+    if (p.fitted) continue;
+    if (counts(p) && !p.of_gpu.empty()) {
+      const auto [known, is_new] = first.try_emplace({p.of_gpu, p.name, p.predicted}, rows.size());
+      if (!is_new) {
+        measured[known->second].push_back(p.measured.si());
+        rows[known->second].calibrated |= p.calibrated;
+        continue;
+      }
+    }
+    rows.push_back(p);
+    measured.push_back({p.measured.si()});
+    if (!p.of_gpu.empty()) rows.back().group = p.of_gpu;
+  }
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i].measured = Seconds::from_si(quantile(measured[i], 0.5));
+  return rows;
+}
+
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions) {
   std::map<std::string, std::vector<const Prediction*>> rows;
   std::map<std::string, int> not_predicted;
   for (const Prediction& p : predictions) {
-    for (const std::string& name :
-         {p.group, p.of_gpu, std::string(p.many_gpus ? all_runs : ""), std::string(all_rows)}) {
+    for (const std::string& name : std::set<std::string>{p.group, p.of_gpu, p.many_gpus ? all_runs : "", all_rows}) {
       if (counts(p)) rows[name].push_back(&p);
       if (!p.reason.empty()) ++not_predicted[name];
     }

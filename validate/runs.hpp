@@ -71,6 +71,10 @@ inline constexpr const char* slow_down_group = "slow-down under overlap";
 /// GPUs if there are others too, and "all" at the end.
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions);
 
+/// Held-out rows of a GPU that are the same but for the measured time, of whatever folder, as one: measured is their
+/// median. It stands where the first of them stood; rows that constants were fitted on are left out, others stay.
+std::vector<Prediction> medians_of_repeats(const std::vector<Prediction>& predictions);
+
 /// The scenario of a run of several GPUs: attention of one layer.
 Scenario scenario_of(const MeasuredTable& table, std::size_t row, Profile profile);
 /// GPU_BACKEND, if there is a profile of that name: the kernels of a row's backend are not those of its GPU's profile.

@@ -317,6 +317,37 @@ TEST_CASE("a gated skip fetches values alone: of those rows that the window does
   }
 }
 
+TEST_CASE(
+    "a halo of whole windows brings as many keys as a query sees, itself included, and scores none of them more") {
+  for (const Index left : {0, 1, 256, 4095, 4096, 9000}) {
+    IdealCase c = halo_case(left, 0);
+    const AttentionProgram scored = program_of(c);
+    c.implementation.halo_of_whole_windows = true;
+    const AttentionProgram whole = program_of(c);
+    INFO(fmt::format("window of {} earlier keys", left));
+    CHECK(simulate(whole, one_node(c)).ranks[7].received.si() == row_bytes(c) * static_cast<double>(left + 1));
+    CHECK(simulate(whole, one_node(c)).ranks[0].received.si() == 0);
+    CHECK(whole.work_of(7).useful == scored.work_of(7).useful);
+  }
+  // The one kernel over own and fetched rows has them all, also the one that is scored by nobody.
+  IdealCase together = halo_case(1023, 0);
+  together.implementation.halo_of_whole_windows = true;
+  together.implementation.halo_attention = GatherAttention::together;
+  const AttentionProgramInput input = tiny_program(together).input();
+  const auto schedule = input.schedule->make({input.geometry, input.implementation, input.masks, input.value_masks,
+                                              input.halo_masks, input.halo_value_masks, TileShape{128, 128}});
+  CHECK(schedule->work_of(7, Visit()).key_rows == together.block() + 1024);
+  CHECK(schedule->work_of(0, Visit()).key_rows == together.block());
+  // The values of a skip are those of the last `period` rows, or of the window's where it is longer.
+  for (const Index period : {128, 4096}) {
+    IdealCase c = halo_case(1023, 0);
+    c.implementation.halo_of_whole_windows = true;
+    c.pattern.push_back({.kind = Primitive::Kind::gated_skip, .period = period});
+    CHECK(simulate(program_of(c), one_node(c)).ranks[7].received.si() ==
+          row_bytes(c) / 2 * static_cast<double>(1024 + std::max<Index>(1024, period)));
+  }
+}
+
 TEST_CASE("a halo comes from as many ranks as it spans") {
   const auto sources = [](Index left, Index period) {
     const IdealCase c = halo_case(left, period);

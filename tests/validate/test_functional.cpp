@@ -117,6 +117,10 @@ std::vector<NamedImplementation> implementations() {
     i.halo_attention = GatherAttention::together;
     i.halo_is_kept = true;
   });
+  add("a halo of whole windows", [](Implementation& i) {
+    i.halo_attention = GatherAttention::together;
+    i.halo_is_kept = i.halo_of_whole_windows = true;
+  });
   add("a kernel for each chunk of gathered queries", [](Implementation& i) {
     i.transport = Transport::nccl;
     i.gather_chunks = true;

@@ -146,6 +146,34 @@ TEST_CASE("a summary has a group over all folders of a GPU where a kind of rows 
              WithinRel((std::abs(all[0].deviation()) + std::abs(all[1].deviation())) / 2, 1e-12));
 }
 
+TEST_CASE("rows that are the same but for their times count once, by the median of all folders") {
+  const std::string names = "gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms,status\n";
+  std::vector<Prediction> all;
+  const auto add = [&](const char* folder, int tokens, double time_ms) {
+    const auto rows = predict_runs(
+        MeasuredTable::parse(
+            fmt::format("{}h200_sxm,{},4096,32,32,128,false,kernel,forward,{},ok\n", names, tokens, time_ms),
+            fmt::format("{}/made.csv", folder)),
+        "");
+    all.insert(all.end(), rows.begin(), rows.end());
+  };
+  add("one", 4096, 0.5);
+  add("one", 2048, 0.3);
+  add("two", 4096, 0.4);
+  add("three", 4096, 0.44);
+  add("three", 4096, 9);
+  all.back().fitted = true;
+  all[2].calibrated = true;
+  const std::vector<Prediction> once = medians_of_repeats(all);
+  REQUIRE(once.size() == 2);
+  CHECK_THAT(once[0].measured.si(), WithinRel(0.44e-3, 1e-12));
+  CHECK(once[0].predicted == all[0].predicted);
+  CHECK(once[0].calibrated);  // as one of them did
+  CHECK(once[1].measured == all[1].measured);
+  CHECK(summarize(once)[0].group == "all h200_sxm: attention forward");
+  CHECK(summarize(once)[0].rows == 2);
+}
+
 TEST_CASE("kernels that are only planned are predicted, as runs are, and nothing is fitted on them") {
   const std::string names = "gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms,p5_ms,p95_ms,status\n";
   const std::string row = "h200_sxm,4096,4096,32,32,128,false,kernel,forward,";

@@ -57,10 +57,7 @@ inline AttentionProgram tiny_program(const TinyCase& c) {
   input.profile = ideal_profile();
   input.peaks = {FlopsPerSecond::from_si(1e12), BytesPerSecond::from_si(1e15)};
   const Pattern pattern(c.pattern, c.layers);
-  for (int k = 0; k < pattern.classes(); ++k) {
-    input.masks.push_back(pattern.mask(k, c.tokens, c.causal, c.documents));
-    if (pattern.has_gated_skips()) input.value_masks.push_back(pattern.value_mask(k, c.tokens, c.causal, c.documents));
-  }
+  set_masks(input, pattern, c.tokens, c.causal, c.documents);
   for (int layer = 0; layer < c.layers; ++layer) input.class_of_layer.push_back(pattern.class_of_layer(layer));
   input.schedule = &row_named(schedules(), c.schedule);
   input.inner_ring = c.inner_ring;
