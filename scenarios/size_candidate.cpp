@@ -50,9 +50,10 @@ MemoryInput memory_input(const SizeProblem& problem, const Candidate& c) {
   in.recompute = c.recompute;
   // A decode step moves no keys.
   if (in.pass != StepPass::decode)
-    in.visiting =
-        visiting_blocks(*c.schedule, c.groups, c.members, fetched_share(problem.primitives, in.tokens, c.groups),
-                        problem.implementation.halo_is_kept && in.pass == StepPass::training);
+    in.visiting = visiting_blocks(
+        *c.schedule, c.groups, c.members,
+        fetched_share(problem.primitives, in.tokens, c.groups, problem.implementation.halo_of_whole_windows),
+        problem.implementation.halo_is_kept && in.pass == StepPass::training);
   if (in.pass != StepPass::training && problem.causal) in.cached_share = cached_share(problem, c);
   in.fused_loss = true;
   return in;

@@ -4,12 +4,13 @@
 
 namespace orrery {
 
-double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups) {
+double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups, bool whole_windows) {
   const double own = tokens / groups;
   double rows = 0;
+  const Index itself = whole_windows ? 1 : 0;
   Index window = 0;
   for (const Primitive& p : primitives) {
-    if (p.kind == Primitive::Kind::window) window = std::max(window, p.left);
+    if (p.kind == Primitive::Kind::window) window = std::max(window, p.left + itself);
   }
   for (const Primitive& p : primitives) {
     const auto period = static_cast<double>(p.period);
@@ -18,7 +19,7 @@ double fetched_share(const std::vector<Primitive>& primitives, double tokens, in
         rows = tokens;
         break;
       case Primitive::Kind::window:
-        rows += static_cast<double>(p.left + p.right);
+        rows += static_cast<double>(p.left + itself + p.right);
         break;
       case Primitive::Kind::stride:
         // Each skip reaches another block of the rank's own size, if skips lie further apart than that.
@@ -102,8 +103,10 @@ MemoryInput memory_input(const Scenario& s) {
   in.recompute = s.recompute;
   // A decode step moves no keys.
   if (!s.decode)
-    in.visiting = visiting_blocks(*s.schedule, s.groups, s.members, fetched_share(s.primitives, in.tokens, s.groups),
-                                  s.implementation.halo_is_kept && s.backward);
+    in.visiting =
+        visiting_blocks(*s.schedule, s.groups, s.members,
+                        fetched_share(s.primitives, in.tokens, s.groups, s.implementation.halo_of_whole_windows),
+                        s.implementation.halo_is_kept && s.backward);
   // Q, O, K and V in work, one more K and V on their way, and nothing else (Ring Attention, arXiv 2310.01889, section
   // 3).
   if (s.six_block_accounts) {

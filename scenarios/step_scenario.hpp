@@ -13,8 +13,9 @@ struct Folds {
 };
 StepProgram build_step(const Scenario& scenario, const Folds& folds = {});
 
-/// Rows that a rank fetches for its pattern, at most, over its own rows; contiguous blocks.
-double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups);
+/// Rows that a rank fetches for its pattern, at most, over its own rows; contiguous blocks. `whole_windows`: those of
+/// Implementation::halo_of_whole_windows.
+double fetched_share(const std::vector<Primitive>& primitives, double tokens, int groups, bool whole_windows = false);
 
 /// What a schedule holds of other ranks' keys and gradients. `kept`: until its backward pass.
 VisitingBlocks visiting_blocks(const ScheduleKind& schedule, int groups, int members, double fetched_share,

@@ -140,14 +140,16 @@ TEST_CASE("a halo fetches of a gated skip the values beyond the window's rows, n
     const Scenario s = scenario(with_skip(period));
     const double row = 2.0 * static_cast<double>(s.model.kv_heads * s.model.head_dim) * 2;
     const SimulationResult result = simulate(build_program(s), s);
-    CHECK(result.ranks[2].received.si() == Approx(s.layers * share(period) * own * row));
+    REQUIRE(s.implementation.halo_of_whole_windows);
+    const double fetched = fetched_share(s.primitives, static_cast<double>(all_tokens), ranks, true);
+    CHECK(result.ranks[2].received.si() == Approx(s.layers * fetched * own * row));
   }
 }
 
 TEST_CASE("a halo of values alone is one message, also where keys and values are two") {
   const Index period = 3000;
-  const Scenario s =
-      scenario(fmt::format("{{kind = \"window\", left = 0}}, {{kind = \"gated_skip\", period = {}}}", period));
+  Scenario s = scenario(fmt::format("{{kind = \"window\", left = 0}}, {{kind = \"gated_skip\", period = {}}}", period));
+  s.implementation.halo_of_whole_windows = false;
   REQUIRE(s.implementation.kv_messages == 2);
   const Bytes values = Bytes::from_si(static_cast<double>(period * s.model.kv_heads * s.model.head_dim) * 2);
   const LinkTable& measured = *s.profile.kernels->link_of("nvlink4", "copy_engine", "peer_copy both");

@@ -267,7 +267,8 @@ TEST_CASE("keys of a halo and the more values of a gated skip are two messages, 
       if (op.message_count > 0) longest = std::max(longest, to_seconds(op.duration).si());
     }
   }
-  const double expected = startup_of(left) + startup_of(period) + program.input().implementation.dependency.value;
+  const double expected =
+      startup_of(left + 1) + startup_of(period) + program.input().implementation.dependency.value;
   CHECK(longest == Approx(expected).epsilon(1e-6));
 }
 
