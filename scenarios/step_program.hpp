@@ -138,6 +138,8 @@ class StepProgram final : public KernelProgram {
   void set_costs();
   bool decode() const { return input_.shape.pass == StepPass::decode; }
   bool training() const { return input_.shape.pass == StepPass::training; }
+  bool recomputes() const;
+  Flops executed_by_matrices() const;
 
   StepProgramInput input_;
   Degrees degrees_;

@@ -68,12 +68,21 @@ std::vector<KernelWork> StepProgram::kernel_work_of_ranks() const {
   return all;
 }
 
+bool StepProgram::recomputes() const {
+  return training() && (input_.shape.recompute == Recompute::full || input_.shape.recompute == Recompute::blocks);
+}
+
+/// As many as the rank's kernels compute: what ranks do beside each other (the matrices of a decode step on context
+/// ranks; K and V of fewer KV heads than tensor ranks) counts on each. The head is not recomputed.
+Flops StepProgram::executed_by_matrices() const {
+  const double passes = training() ? 3 : 1;
+  const Flops layer = costs_.qkv.flops + costs_.output.flops + costs_.mlp.flops;
+  return (layer * ((recomputes() ? passes + 1 : passes) * input_.shape.layers) + costs_.head.flops * passes) *
+         (static_cast<double>(input_.shape.microbatches) / degrees_.pipeline);
+}
+
 AttentionProgram::FlopTotals StepProgram::flops_of(Rank rank) const {
-  const bool again =
-      training() && (input_.shape.recompute == Recompute::full || input_.shape.recompute == Recompute::blocks);
-  const Flops dense = dense_flops(input_.shape) / degrees_.ranks();
-  AttentionProgram::FlopTotals total{dense, dense};
-  if (again) total.executed += dense * (1.0 / 3.0);
+  AttentionProgram::FlopTotals total{dense_flops(input_.shape) / degrees_.ranks(), executed_by_matrices()};
   if (decode()) {
     const auto context = static_cast<std::size_t>(grid_.at(rank, Axis::context));
     Flops attention;
@@ -88,7 +97,7 @@ AttentionProgram::FlopTotals StepProgram::flops_of(Rank rank) const {
   const double times = static_cast<double>(input_.shape.microbatches) / degrees_.pipeline;
   total.useful += one.useful * times;
   // Backward has 2.5 times the products of forward.
-  total.executed += one.executed * (times * (again ? 1 + 1 / 3.5 : 1));
+  total.executed += one.executed * (times * (recomputes() ? 1 + 1 / 3.5 : 1));
   return total;
 }
 

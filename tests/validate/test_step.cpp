@@ -69,7 +69,30 @@ TEST_CASE("a step of one rank takes 6 N D FLOPs and those of attention at the pe
   s.recompute = Recompute::full;
   const double head = 6 * table(m) * tokens;
   const double again = (6 * weights * tokens - head) * 8 / 6 + head + attention * 4.5 / 3.5;
-  CHECK_THAT(to_seconds(run(s).end).si(), WithinRel(again / s.gpu.peak("bf16").si(), 1e-3));
+  const SimulationResult longer = run(s);
+  CHECK_THAT(to_seconds(longer.end).si(), WithinRel(again / s.gpu.peak("bf16").si(), 1e-3));
+  CHECK_THAT(summarize(s, build_step(s), {longer, std::nullopt}, 0).executed.si(), WithinRel(again, 1e-12));
+}
+
+TEST_CASE("what ranks compute beside each other is executed by each of them and useful once") {
+  const double tokens = 4096, ranks = 16;
+  Scenario s = step();
+  s.causal = false;
+  const ModelShape& m = s.model;
+  const auto executed_beyond_useful = [&] {
+    const Report report = summarize(s, build_step(s), {run(s), std::nullopt}, 0);
+    return (report.executed - report.useful).si();
+  };
+  // K and V of 8 heads, one on each of 16 tensor ranks.
+  spread(s, {.tensor = 16});
+  const double keys = 2 * static_cast<double>(m.hidden * m.kv_heads * m.head_dim) * s.layers;
+  CHECK_THAT(executed_beyond_useful(), WithinRel(6 * keys * (ranks / 8 - 1) * tokens, 1e-9));
+  // Context ranks share the tokens before the one of a decode step, but not that one.
+  s.backward = false;
+  s.decode = true;
+  spread(s, {.context = 16});
+  const double weights = s.layers * (m.attention_parameters() + m.ffn_parameters()) + table(m);
+  CHECK_THAT(executed_beyond_useful(), WithinRel(2 * weights * (ranks - 1), 1e-9));
 }
 
 TEST_CASE("in fp8 the layers' matrices run at its rate, attention and the head at that of bf16") {
