@@ -248,8 +248,9 @@ void SweepSpace::check() const {
     }
     if (!unasked && !one_complaint) return;
   }
+  // What stops the reading of every case comes before keys that are not reached for that.
+  if (one_complaint && (looks > 1 || unasked)) throw InputError(first);
   if (unasked) throw *unasked;
-  if (looks > 1) throw InputError(first);
 }
 
 }  // namespace orrery

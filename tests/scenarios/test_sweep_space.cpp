@@ -219,6 +219,14 @@ TEST_CASE("a mistake of the base is found before the start") {
   CHECK_THAT(message_of([&] { SweepSpace(text).check(); }), ContainsSubstring("dtype = \"bf61\" is not a choice"));
 }
 
+TEST_CASE("a mistake of the base comes before keys that no case gets to for it") {
+  SweepText text{"s.toml", "b.toml", "base = \"b.toml\"\n[grid]\nparallelism.ranks = [4, 8]\n",
+                 read_text_file(base, "TOML")};
+  const std::size_t description = text.base.find("description");
+  text.base.erase(description, text.base.find('\n', description) - description);
+  CHECK_THAT(message_of([&] { SweepSpace(text).check(); }), ContainsSubstring("missing key \"description\""));
+}
+
 TEST_CASE("what is wrong with a space is said in one sentence with its place") {
   struct Row {
     const char* axes;
