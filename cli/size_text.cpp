@@ -13,8 +13,8 @@ std::string describe(const SizeProblem& problem, const Candidate& c) {
       fmt::format("{} x {}: data {}, tensor {}, pipeline {}, context {}", d.ranks(),
                   problem.gpus[static_cast<std::size_t>(c.gpu)].gpu.name, d.data, d.tensor, d.pipeline, d.context);
   if (d.context > 1) {
-    const std::string parts = c.inner_ring > 1 ? fmt::format(" {} x {}", c.groups / c.inner_ring, c.inner_ring)
-                              : c.members > 1 && c.groups > 1 ? fmt::format(" {} x {}", c.groups, c.members)
+    const std::string parts = c.inner_ring > 1                ? fmt::format(", inner_ring {}", c.inner_ring)
+                              : c.members > 1 && c.groups > 1 ? fmt::format(", ulysses_degree {}", c.members)
                                                               : "";
     text += fmt::format(" ({}{}, {})", c.schedule->name, parts, c.layout);
   }
@@ -54,13 +54,16 @@ void print_size_text(const SizeReport& report) {
   const SizeResult& r = report.result;
   const bool priced = std::any_of(problem.gpus.begin(), problem.gpus.end(),
                                   [](const GpuOption& g) { return g.price_per_hour.has_value(); });
+  const bool powered = std::any_of(r.best.begin(), r.best.end(), [](const Sized& s) { return s.energy.has_value(); });
+  const auto energy_of = [](const Sized& s) { return s.energy ? fmt::format("{:.4g} J", *s.energy) : "-"; };
   const auto basis = [&](const Sized& s) { return basis_of(problem.gpus[static_cast<std::size_t>(s.candidate.gpu)]); };
   std::size_t width = std::string_view("profile").size();
   for (const GpuOption& option : problem.gpus) width = std::max(width, basis_of(option).size());
   const auto row = [&](const Sized& s) {
-    fmt::print("  {:>10} {:>6}{} {:>7.1f} % {:>10}  {:<{}}  {}\n", format(s.step.time), s.gpus,
-               priced ? fmt::format(" {:>9.4g}", s.cost.value_or(0)) : "", 100 * s.mfu, format(s.bound.memory),
-               basis(s), width, describe(problem, s.candidate));
+    fmt::print("  {:>10} {:>6}{}{} {:>7.1f} % {:>10}  {:<{}}  {}\n", format(s.step.time), s.gpus,
+               priced ? fmt::format(" {:>9.4g}", s.cost.value_or(0)) : "",
+               powered ? fmt::format(" {:>11}", energy_of(s)) : "", 100 * s.mfu, format(s.bound.memory), basis(s),
+               width, describe(problem, s.candidate));
     fmt::print("  {:>10} {:>6}{} limited by {} ({:.0f} % of the critical path); no faster than {}\n", "", "", "",
                s.step.bottleneck, 100 * s.step.bottleneck_share, format(s.bound.time));
   };
@@ -76,8 +79,8 @@ void print_size_text(const SizeReport& report) {
   fmt::print("profiles   {}\n", fmt::join(profiles, ", "));
   for (const std::string& warning : report.warnings) fmt::print("warning    {}\n", warning);
   fmt::print("\n");
-  fmt::print("{:<12} {:>6}{} {:>9} {:>10}  {}\n", "best: step", "GPUs", priced ? "      cost" : "", "MFU", "memory",
-             "profile");
+  fmt::print("{:<12} {:>6}{}{} {:>9} {:>10}  {}\n", "best: step", "GPUs", priced ? "      cost" : "",
+             powered ? "      energy" : "", "MFU", "memory", "profile");
   for (const Sized& s : r.best) row(s);
   fmt::print("\nsmallest cluster that fits{}\n", report.target.empty() ? "" : " and meets the target");
   row(*r.fewest);

@@ -51,6 +51,21 @@ TEST_CASE("size prints the best, the smallest, the front, what would help and wh
   for (const auto& best : json["best"]) CHECK(best["bound_s"].get<double>() <= best["step_time_s"].get<double>());
 }
 
+TEST_CASE("size prints what it orders by, and plans in the keys of a scenario") {
+  const std::string asked = "size --model llama3_8b --context 64K --pass train --gpu h200_sxm --max-gpus 8 --keep 100 ";
+  const ProgramRun run = run_program(asked + "--objective energy");
+  CHECK_THAT(run.output, ContainsSubstring("energy"));
+  const auto json = size_json(asked + "--objective energy");
+  for (const auto& plan : json["best"]) {
+    CHECK_THAT(run.output, ContainsSubstring(fmt::format("{:.4g} J", plan["energy_j"].get<double>())));
+    if (plan["schedule"] == "usp")
+      CHECK_THAT(run.output, ContainsSubstring(fmt::format("(usp, ulysses_degree {}, ", plan["members"].dump())));
+    if (plan["schedule"] == "double_ring")
+      CHECK_THAT(run.output,
+                 ContainsSubstring(fmt::format("(double_ring, inner_ring {}, ", plan["inner_ring"].dump())));
+  }
+}
+
 TEST_CASE("what size prints of a plan is what simulate says of it") {
   struct Asked {
     const char *pass, *step, *attention, *pattern;
