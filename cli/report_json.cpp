@@ -57,6 +57,8 @@ Json report_scalars(const Scenario& s, const Report& r) {
   json["mean_power_w"] = r.power ? Json(r.power->mean.si()) : Json();
   json["highest_power_w"] = r.power ? Json(r.power->highest.si()) : Json();
   json["clock_cap_hz"] = r.power && r.power->clock_cap_hz > 0 ? Json(r.power->clock_cap_hz) : Json();
+  json["memory_peak_bytes"] = r.memory ? Json(r.memory->peak().si()) : Json();
+  json["memory_fits"] = r.memory ? Json(r.memory->fits(s.gpu.hbm_capacity)) : Json();
   json["engine"] = r.engine;
   json["engine_reason"] = r.engine_reason;
   json["events"] = r.events;
