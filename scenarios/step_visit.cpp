@@ -69,17 +69,17 @@ class StepProgram::VisitWriter {
   }
   void scatter_sums() { tensor_step(degrees_.sequence_parallel ? 1 : 2); }
   /// Gradients of the inputs, whose sums travel under those of the weights.
-  void first_matrices_backward(const DenseCost& cost, StepSignal also) {
+  void first_matrices_backward(const DenseCost& cost, std::uint8_t category, StepSignal also) {
     if (degrees_.tensor == 1) {
-      w_.compute(cost + cost, dense_category, also);
+      w_.compute(cost + cost, category, also);
       return;
     }
     const std::int64_t inputs_gathered = w_.count(tensor_done) + (degrees_.sequence_parallel ? 1 : 0);
     if (degrees_.sequence_parallel) tensor_step(1);
-    w_.compute(cost, dense_category);
+    w_.compute(cost, category);
     scatter_sums();
     w_.wait(tensor_done, inputs_gathered);
-    w_.compute(cost, dense_category, also);
+    w_.compute(cost, category, also);
   }
 
   // --- ZeRO-3: a layer's parameters are there while it is in use, those of the next are gathered meanwhile. ---
@@ -113,17 +113,15 @@ class StepProgram::VisitWriter {
     w_.wait(tables_gathered);
     if (plan_.forward && !first_chunk_) w_.wait(activations_arrived, slot_.arrival);
     if (!plan_.forward && !last_chunk_) w_.wait(gradients_arrived, slot_.arrival);
-    DenseCost cost;
-    if (plan_.forward && first_chunk_) cost = costs_.embedding;
     if (!plan_.forward && last_chunk_) {
       w_.wait(tensor_done);
-      cost = costs_.head_gradient + costs_.head_gradient;
-    }
-    w_.compute(cost, tables);
-    if (!plan_.forward && last_chunk_) {
-      scatter_sums();
+      first_matrices_backward(costs_.head_gradient, tables, step_signals);
       reduce(costs_.table_gradients);
+      return;
     }
+    w_.compute(plan_.forward && first_chunk_ ? costs_.embedding : DenseCost(), tables);
+    // Each rank has the rows of its share of the vocabulary.
+    if (plan_.forward && first_chunk_) scatter_sums();
   }
 
   void end() {
@@ -133,7 +131,7 @@ class StepProgram::VisitWriter {
     }
     if (plan_.forward && !last_chunk_) send_to_stage(1, activations_arrived);
     if (!plan_.forward && first_chunk_) {
-      w_.wait(tensor_done);
+      gather_rows();
       w_.compute(costs_.embedding, tables);
       if (!ties_tables()) reduce(costs_.table_gradients);
     }
@@ -167,7 +165,7 @@ class StepProgram::VisitWriter {
       start_use();
       gather_rows();
       if (backward) {
-        first_matrices_backward(costs_.mlp, step_signals);
+        first_matrices_backward(costs_.mlp, dense_category, step_signals);
         gather_rows();
         w_.compute(costs_.output + costs_.output, dense_category);
       } else {
@@ -182,7 +180,7 @@ class StepProgram::VisitWriter {
     if (!last) return;
     const StepSignal end_of_use = visit_.use_ends ? layer_used : step_signals;
     if (backward) {
-      first_matrices_backward(costs_.qkv, end_of_use);
+      first_matrices_backward(costs_.qkv, dense_category, end_of_use);
       reduce(costs_.layer_gradients);
     } else {
       w_.compute(costs_.output, dense_category);

@@ -135,8 +135,10 @@ TEST_CASE("tensor parallelism sends four activations forward and four to six bac
     spread(s, {.tensor = 8, .sequence_parallel = sequence_parallel});
     const double activation = 4096.0 * static_cast<double>(s.model.hidden) * 2 * 7 / 8;
     // Forward: two all-reduces, or two gathers and two scatters. Backward the same; with split inputs these are
-    // gathered once more. The head: one gather (forward) and one scatter, or an all-reduce backward.
-    const double times = sequence_parallel ? s.layers * (4 + 6) + 2 : s.layers * (4 + 4) + 2;
+    // gathered once more. The head: a gather forward, a scatter and once more a gather backward, or an all-reduce. The
+    // embedding, of which each rank has a share of the vocabulary: a scatter of sums forward, a gather backward, or an
+    // all-reduce.
+    const double times = sequence_parallel ? s.layers * (4 + 6) + 3 + 2 : s.layers * (4 + 4) + 2 + 2;
     for (const RankTotals& rank : run(s).ranks) CHECK_THAT(rank.sent.si(), WithinRel(times * activation, 1e-9));
   }
 }
