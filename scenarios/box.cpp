@@ -320,13 +320,23 @@ PcieTree tree_of(const NodeShape& shape, Rank ranks, const LinkSpec& link) {
   return part;
 }
 
+namespace {
+
+std::string profile_line(const Gpu& gpu) {
+  const std::vector<std::string> known = known_names("profiles");
+  const auto has = [&](const std::string& name) { return std::find(known.begin(), known.end(), name) != known.end(); };
+  if (has(gpu.name)) return fmt::format("profile = \"{}\"\n", gpu.name);
+  if (has(gpu.like)) return fmt::format("profile = \"{}\"  # assumed: at its fractions of the peaks\n", gpu.like);
+  return "profile = \"peak\"  # the datasheet's, which kernels stay below\n";
+}
+
+}  // namespace
+
 std::string cluster_text(const Box& box, const Gpu& gpu) {
-  const std::vector<std::string> profiles = known_names("profiles");
-  const bool has_profile = std::find(profiles.begin(), profiles.end(), gpu.name) != profiles.end();
   std::string text = fmt::format("# {} GPUs: ranks = {}\n", box.gpus(), box.gpus());
   if (!box.nics.empty())
     text += fmt::format("# {} NICs, for a fat_tree of such nodes: {}\n", box.nics.size(), fmt::join(box.nics, ", "));
-  text += fmt::format("[cluster]\ngpu = \"{}\"\nprofile = \"{}\"\n", gpu.name, has_profile ? gpu.name : "peak");
+  text += fmt::format("[cluster]\ngpu = \"{}\"\n{}", gpu.name, profile_line(gpu));
   const NodeShape shape = shape_of(box, gpu);
   if (!shape.is_tree()) {
     const double each = load_link(shape.link).bandwidth.si() / box.nvlinks;

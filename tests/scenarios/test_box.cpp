@@ -1,6 +1,7 @@
 // Boxes as nvidia-smi and NCCL describe them. The files in data/boxes are real; each says where it is from.
 #include "scenarios/box.hpp"
 #include "scenarios/scenario.hpp"
+#include "scenarios/size_problem.hpp"
 #include "tests/catch.hpp"
 #include "tests/scenarios/messages.hpp"
 
@@ -86,10 +87,19 @@ TEST_CASE("GPUs under the same PCIe switch are PIX or PXB of each other") {
                                                                        : "SYS"); }),
       "a100_80_pcie");
   CHECK_THAT(cluster, ContainsSubstring("gpus_per_switch = 2\nsockets = 2\n"));
-  CHECK_THAT(cluster, ContainsSubstring("profile = \"peak\""));
   CHECK(scenario_with(cluster, 8).cluster.ranks() == 8);
   const std::string one_socket = matrix(4, [](int, int) { return std::string("PXB"); });
   CHECK_THAT(cluster_of_text(one_socket, "l20"), ContainsSubstring("gpus_per_switch = 4\nsockets = 1\n"));
+}
+
+TEST_CASE("a box has the profile of its GPU, else of the one that it is like, as size does; else the datasheet") {
+  Gpu gpu = load_gpu("a100_80_pcie");
+  const Box box = read_box(boxes / "l40s_4_topo.txt");
+  const auto profile = [&] { return cluster_text(box, gpu); };
+  CHECK_THAT(profile(), ContainsSubstring("profile = \"" + gpu.like + "\"  # assumed"));
+  CHECK(scenario_with(profile(), 4).profile.name == gpu_option(gpu.name, "bf16", {}).profile.name);
+  gpu.like.clear();
+  CHECK_THAT(profile(), ContainsSubstring("profile = \"peak\"  # the datasheet's"));
 }
 
 TEST_CASE("the underlined header of nvidia-smi is read") {
