@@ -92,6 +92,8 @@ std::vector<std::string> left_out_of(const Scenario& s) {
   std::vector<std::string> list;
   if (s.whole_step) {
     list.emplace_back("biases, dropout, gradient clipping, checkpoints, data loading");
+    if (s.backward && s.model.tied_embeddings && s.degrees.pipeline > 1)
+      list.emplace_back("the sum of the shared table's gradients over the first and the last stage");
   } else if (s.whole_layers) {
     list.emplace_back(
         "embeddings, output head, norms, optimizer, and the collectives of data, tensor and pipeline parallelism");

@@ -292,12 +292,14 @@ Prediction predict_attention_run(const MeasuredTable& table, std::size_t row, co
   const std::string& transport = table.text(row, "transport");
   p.group = fmt::format("{}{}", table.text(row, "implementation"), transport.empty() ? "" : " " + transport);
   const std::string &window = table.text(row, "window"), &period = table.text(row, "period");
-  p.name = fmt::format("{} {} {} {} GPUs, {} tokens, {}:{} heads of {}, {}{}{}{}", table.text(row, "implementation"),
-                       table.text(row, "schedule"), transport, table.text(row, "n_gpu"), table.text(row, "seq_len"),
-                       table.text(row, "heads"), table.text(row, "kv_heads"), table.text(row, "head_dim"),
-                       is_causal(table, row) ? table.text(row, "layout") + " causal " : "full ",
-                       window.empty() ? "" : fmt::format("window {} ", window),
-                       period.empty() ? "" : fmt::format("period {} ", period), pass);
+  const auto word = [](const std::string& text) { return text.empty() ? "" : text + " "; };
+  p.name =
+      fmt::format("{} {} {}{} GPUs, {} tokens, {}:{} heads of {}, {}{}{}{}", table.text(row, "implementation"),
+                  table.text(row, "schedule"), word(transport), table.text(row, "n_gpu"), table.text(row, "seq_len"),
+                  table.text(row, "heads"), table.text(row, "kv_heads"), table.text(row, "head_dim"),
+                  is_causal(table, row) ? word(table.text(row, "layout")) + "causal " : "full ",
+                  window.empty() ? "" : fmt::format("window {} ", window),
+                  period.empty() ? "" : fmt::format("period {} ", period), pass);
   p.reason = cannot_simulate(table, row);
   if (!p.reason.empty()) {
     check_unpredicted(table, row);

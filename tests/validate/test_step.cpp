@@ -1,4 +1,5 @@
 // Whole steps against closed forms.
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -140,6 +141,20 @@ TEST_CASE("tensor parallelism sends four activations forward and four to six bac
     // all-reduce.
     const double times = sequence_parallel ? s.layers * (4 + 6) + 3 + 2 : s.layers * (4 + 4) + 2 + 2;
     for (const RankTotals& rank : run(s).ranks) CHECK_THAT(rank.sent.si(), WithinRel(times * activation, 1e-9));
+  }
+}
+
+TEST_CASE("a table at both ends of a pipeline is said to lack the sum of its gradients") {
+  for (const bool tied : {false, true}) {
+    for (const int stages : {1, 2}) {
+      Scenario s = step();
+      s.model.tied_embeddings = tied;
+      spread(s, {.pipeline = stages});
+      const std::vector<std::string> left_out = summarize(s, build_step(s), {run(s), std::nullopt}, 0).left_out;
+      const bool said = std::any_of(left_out.begin(), left_out.end(),
+                                    [](const std::string& what) { return what.find("shared table") != what.npos; });
+      CHECK(said == (tied && stages == 2));
+    }
   }
 }
 
