@@ -124,7 +124,7 @@ Json memory_of(const Scenario& s, const Report& r) {
   const Memory& memory = *r.memory;
   Json json = {{"peak_bytes", memory.peak().si()},          {"peak_at", r.memory_peak},
                {"capacity_bytes", s.gpu.hbm_capacity.si()}, {"allowance", memory_allowance},
-               {"fits", memory.fits(s.gpu.hbm_capacity)},   {"stage", memory.stage}};
+               {"fits", memory.fits(s.gpu.hbm_capacity)},   {"stage", memory.stage + 1}};
   for (int i = 0; i < memory_parts; ++i) {
     json[fmt::format("{}_bytes", name_of(static_cast<MemoryPart>(i)))] = memory.bytes[static_cast<std::size_t>(i)];
   }

@@ -1,4 +1,6 @@
 // Whole steps and claims, as a user runs them.
+#include <fmt/format.h>
+
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -68,6 +70,24 @@ TEST_CASE("claims print their line and curve, and are refused with one sentence"
   CHECK_THAT(error_of("claim " + edited("fewer = 0.5", "fewer = 50")), ContainsSubstring("not in 0 to 1"));
   CHECK_THAT(error_of("claim " + edited("k = 1024 ", "kk = 1024 ")), ContainsSubstring("k"));
   CHECK_THAT(error_of("claim " + edited("claim = \"gpus\"", "claim = \"speed\"")), ContainsSubstring("flops, gpus"));
+}
+
+TEST_CASE("JSON and page name the stage at the peak by the same number, as the memory over time does") {
+  const TemporaryFolder folder;
+  const std::string out = (folder.path() / "m.csv").string();
+  const std::string step = std::string(ORRERY_SOURCE_DIR) + "/scenarios/steps/llama3_70b_8k_3d_h100.toml";
+  const auto memory = nlohmann::json::parse(run_program("simulate --format json " + step).output)["memory"];
+  const std::string stage = memory["stage"].dump(), visit = memory["peak_at"];
+  CHECK_THAT(run_program("simulate --memory " + out + " " + step).output,
+             ContainsSubstring("at the peak: stage " + stage + ", " + visit));
+  // A line is stage, rank, start, end, "visit", total, ...
+  std::istringstream lines(read_file(out));
+  bool found = false;
+  for (std::string line; std::getline(lines, line);) {
+    found = found || (line.starts_with(stage + ",") &&
+                      line.find(fmt::format("\"{}\",{:.0f},", visit, memory["peak_bytes"].get<double>())) != line.npos);
+  }
+  CHECK(found);
 }
 
 TEST_CASE("the memory of a step over time is a CSV file whose parts add up") {
