@@ -7,50 +7,18 @@
 
 #include "tests/catch.hpp"
 #include "tests/cli/run_program.hpp"
+#include "tests/scenario_text.hpp"
+#include "tests/scenarios/messages.hpp"
 
 using namespace orrery;
 
 namespace {
 
-const std::string good = R"(description = "test"
-[workload]
-model = "llama3_8b"
-tokens = "64K"
-batch = 1
-dtype = "bf16"
-pass = "forward"
-scope = "attention"
-[attention]
-causal = true
-pattern = [{kind = "full"}]
-[parallelism]
-ranks = 8
-schedule = "ring"
-layout = "contiguous"
-implementation = "ideal"
-[cluster]
-gpu = "h200_sxm"
-profile = "peak"
-topology = "nvswitch"
-link = "nvlink4"
-)";
-
-std::string replaced(std::string text, const std::string& what, const std::string& with) {
-  const std::size_t at = text.find(what);
-  REQUIRE(at != std::string::npos);
-  return text.replace(at, what.size(), with);
-}
+const std::string good = ScenarioText().text();
 
 /// The message that loading `text` ends with.
 std::string message(const std::string& text) {
-  const TemporaryFolder folder;
-  const auto file = folder.write("scenario.toml", text);
-  try {
-    load_scenario(file);
-  } catch (const std::runtime_error& error) {
-    return error.what();
-  }
-  return "no error";
+  return message_of([&] { read_scenario(Table::parse(text, "scenario.toml")); });
 }
 
 std::string message(const std::string& what, const std::string& with) {
@@ -77,7 +45,7 @@ TEST_CASE("a missing key is named with its table") {
 }
 
 TEST_CASE("a quantity without its unit is an error that shows how to write it") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   folder.write("slow.toml",
                "kind = \"link\"\ndescription = \"d\"\nsource = \"s\"\nbandwidth = \"450\"\nlinks_per_gpu = 1\nlatency "
                "= \"1 us\"\nlatency_provenance = \"assumed\"\n");
@@ -86,7 +54,7 @@ TEST_CASE("a quantity without its unit is an error that shows how to write it") 
 }
 
 TEST_CASE("tokens that the ranks do not divide are an error that names both") {
-  const std::string text = message("\"64K\"", "65537");
+  const std::string text = message("65536", "65537");
   CHECK_THAT(text, ContainsSubstring("65537"));
   CHECK_THAT(text, ContainsSubstring("8 equal parts"));
 }
@@ -142,7 +110,7 @@ TEST_CASE("a number out of its range is told the range, negative or not") {
 }
 
 TEST_CASE("a time beyond 2^63 ps is named with its key, not its value alone") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string ideal = read_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/implementations/ideal.toml");
   folder.write("own.toml", replaced(ideal, "launch = {value = \"0 s\"", "launch = {value = \"9223373 s\""));
   CHECK_THROWS_WITH(load_scenario(folder.write("scenario.toml", replaced(good, "\"ideal\"", "\"./own.toml\""))),
@@ -163,10 +131,7 @@ TEST_CASE("a cluster whose GPUs cannot all reach each other is an error that say
 }
 
 TEST_CASE("of a fat tree without nodes the missing key is named, not the one that is like it") {
-  std::string tree = "topology = \"fat_tree\"\nnodes = 2\nnetwork = \"infiniband_ndr\"\nnodes_per_pod = 2\n";
-  tree +=
-      "oversubscription = 1\nuplink_latency = \"0 s\"\nnode = {topology = \"nvswitch\", gpus = 4, link = \"nvlink4\"}";
-  const std::string text = replaced(good, "topology = \"nvswitch\"\nlink = \"nvlink4\"", tree);
+  const std::string text = ScenarioText{.topology = fat_tree_text(2, 4)}.text();
   CHECK(message(text) == "no error");
   CHECK_THAT(message(replaced(text, "nodes = 2\n", "")), ContainsSubstring("missing key \"nodes\" in [cluster]"));
   CHECK_THAT(message(replaced(text, "node = {", "nod = {")), ContainsSubstring("did you mean \"node\"?"));
@@ -211,7 +176,7 @@ TEST_CASE("documents must fill the sequence") {
 }
 
 TEST_CASE("files that are no scenarios are refused by the program with one sentence") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const auto refuse = [&](const std::string& text, const std::string& reason) {
     const auto file = folder.write("bad.toml", text);
     const ProgramRun run = run_program("simulate " + file.string());
@@ -231,13 +196,13 @@ TEST_CASE("files that are no scenarios are refused by the program with one sente
   refuse(std::string(100'000'000, '#'), "MiB");
   refuse("description = 3\n", "description");
   refuse(replaced(good, "batch = 1", "batch = 0"), "batch = 0");
-  refuse(replaced(good, "tokens = \"64K\"", "tokens = \"64Q\""), "64Q");
+  refuse(replaced(good, "tokens = 65536", "tokens = \"64Q\""), "64Q");
   refuse(replaced(good, "ranks = 8", "ranks = 99999999999"), "ranks");
   refuse(replaced(good, "kind = \"full\"", "kind = \"window\", left = 9223372036854775808"), "bad.toml:");
 }
 
 TEST_CASE("an implementation that gathers no head, or more than an int counts, is refused") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string ideal = read_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/implementations/ideal.toml");
   const auto file = folder.write("scenario.toml", replaced(good, "\"ideal\"", "\"./own.toml\""));
   for (const char* count : {"0", "4294967297"}) {
@@ -249,7 +214,7 @@ TEST_CASE("an implementation that gathers no head, or more than an int counts, i
 }
 
 TEST_CASE("a step kernel is of any layer or of those with a gated skip") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string pi = read_file(std::string(ORRERY_SOURCE_DIR) + "/scenarios/implementations/orrery_pi.toml");
   const auto file = folder.write("scenario.toml", replaced(good, "\"ideal\"", "\"./own.toml\""));
   folder.write("own.toml", replaced(pi, "of = \"gated_skip\"", "of = \"skips\""));
@@ -258,7 +223,7 @@ TEST_CASE("a step kernel is of any layer or of those with a gated skip") {
 }
 
 TEST_CASE("a model file with missing fields names them") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   folder.write("config.json", "{\"hidden_size\": 4096, \"num_hidden_layers\": 32}");
   const auto file = folder.write("scenario.toml", replaced(good, "\"llama3_8b\"", "\"./config.json\""));
   CHECK_THROWS_WITH(load_scenario(file), ContainsSubstring("config.json") && ContainsSubstring("num_attention_heads"));

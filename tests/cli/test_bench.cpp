@@ -6,7 +6,7 @@ using namespace orrery;
 namespace fs = std::filesystem;
 
 TEST_CASE("bench without orrery-bench says how to get it and exits with 2") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const fs::path program = folder.path() / "orrery";
   fs::copy_file(ORRERY_PROGRAM, program);
   const ProgramRun run = run_program("bench --list", program);
@@ -17,7 +17,7 @@ TEST_CASE("bench without orrery-bench says how to get it and exits with 2") {
 }
 
 TEST_CASE("bench passes every argument on as it is, and the exit code back") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const fs::path program = folder.path() / "orrery";
   fs::copy_file(ORRERY_PROGRAM, program);
   const fs::path bench = folder.write("orrery-bench", "#!/bin/sh\nfor a in \"$@\"; do echo \"<$a>\"; done\nexit 7\n");

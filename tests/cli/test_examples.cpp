@@ -57,7 +57,7 @@ class Laws : public SpanSink {
 }  // namespace
 
 TEST_CASE("ranks that compute equally long are balanced exactly") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   std::string text = read_file(fs::path(ORRERY_SOURCE_DIR) / "scenarios/examples/llama3_8b_128k_ring_h200.toml");
   const auto with = [&](const std::string& what, const std::string& value) {
     const std::size_t at = text.find(what);

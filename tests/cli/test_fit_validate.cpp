@@ -53,7 +53,7 @@ TEST_CASE("validate has exit status 1 if a tolerance is exceeded, and 0 if it is
 }
 
 TEST_CASE("validate carries columns along that it does not read, and says which named file it predicts nothing of") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string runs = (folder.path() / "runs.csv").string(), other = (folder.path() / "other.csv").string();
   const std::string columns =
       "implementation,backend,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,";
@@ -78,7 +78,7 @@ TEST_CASE("validate carries columns along that it does not read, and says which 
 }
 
 TEST_CASE("what validate writes can be read again: no error of no rows, groups in quotes, text in UTF-8") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::filesystem::path file = folder.path() / "a,b\"c" / "runs.csv";
   std::filesystem::create_directories(file.parent_path());
   const auto validated = [&](const std::string& format, const std::string& note) {
@@ -118,7 +118,7 @@ TEST_CASE("the tables of errors in the documents are what validate prints: make 
 
 TEST_CASE(
     "rows that a profile was fitted on are known in a file of any name, and others are not in a file of that name") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::filesystem::path copy = folder.path() / "mine.csv", same_name = folder.path() / "h200_sxm_full/merge.csv";
   std::filesystem::copy_file(measured / "h200_sxm_full/merge.csv", copy);
   const auto held_out_of = [](const std::filesystem::path& file) {
@@ -136,7 +136,7 @@ TEST_CASE(
 }
 
 TEST_CASE("a row or a file that is given twice counts for nobody: fit and validate refuse it, wherever it is named") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string merges = read_file(measured / "h200_sxm/merge.csv"),
                     runs = read_file(measured / "h200_sxm_x2/ring.csv");
   const std::string row = merges.substr(merges.rfind('\n', merges.size() - 2) + 1);
@@ -167,7 +167,7 @@ TEST_CASE("a fit needs the power at idle and says which file has it") {
 }
 
 TEST_CASE("a fit reads clock and power limit of the header in the bench's form, and refuses others") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::filesystem::path file = folder.path() / "attention.csv";
   std::string text = read_file(measured / "h200_sxm/attention.csv");
   const auto fit_with = [&](const std::string& key, const std::string& value) {
@@ -192,7 +192,7 @@ TEST_CASE("a fit reads clock and power limit of the header in the bench's form, 
 }
 
 TEST_CASE("a fit refuses a file without rows, and nonsense also in columns that it does not read, and writes nothing") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::filesystem::path file = folder.path() / "overhead.csv", out = folder.path() / "unwritten.toml";
   const auto fit_with = [&](const std::string& rows) {
     std::ofstream(file) << "gpu,cost,what,time_us,p5_us,power_w,status\n" << rows;
@@ -213,7 +213,7 @@ TEST_CASE("a fit refuses a file without rows, and nonsense also in columns that 
 }
 
 TEST_CASE("a fit says of a file without a measured row that none succeeded, or which column is missing") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::filesystem::path file = folder.path() / "attention.csv";
   const auto refused = [&](const std::string& headers, const std::string& column, const std::string& row) {
     std::ofstream(file) << headers << "gpu,schedule,pass,heads,kv_heads,head_dim,n_q,n_k,causal," << column
@@ -265,7 +265,7 @@ bool is_alike(const std::string& a, const std::string& b) {
 }  // namespace
 
 TEST_CASE("the fit commands of docs/calibration.md write the committed profiles") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::filesystem::path root = ORRERY_SOURCE_DIR;
   std::istringstream document(read_file(root / "docs/calibration.md"));
   const std::string begin = "orrery fit ", end = " -o scenarios/profiles/";
@@ -310,7 +310,7 @@ TEST_CASE("the fit commands of docs/calibration.md write the committed profiles"
 }
 
 TEST_CASE("a row that says why it is not predicted is not fitted on either") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   std::istringstream merges(
       read_file(std::filesystem::path(ORRERY_SOURCE_DIR) / "validate/measured/h200_sxm/merge.csv"));
   std::string marked;
@@ -387,7 +387,7 @@ TEST_CASE("a fit refuses messages that their link cannot carry so fast, or that 
 }
 
 TEST_CASE("a profile of published rates is what the command in its description writes") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::filesystem::path root = ORRERY_SOURCE_DIR;
   for (const std::string name : {"h100_sxm_fa3", "h800_sxm", "a100_80_sxm"}) {
     INFO(name);
@@ -412,7 +412,7 @@ TEST_CASE("a profile of published rates is what the command in its description w
 }
 
 TEST_CASE("the files of one GPU alone make a profile, or the error says which rows to measure") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string out = (folder.path() / "one_gpu.toml").string();
   const auto fit = [&](const std::string& folder_of_gpu) {
     std::string files;

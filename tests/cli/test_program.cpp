@@ -151,7 +151,7 @@ TEST_CASE("list prints every table, and one when asked") {
 }
 
 TEST_CASE("a trace is written where asked, and a report all the same") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string trace = (folder.path() / "trace.json").string();
   const ProgramRun run = run_program("simulate --format json --trace " + trace + " " + example);
   CHECK(run.exit_code == 0);
@@ -202,7 +202,7 @@ TEST_CASE("an output that cannot be written is an error before anything is print
 }
 
 TEST_CASE("a program too long to wait for is refused with its limit, unless an engine is named") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   // Contiguous and causal: no two ranks are alike, 65536^2 steps of a rank in one layer.
   std::string text = read_file(example);
   for (const auto& [what, with] :
@@ -222,7 +222,7 @@ TEST_CASE("a mistyped command line says where its help is") {
 }
 
 TEST_CASE("a trace without a name or with that of the scenario is refused before anything is written") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string text = read_file(example);
   const std::string copy = folder.write("copy.toml", text).string();
   const ProgramRun unnamed = run_program("simulate --trace '' " + example);
@@ -238,7 +238,7 @@ TEST_CASE("a trace without a name or with that of the scenario is refused before
 }
 
 TEST_CASE("a simulation that fails leaves no trace and keeps the one that was there") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string trace = folder.write("trace.json", "before").string();
   // A billionth of a FLOP per second: the first kernel takes longer than 2^63 ps.
   const std::string gpu =
@@ -260,7 +260,7 @@ TEST_CASE("a simulation that fails leaves no trace and keeps the one that was th
 }
 
 TEST_CASE("a scenario whose name is not UTF-8 gives valid JSON all the same") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string file = folder.write("caf\xe9.toml", read_file(example)).string();
   for (const char* format : {"json", "csv", "text"}) {
     CHECK(run_program(std::string("simulate --format ") + format + " '" + file + "'").exit_code == 0);

@@ -8,6 +8,7 @@
 
 #include "tests/catch.hpp"
 #include "tests/cli/run_program.hpp"
+#include "tests/scenario_text.hpp"
 
 using namespace orrery;
 using Json = nlohmann::json;
@@ -18,28 +19,7 @@ const std::string data = std::string(ORRERY_SOURCE_DIR) + "/scenarios";
 const std::string stragglers = data + "/examples/llama3_8b_128k_stragglers_h200.toml";
 
 /// Nothing varies here, and nothing slows anything else down.
-const std::string steady = R"(description = "ideal"
-[workload]
-model = "llama3_8b"
-tokens = "64K"
-batch = 1
-dtype = "bf16"
-pass = "forward"
-scope = "attention"
-[attention]
-causal = false
-pattern = [{kind = "full"}]
-[parallelism]
-ranks = 8
-schedule = "ring"
-layout = "contiguous"
-implementation = "ideal"
-[cluster]
-gpu = "h200_sxm"
-profile = "peak"
-topology = "nvswitch"
-link = "nvlink4"
-)";
+const std::string steady = ScenarioText{.causal = false}.text();
 
 std::string output_of(const std::string& arguments) {
   const ProgramRun run = run_program(arguments);
@@ -57,7 +37,7 @@ std::string refusal_of(const std::string& arguments) {
 }
 
 /// The file of a scenario with these keys in [variation].
-std::string varied(const TemporaryFolder& folder, const std::string& keys) {
+std::string varied(const ScratchFolder& folder, const std::string& keys) {
   return folder.write("varied.toml", steady + "[variation]\n" + keys + "\n").string();
 }
 
@@ -93,7 +73,7 @@ TEST_CASE("runs give the same bytes from any number of threads, in every format"
 }
 
 TEST_CASE("run i of many is the simulation with the i-th seed after the scenario's") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const Json runs = Json::parse(output_of("simulate --runs 3 --format json " + stragglers));
   CHECK(runs["runs"] == 3);
   CHECK(runs["first_seed"] == 1);
@@ -115,7 +95,7 @@ TEST_CASE("run i of many is the simulation with the i-th seed after the scenario
 }
 
 TEST_CASE("the engines agree on slow ranks and jitter") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string file = varied(folder,
                                   "slow_ranks = [{rank = 3, speed = 0.8}]\n"
                                   "jitter = {distribution = \"exponential\", sigma = 0.1, seed = 5}");
@@ -131,7 +111,7 @@ TEST_CASE("the engines agree on slow ranks and jitter") {
 }
 
 TEST_CASE("a rank at half speed computes twice as long as before, and so does the ring that waits for it") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const Json before = Json::parse(output_of("simulate --format json " + folder.write("steady.toml", steady).string()));
   const Json after =
       Json::parse(output_of("simulate --format json " + varied(folder, "slow_ranks = [{rank = 3, speed = 0.5}]")));
@@ -144,7 +124,7 @@ TEST_CASE("a rank at half speed computes twice as long as before, and so does th
 }
 
 TEST_CASE("runs that make no sense are refused with the reason") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   CHECK_THAT(refusal_of("simulate --runs 10 " + folder.write("steady.toml", steady).string()),
              ContainsSubstring("steady.toml: --runs needs jitter (without it all runs are the same), add"));
   const std::string slow = varied(folder, "slow_ranks = [{rank = 3, speed = 0.5}]");
@@ -157,7 +137,7 @@ TEST_CASE("runs that make no sense are refused with the reason") {
 }
 
 TEST_CASE("a sweep over seeds and speeds gives what simulate gives") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string space = folder
                                 .write("space.toml", "base = \"" + stragglers +
                                                          "\"\n[grid]\nvariation.jitter.seed = [1, 2]\n"
@@ -179,14 +159,14 @@ TEST_CASE("a sweep over seeds and speeds gives what simulate gives") {
 
 namespace {
 
-std::string faulty(const TemporaryFolder& folder, const std::string& keys) {
+std::string faulty(const ScratchFolder& folder, const std::string& keys) {
   return folder.write("faulty.toml", steady + "[faults]\n" + keys + "\n").string();
 }
 
 }  // namespace
 
 TEST_CASE("a pause of a rank makes a ring that nothing else holds up later by as much, and the report says so") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const Json before = Json::parse(output_of("simulate --format json " + folder.write("steady.toml", steady).string()));
   const std::string file = faulty(folder, "pauses = [{rank = 3, at = \"5 ms\", for = \"2 ms\"}]");
   const Json after = Json::parse(output_of("simulate --format json " + file));
@@ -198,7 +178,7 @@ TEST_CASE("a pause of a rank makes a ring that nothing else holds up later by as
 }
 
 TEST_CASE("faults that cannot be simulated are refused with exit status 2") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const auto refused = [&](const std::string& keys, const std::string& words) {
     CHECK_THAT(refusal_of("simulate " + faulty(folder, keys)), ContainsSubstring(words));
   };

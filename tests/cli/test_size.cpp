@@ -9,7 +9,7 @@
 
 #include "tests/catch.hpp"
 #include "tests/cli/run_program.hpp"
-#include "tests/scenarios/messages.hpp"
+#include "tests/scenario_text.hpp"
 
 using namespace orrery;
 namespace fs = std::filesystem;
@@ -83,48 +83,23 @@ TEST_CASE("what size prints of a plan is what simulate says of it") {
                               asked.pass, asked.attention));
     for (const auto& plan : found["best"]) {
       const int gpus = plan["gpus"], node = plan["node_size"];
-      std::string text = fmt::format(R"(description = "test"
-[workload]
-model = "llama3_8b"
-tokens = "32K"
-batch = 2
-dtype = "bf16"
-pass = "{}"
-scope = "step"
-[attention]
-causal = true
-pattern = [{}]
-[parallelism]
-ranks = {}
-data_parallel = {}
-tensor_parallel = {}
-pipeline_parallel = {}
-virtual_stages = {}
-microbatches = {}
-schedule = {}
-layout = {}
-implementation = "ideal"
-)",
-                                     asked.step, asked.pattern, gpus, plan["data"].dump(), plan["tensor"].dump(),
-                                     plan["pipeline"].dump(), plan["virtual_stages"].dump(),
-                                     plan["microbatches"].dump(), plan["schedule"].dump(), plan["layout"].dump());
-      if (plan["schedule"] == "usp") text += fmt::format("ulysses_degree = {}\n", plan["members"].dump());
-      if (plan["schedule"] == "double_ring") text += fmt::format("inner_ring = {}\n", plan["inner_ring"].dump());
-      if (std::string(asked.pass) == "decode") text += "sequence_parallel = false\n";
-      if (std::string(asked.pass) == "train")
-        text += fmt::format("zero = {}\nrecompute = {}\nfused_loss = true\n", plan["zero"].dump(),
-                            plan["recompute"].dump());
-      text += "[cluster]\ngpu = \"h200_sxm\"\nprofile = \"h200_sxm\"\n";
-      text += gpus <= node ? std::string("topology = \"nvswitch\"\nlink = \"nvlink4\"\n")
-                           : fmt::format(R"(topology = "fat_tree"
-nodes = {}
-node = {{topology = "nvswitch", gpus = {}, link = "nvlink4"}}
-network = "infiniband_ndr"
-nodes_per_pod = {}
-oversubscription = 1
-uplink_latency = "1 us"
-)",
-                                         gpus / node, node, gpus / node);
+      ScenarioText s{.tokens = 32768, .batch = 2, .pass = asked.step, .scope = "step", .pattern = asked.pattern};
+      s.ranks = gpus;
+      s.schedule = plan["schedule"];
+      s.layout = plan["layout"];
+      s.profile = "h200_sxm";
+      s.parallelism = fmt::format(
+          "data_parallel = {}\ntensor_parallel = {}\npipeline_parallel = {}\nvirtual_stages = {}\nmicrobatches = {}\n",
+          plan["data"].dump(), plan["tensor"].dump(), plan["pipeline"].dump(), plan["virtual_stages"].dump(),
+          plan["microbatches"].dump());
+      if (s.schedule == "usp") s.parallelism += fmt::format("ulysses_degree = {}\n", plan["members"].dump());
+      if (s.schedule == "double_ring") s.parallelism += fmt::format("inner_ring = {}\n", plan["inner_ring"].dump());
+      if (s.pass == "decode") s.parallelism += "sequence_parallel = false\n";
+      if (s.pass == "training_step")
+        s.parallelism += fmt::format("zero = {}\nrecompute = {}\nfused_loss = true\n", plan["zero"].dump(),
+                                     plan["recompute"].dump());
+      if (gpus > node) s.topology = fat_tree_text(gpus / node, node);
+      const std::string text = s.text();
       const ScratchFolder folder;
       const ProgramRun run = run_program("simulate " + folder.write("plan.toml", text).string() + " --format json");
       INFO(text << run.error);
@@ -188,7 +163,7 @@ TEST_CASE("a size that cannot be says in one sentence what is wrong and what to 
 }
 
 TEST_CASE("size takes a Hugging Face config.json, and says what it lacks") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string complete =
       R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "num_hidden_layers": 16,
           "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256})";
@@ -207,7 +182,7 @@ TEST_CASE("size takes a Hugging Face config.json, and says what it lacks") {
 TEST_CASE("size: a GPU without a price among priced ones, or without a board power, is refused instead of being free") {
   CHECK_THAT(size_error(tiny_prefill + "--gpu h100_sxm,h200_sxm,a100_80_sxm --price h100_sxm=2.5"),
              ContainsSubstring("--price lacks h200_sxm and a100_80_sxm"));
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   std::string text = read_file(fs::path(ORRERY_SOURCE_DIR) / "scenarios/hardware/h100_sxm.toml");
   text.erase(text.find("board_power"), text.find('\n', text.find("board_power")) - text.find("board_power"));
   const std::string own = folder.write("own.toml", text).string();

@@ -50,7 +50,7 @@ TEST_CASE("claims print their line and curve, and are refused with one sentence"
   }
 
   const fs::path file = fs::path(ORRERY_SOURCE_DIR) / "scenarios/claims/pi_half_the_gpus.toml";
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const auto edited = [&](const std::string& from, const std::string& to) {
     std::string text = read_file(file);
     text.replace(text.find(from), from.size(), to);
@@ -73,7 +73,7 @@ TEST_CASE("claims print their line and curve, and are refused with one sentence"
 }
 
 TEST_CASE("JSON and page name the stage at the peak by the same number, as the memory over time does") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string out = (folder.path() / "m.csv").string();
   const std::string step = std::string(ORRERY_SOURCE_DIR) + "/scenarios/steps/llama3_70b_8k_3d_h100.toml";
   const auto memory = nlohmann::json::parse(run_program("simulate --format json " + step).output)["memory"];
@@ -91,7 +91,7 @@ TEST_CASE("JSON and page name the stage at the peak by the same number, as the m
 }
 
 TEST_CASE("the memory of a step over time is a CSV file whose parts add up") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string out = (folder.path() / "m.csv").string();
   const std::string step = std::string(ORRERY_SOURCE_DIR) + "/scenarios/steps/llama3_8b_8k_fsdp_64.toml";
   const ProgramRun run = run_program("simulate --format json --memory " + out + " " + step);
@@ -127,7 +127,7 @@ TEST_CASE("degrees of parallelism that contradict each other are named") {
   const auto edited = [&](const std::string& from, const std::string& to) {
     std::string text = read_file(file);
     text.replace(text.find(from), from.size(), to);
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     return error_of("simulate " + folder.write("x.toml", text).string());
   };
   CHECK_THAT(edited("data_parallel = 2", "data_parallel = 3"), ContainsSubstring("does not divide ranks = 64"));

@@ -72,7 +72,7 @@ void check_refused(const ProgramRun& run, const std::string& words) {
 
 /// A folder with the space in it, and the command that runs it.
 struct Sweep {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   std::string space = folder.write("space.toml", small_space()).string();
   std::string results = (folder.path() / "r.sqlite").string(), csv = (folder.path() / "r.csv").string();
 
@@ -95,7 +95,7 @@ TEST_CASE("sweep: a case of every example says what simulate says of it") {
   for (const auto& entry : fs::directory_iterator(scenarios + "/examples")) {
     const std::string example = entry.path().string();
     INFO(example);
-    const TemporaryFolder folder;
+    const ScratchFolder folder;
     const std::string out = (folder.path() / "r").string();
     const std::string space =
         folder.write("space.toml", "base = \"" + example + "\"\n[grid]\ndescription = [\"as it is\"]\n").string();
@@ -202,7 +202,7 @@ TEST_CASE("sweep: killed at any moment it goes on where it was") {
 }
 
 TEST_CASE("sweep: what is stored is there after kill -9 of the process that stored it") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const std::string file = (folder.path() / "r.sqlite").string();
   const SweepIdentity identity{"space", "base", "1", 1000, {"a.b"}};
   const auto put = [](SweepStore& store, std::int64_t number) {
@@ -230,7 +230,7 @@ TEST_CASE("sweep: what is stored is there after kill -9 of the process that stor
 }
 
 TEST_CASE("sweep: values of every type come back as they went in") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   SweepStore store((folder.path() / "r.sqlite").string(), {"s", "b", "1", 3, {"whole", "real", "yes", "text"}});
   store.put({2, "a \"reason\"", nullptr}, {std::int64_t{1} << 52, 0.1, true, std::string("1,5\n")});
   store.put({1, "", {{"time_s", 1e-9}, {"nothing", nullptr}}}, {std::int64_t{-1}, 1.0, false, std::string()});

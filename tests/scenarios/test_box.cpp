@@ -4,6 +4,7 @@
 #include "scenarios/size_problem.hpp"
 #include "tests/catch.hpp"
 #include "tests/scenarios/messages.hpp"
+#include "tests/scratch_folder.hpp"
 
 namespace orrery {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "scenarios/step_scenario.hpp"
 #include "tests/catch.hpp"
-#include "tests/scenarios/messages.hpp"
+#include "tests/scenario_text.hpp"
 #include "tests/scenarios/primitives.hpp"
 
 using namespace orrery;
@@ -17,32 +17,15 @@ constexpr Index tokens = 16384, left = 1000, period = 3000;
 /// A step of two layers of Llama 3 8B.
 Scenario scenario(std::vector<Primitive> primitives, const std::string& pass, int ranks = 1,
                   const std::string& layout = "contiguous", const std::string& documents = "") {
-  const ScratchFolder folder;
-  Scenario s = load_scenario(folder.write("scenario.toml", fmt::format(R"(description = "test"
-[workload]
-model = "llama3_8b"
-layers = 2
-tokens = {}
-batch = 1
-dtype = "bf16"
-pass = "{}"
-scope = "step"
-[attention]
-causal = true
-{}
-pattern = [{{kind = "full"}}]
-[parallelism]
-ranks = {}
-schedule = "all_gather"
-layout = "{}"
-implementation = "ideal"
-[cluster]
-gpu = "h200_sxm"
-profile = "peak"
-topology = "nvswitch"
-link = "nvlink4"
-)",
-                                                                       tokens, pass, documents, ranks, layout)));
+  Scenario s = ScenarioText{.tokens = tokens,
+                            .pass = pass,
+                            .scope = "step",
+                            .workload = "layers = 2\n",
+                            .attention = documents,
+                            .ranks = ranks,
+                            .schedule = "all_gather",
+                            .layout = layout}
+                   .scenario();
   s.primitives = std::move(primitives);
   return s;
 }
@@ -86,7 +69,7 @@ TEST_CASE("on ranks in the order of the tokens the last has most of a gated skip
 
 TEST_CASE("of packed documents a prefill keeps what each goes on with, a decode step the last") {
   const Index first = 1500, second = 5500, last = tokens - first - second;
-  const std::string documents = fmt::format("documents = [{}, {}, {}]", first, second, last);
+  const std::string documents = fmt::format("documents = [{}, {}, {}]\n", first, second, last);
   const Primitive sink{.kind = Primitive::Kind::sink, .first = 4};
   const auto of = [&](std::vector<Primitive> primitives, const char* pass) {
     return cached(scenario(std::move(primitives), pass, 1, "contiguous", documents));
@@ -105,7 +88,7 @@ TEST_CASE("of packed documents a prefill keeps what each goes on with, a decode 
 
 TEST_CASE(
     "of the last packed document striped ranks keep as much each, and of contiguous ones the last is full of it") {
-  const std::string documents = fmt::format("documents = [{}, {}]", tokens / 2, tokens / 2);
+  const std::string documents = fmt::format("documents = [{}, {}]\n", tokens / 2, tokens / 2);
   CHECK(cached(scenario({{}}, "decode", 4, "striped", documents)) == tokens / 8);
   CHECK(cached(scenario({{}}, "decode", 4, "contiguous", documents)) == tokens / 4);
 }

@@ -7,7 +7,7 @@
 #include "scenarios/report.hpp"
 #include "scenarios/step_scenario.hpp"
 #include "tests/catch.hpp"
-#include "tests/scenarios/messages.hpp"
+#include "tests/scenario_text.hpp"
 #include "tests/scenarios/primitives.hpp"
 
 using namespace orrery;
@@ -25,35 +25,18 @@ std::string with_skip(Index period, const std::string& layers = "[1, 2]") {
 
 /// Attention of two layers of Llama 3 8B on four H200.
 Scenario scenario(const std::string& pattern, const std::string& implementation = "orrery_pi",
-                  const std::string& pass = "forward", const std::string& attention = "") {
-  const ScratchFolder folder;
-  return load_scenario(
-      folder.write("scenario.toml", fmt::format(R"(description = "test"
-[workload]
-model = "llama3_8b"
-layers = 2
-tokens = {}
-batch = 1
-dtype = "bf16"
-pass = "{}"
-scope = "{}"
-[attention]
-causal = true
-{}
-pattern = [{}]
-[parallelism]
-ranks = {}
-schedule = "halo"
-layout = "contiguous"
-implementation = "{}"
-[cluster]
-gpu = "h200_sxm"
-profile = "h200_sxm"
-topology = "nvswitch"
-link = "nvlink4"
-)",
-                                                all_tokens, pass, pass == "decode" ? "step" : "attention", attention,
-                                                pattern, ranks, implementation)));
+                  const std::string& pass = "forward", const std::string& documents = "") {
+  return ScenarioText{.tokens = all_tokens,
+                      .pass = pass,
+                      .scope = pass == "decode" ? "step" : "attention",
+                      .workload = "layers = 2\n",
+                      .pattern = pattern,
+                      .attention = documents,
+                      .ranks = ranks,
+                      .schedule = "halo",
+                      .implementation = implementation,
+                      .profile = "h200_sxm"}
+      .scenario();
 }
 
 double kernel_seconds(const Scenario& s) {
@@ -92,7 +75,7 @@ TEST_CASE("a gated skip as long as the longest document reads nothing and has no
   const auto time = [](const std::string& pattern, const std::string& documents) {
     return predict(scenario(pattern, "orrery_pi", "training_step", documents)).step_time;
   };
-  const std::string documents = "documents = [12288, 20480]";
+  const std::string documents = "documents = [12288, 20480]\n";
   CHECK(time(with_skip(all_tokens), "") == time(window_alone, ""));
   CHECK(time(with_skip(20480), documents) == time(window_alone, documents));
   CHECK(time(with_skip(all_tokens - 1), "") > time(window_alone, ""));

@@ -7,6 +7,7 @@
 #include "scenarios/reader.hpp"
 #include "tests/catch.hpp"
 #include "tests/scenarios/messages.hpp"
+#include "tests/scratch_folder.hpp"
 
 namespace orrery {
 namespace {

@@ -11,7 +11,7 @@
 #include "sim/simulate.hpp"
 #include "sim/topologies.hpp"
 #include "tests/catch.hpp"
-#include "tests/scenarios/messages.hpp"
+#include "tests/scenario_text.hpp"
 
 using namespace orrery;
 
@@ -27,24 +27,19 @@ struct Job {
 };
 
 Scenario load(const Job& job) {
-  const std::string cluster = job.nodes == 1
-                                  ? "topology = \"nvswitch\"\nlink = \"nvlink4\"\n"
-                                  : fmt::format(
-                                        "topology = \"fat_tree\"\nnodes = {0}\nnetwork = \"infiniband_ndr\"\n"
-                                        "nodes_per_pod = {0}\noversubscription = 1\nuplink_latency = \"1 us\"\n"
-                                        "node = {{topology = \"nvswitch\", gpus = 4, link = \"nvlink4\"}}\n",
-                                        job.nodes);
   const std::string degrees = job.scope == "step" ? fmt::format("data_parallel = {}\n", job.data) : std::string();
-  const ScratchFolder folder;
-  return load_scenario(folder.write(
-      "job.toml", fmt::format("description = \"test\"\n[workload]\nmodel = \"llama3_8b\"\nlayers = 2\ntokens = {}\n"
-                              "batch = {}\ndtype = \"bf16\"\npass = \"forward\"\nscope = \"{}\"\n"
-                              "[attention]\ncausal = true\npattern = [{}]\n"
-                              "[parallelism]\nranks = {}\n{}schedule = \"{}\"\nlayout = \"contiguous\"\n"
-                              "implementation = \"{}\"\n{}"
-                              "[cluster]\ngpu = \"h200_sxm\"\nprofile = \"h200_sxm\"\n{}",
-                              2048 * job.context, job.data, job.scope, job.pattern, job.context * job.data, degrees,
-                              job.schedule, job.implementation, job.more, cluster)));
+  return ScenarioText{.tokens = 2048 * job.context,
+                      .batch = job.data,
+                      .scope = job.scope,
+                      .workload = "layers = 2\n",
+                      .pattern = job.pattern,
+                      .ranks = job.context * job.data,
+                      .schedule = job.schedule,
+                      .implementation = job.implementation,
+                      .parallelism = degrees + job.more,
+                      .profile = "h200_sxm",
+                      .topology = job.nodes == 1 ? ScenarioText().topology : fat_tree_text(job.nodes, 4)}
+      .scenario();
 }
 
 /// Calls `visit(op, buffer)` for each op of a category.

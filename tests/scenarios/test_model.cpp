@@ -4,6 +4,7 @@
 
 #include "tests/catch.hpp"
 #include "tests/scenarios/messages.hpp"
+#include "tests/scratch_folder.hpp"
 
 namespace orrery {
 namespace {

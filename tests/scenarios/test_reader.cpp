@@ -8,6 +8,7 @@
 #include "scenarios/nearest.hpp"
 #include "tests/catch.hpp"
 #include "tests/scenarios/messages.hpp"
+#include "tests/scratch_folder.hpp"
 
 namespace orrery {
 namespace {

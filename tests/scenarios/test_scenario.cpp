@@ -9,54 +9,30 @@
 
 #include "scenarios/report.hpp"
 #include "tests/catch.hpp"
+#include "tests/scenario_text.hpp"
 #include "tests/scenarios/messages.hpp"
+#include "tests/scratch_folder.hpp"
 
 using namespace orrery;
 
 namespace {
 
 /// A scenario of whole layers on 4 H200 with a model of hidden size 96, 6 heads and 2 KV heads of 20, an MLP of 160.
-std::string file_of(std::string_view pattern, int tokens) {
-  return fmt::format(R"(description = "test"
-[workload]
-model = "model.toml"
-tokens = {}
-batch = 3
-dtype = "bf16"
-pass = "forward"
-scope = "layers"
-[attention]
-causal = true
-pattern = [{}]
-[parallelism]
-ranks = 4
-schedule = "ring"
-layout = "contiguous"
-implementation = "ideal"
-[cluster]
-gpu = "h200_sxm"
-profile = "peak"
-topology = "nvswitch"
-link = "nvlink4"
-)",
-                     tokens, pattern);
+ScenarioText layers_of(std::int64_t tokens, const std::string& pattern = "{kind = \"full\"}") {
+  return {.model = "model.toml", .tokens = tokens, .batch = 3, .scope = "layers", .pattern = pattern, .ranks = 4};
 }
 
-using Changes = std::initializer_list<std::pair<std::string_view, std::string_view>>;
-
-std::string changed(std::string text, Changes changes) {
-  for (const auto& [what, with] : changes) text = replaced(std::move(text), what, with);
+ScenarioText ulysses_of_two(std::int64_t tokens) {
+  ScenarioText text = layers_of(tokens);
+  text.ranks = 2;
+  text.schedule = "ulysses";
+  text.implementation = "orrery_ulysses_nccl";
+  text.profile = "h200_sxm";
   return text;
 }
 
-std::string ulysses_of_two(int tokens) {
-  return changed(file_of("{kind = \"full\"}", tokens), {{"ranks = 4", "ranks = 2"},
-                                                        {"\"ring\"", "\"ulysses\""},
-                                                        {"\"ideal\"", "\"orrery_ulysses_nccl\""},
-                                                        {"\"peak\"", "\"h200_sxm\""}});
-}
-
-std::filesystem::path written(const ScratchFolder& folder, std::string_view scenario, bool gated) {
+Scenario load(const ScenarioText& scenario, bool gated = true) {
+  const ScratchFolder folder;
   folder.write("model.toml", fmt::format(R"(kind = "model"
 description = "test"
 source = "test"
@@ -72,7 +48,7 @@ tied_embeddings = false
 learned_positions = 0
 )",
                                          gated));
-  return folder.write("scenario.toml", scenario);
+  return load_scenario(folder.write("scenario.toml", scenario.text()));
 }
 
 }  // namespace
@@ -80,9 +56,7 @@ learned_positions = 0
 TEST_CASE(
     "dense work of a layer: two FLOPs per weight and token; weights, inputs and outputs of each product in bytes") {
   for (const bool gated : {true, false}) {
-    const ScratchFolder folder;
-    const Scenario scenario = load_scenario(written(folder, file_of("{kind = \"full\"}", 512), gated));
-    const AttentionProgram program = build_program(scenario);
+    const AttentionProgram program = build_program(load(layers_of(512), gated));
     const double rows = 512.0 / 4 * 3;
     // One row: (inputs, outputs) of q, k and v together, of the output projection, of gate and up together, of down.
     struct Product {
@@ -105,12 +79,10 @@ TEST_CASE(
 }
 
 TEST_CASE("a topology that takes more links of a GPU than it has is simulated, and the report calls them assumed") {
-  const ScratchFolder folder;
-  const auto assumed = [&](const std::string& topology, const std::string& link) {
-    std::string text = file_of("{kind = \"full\"}", 512);
-    text.replace(text.find("topology = "), std::string::npos, topology + "\nlink = \"" + link + "\"\n");
-    const Scenario scenario = load_scenario(written(folder, text, true));
-    const Report report = predict(scenario);
+  const auto assumed = [](const std::string& topology, const std::string& link) {
+    ScenarioText text = layers_of(512);
+    text.topology = topology + "\nlink = \"" + link + "\"\n";
+    const Report report = predict(load(text));
     const auto found = std::find_if(report.constants.begin(), report.constants.end(),
                                     [](const ConstantReport& c) { return c.name == "link.links_per_gpu"; });
     return found == report.constants.end() ? "" : found->value + " " + found->provenance;
@@ -123,54 +95,55 @@ TEST_CASE("a topology that takes more links of a GPU than it has is simulated, a
 }
 
 TEST_CASE("a batch is computed and sent as often as it has sequences") {
-  const ScratchFolder folder;
-  std::string text = file_of("{kind = \"full\"}", 512);
-  const Report three = predict(load_scenario(written(folder, text, true)));
-  text = replaced(text, "batch = 3", "batch = 1");
-  const Report one = predict(load_scenario(written(folder, text, true)));
+  ScenarioText text = layers_of(512);
+  const Report three = predict(load(text));
+  text.batch = 1;
+  const Report one = predict(load(text));
   CHECK(three.useful.si() == 3 * one.useful.si());
   CHECK(three.executed.si() == 3 * one.executed.si());
   CHECK(three.sent_in_all.si() == 3 * one.sent_in_all.si());
 }
 
 TEST_CASE("fp32 sends twice the bytes of bf16") {
-  const ScratchFolder folder;
-  std::string text = file_of("{kind = \"full\"}", 512);
-  const double bf16 = predict(load_scenario(written(folder, text, true))).sent_in_all.si();
-  text = replaced(text, "\"bf16\"", "\"fp32\"");
-  CHECK(predict(load_scenario(written(folder, text, true))).sent_in_all.si() == 2 * bf16);
+  ScenarioText text = layers_of(512);
+  const double bf16 = predict(load(text)).sent_in_all.si();
+  text.dtype = "fp32";
+  CHECK(predict(load(text)).sent_in_all.si() == 2 * bf16);
 }
 
 TEST_CASE("in a burst kernels run at the clock of a cool GPU") {
-  const ScratchFolder folder;
-  std::string text = file_of("{kind = \"full\"}", 65536);
-  text = replaced(text, "\"peak\"", "\"h200_sxm\"");
-  const Report sustained = predict(load_scenario(written(folder, text, true)));
-  text = replaced(text, "pass = ", "regime = \"sustained\"\npass = ");
-  CHECK(predict(load_scenario(written(folder, text, true))).step_time == sustained.step_time);
-  text = replaced(text, "\"sustained\"", "\"burst\"");
-  CHECK(predict(load_scenario(written(folder, text, true))).step_time < sustained.step_time);
+  ScenarioText text = layers_of(65536);
+  text.profile = "h200_sxm";
+  const Report sustained = predict(load(text));
+  text.workload = "regime = \"sustained\"\n";
+  CHECK(predict(load(text)).step_time == sustained.step_time);
+  text.workload = "regime = \"burst\"\n";
+  CHECK(predict(load(text)).step_time < sustained.step_time);
 }
 
 TEST_CASE("the report lists the constants that its prediction rests on, and no others") {
-  const ScratchFolder folder;
-  const auto constants = [&](Changes changes) {
-    const std::string text = changed(file_of("{kind = \"full\"}", 512), changes);
-    return predict(load_scenario(written(folder, text, true))).constants;
-  };
+  const auto constants = [](const ScenarioText& text) { return predict(load(text)).constants; };
   const auto count = [](const std::vector<ConstantReport>& list, std::string_view part) {
     return std::count_if(list.begin(), list.end(),
                          [&](const ConstantReport& c) { return c.name.find(part) != std::string::npos; });
   };
-  const auto peak = constants({{"\"layers\"", "\"attention\""}});
+  const ScenarioText layers = layers_of(512);
+  ScenarioText text = layers;
+  text.scope = "attention";
+  const auto peak = constants(text);
   CHECK(count(peak, "attention_forward_efficiency") == 1);
   CHECK(count(peak, "attention_backward_efficiency") == 0);
   CHECK(count(peak, "dense_efficiency") == 0);
   CHECK(count(peak, "hbm_efficiency") == 1);
-  CHECK(count(constants({}), "dense_efficiency") == 1);
-  CHECK(count(constants({{"\"forward\"", "\"training_step\""}}), "attention_backward_efficiency") == 1);
+  CHECK(count(constants(layers), "dense_efficiency") == 1);
+  text = layers;
+  text.pass = "training_step";
+  CHECK(count(constants(text), "attention_backward_efficiency") == 1);
 
-  const auto measured = constants({{"\"peak\"", "\"h200_sxm\""}, {"\"model.toml\"", "\"llama3_8b\""}});
+  text = layers;
+  text.profile = "h200_sxm";
+  text.model = "llama3_8b";
+  const auto measured = constants(text);
   CHECK(count(measured, "attention.forward.d128.full_tile") == 1);
   CHECK(count(measured, ".d64.") == 0);
   CHECK(count(measured, ".backward.") == 0);
@@ -181,26 +154,27 @@ TEST_CASE("the report lists the constants that its prediction rests on, and no o
   CHECK(count(measured, "attention.head_dim") == 0);
 
   const auto extrapolated = [](const std::vector<ConstantReport>& list) {
-    std::string text;
+    std::string names;
     for (const ConstantReport& c : list) {
-      if (c.provenance == "extrapolated") text += c.name + " = " + c.value;
+      if (c.provenance == "extrapolated") names += c.name + " = " + c.value;
     }
-    return text;
+    return names;
   };
   CHECK(extrapolated(measured) == "");
-  CHECK(extrapolated(constants({{"\"peak\"", "\"h200_sxm\""}})) == "h200_sxm.attention.head_dim = 20");
-  const auto fp32 = constants({{"\"peak\"", "\"h200_sxm\""}, {"\"bf16\"", "\"fp32\""}});
+  text.model = layers.model;
+  CHECK(extrapolated(constants(text)) == "h200_sxm.attention.head_dim = 20");
+  text.dtype = "fp32";
+  const auto fp32 = constants(text);
   CHECK(extrapolated(fp32) == "h200_sxm.dtype = fp32");
   CHECK(count(fp32, "dense_efficiency") == 1);
   CHECK(count(fp32, ".gemm.") == 0);
 }
 
 TEST_CASE("every key of a topology is in the cluster it builds") {
-  const ScratchFolder folder;
-  const auto cluster_of = [&](const std::string& topology) {
-    std::string text = file_of("{kind = \"full\"}", 512);
-    text.replace(text.find("topology = "), std::string::npos, topology);
-    return load_scenario(written(folder, text, true)).cluster;
+  const auto cluster_of = [](const std::string& topology) {
+    ScenarioText text = layers_of(512);
+    text.topology = topology;
+    return load(text).cluster;
   };
   const auto link = [](const Cluster& cluster, const std::string& name) {
     const auto found =
@@ -240,20 +214,19 @@ TEST_CASE("skips that cannot be counted are an error at the pattern") {
   for (const int period : {2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71}) {
     skips += fmt::format("{}{{kind = \"stride\", period = {}, count = \"all\"}}", skips.empty() ? "" : ", ", period);
   }
-  const ScratchFolder folder;
-  const std::filesystem::path file = written(folder, file_of(skips, 1 << 30), true);
-  const std::string message = message_of([&] { load_scenario(file); });
+  const std::string message = message_of([&] { load(layers_of(1 << 30, skips)); });
   CHECK_THAT(message, ContainsSubstring("scenario.toml:11:11: the skips of a layer meet in more than 4096 ways"));
 }
 
 TEST_CASE("keys of a halo and the more values of a gated skip are two messages, each at the rate of its size") {
-  const ScratchFolder folder;
   const Index left = 16, period = 64, rows_of_batch = 3;
   const std::string pattern =
       fmt::format("{{kind = \"window\", left = {}}}, {{kind = \"gated_skip\", period = {}}}", left, period);
-  const std::string file = changed(
-      file_of(pattern, 4096), {{"\"ring\"", "\"halo\""}, {"\"ideal\"", "\"orrery_pi\""}, {"\"peak\"", "\"h200_sxm\""}});
-  const AttentionProgram program = build_program(load_scenario(written(folder, file, true)));
+  ScenarioText text = layers_of(4096, pattern);
+  text.schedule = "halo";
+  text.implementation = "orrery_pi";
+  text.profile = "h200_sxm";
+  const AttentionProgram program = build_program(load(text));
   const LinkTiming& link = program.input().links.neighbours.value();
   const auto startup_of = [&](Index rows) {  // 2 key heads of 20 in bf16
     const Bytes bytes = Bytes::from_si(static_cast<double>(rows * rows_of_batch) * 2 * 20 * 2);
@@ -273,20 +246,16 @@ TEST_CASE("keys of a halo and the more values of a gated skip are two messages, 
 }
 
 TEST_CASE("a ring of a scenario hops as far as a gated skip reads values") {
-  const ScratchFolder folder;
   for (const auto& [period, hops] : {std::pair<Index, int>{16, 1}, {1024, 1}, {1025, 2}, {3000, 3}, {4096, 1}}) {
     const std::string pattern =
         fmt::format("{{kind = \"window\", left = 16}}, {{kind = \"gated_skip\", period = {}}}", period);
-    const AttentionProgram program = build_program(load_scenario(written(folder, file_of(pattern, 4096), true)));
+    const AttentionProgram program = build_program(load(layers_of(4096, pattern)));
     CHECK(program.steps(program.visits()[0]) == hops + 1);  // of blocks of 1024 tokens
   }
 }
 
 TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
-  const ScratchFolder folder;
-  const std::string file = ulysses_of_two(4096);
-  const Scenario s = load_scenario(written(folder, file, true));
-  const AttentionProgram program = build_program(s);
+  const AttentionProgram program = build_program(load(ulysses_of_two(4096)));
   OpBuffer buffer;
   const std::vector<Action> first = program.actions(0, 0, buffer);
   const auto exchange =
@@ -297,9 +266,7 @@ TEST_CASE("kernels that begin a pass stand before the exchange of heads") {
 }
 
 TEST_CASE("Q, K and V go to their heads in turn: three tensors of the exchange's table") {
-  const ScratchFolder folder;
-  const std::string file = ulysses_of_two(1 << 20);
-  const AttentionProgram program = build_program(load_scenario(written(folder, file, true)));
+  const AttentionProgram program = build_program(load(ulysses_of_two(1 << 20)));
   OpBuffer buffer;
   program.generate(0, 0, buffer);
   const auto exchange =
