@@ -7,6 +7,7 @@
 #include "scenarios/report.hpp"
 #include "scenarios/step_scenario.hpp"
 #include "tests/catch.hpp"
+#include "tests/each_op.hpp"
 #include "tests/scenario_text.hpp"
 #include "tests/scenarios/primitives.hpp"
 
@@ -140,17 +141,12 @@ TEST_CASE("a halo of values alone is one message, also where keys and values are
   const Seconds startup = measured.time(values) - s.cluster.route(0, 1).latency - values / rate;
   REQUIRE(startup > Seconds());
   const AttentionProgram program = build_program(s);
-  OpBuffer buffer;
   int halos = 0;
-  for (std::int64_t block = 0; block < program.blocks(); ++block) {
-    buffer.begin(block);
-    program.generate(0, block, buffer);
-    for (const Op& op : buffer.ops()) {
-      if (op.message_count == 0) continue;
-      ++halos;
-      CHECK(buffer.messages_of(op).front().size == values);
-      CHECK(op.duration == to_ticks(startup + Seconds::from_si(s.implementation.dependency.value)));
-    }
-  }
+  for_each_op(program, 0, [&](const Op& op, std::span<const Message> messages) {
+    if (messages.empty()) return;
+    ++halos;
+    CHECK(messages.front().size == values);
+    CHECK(op.duration == to_ticks(startup + Seconds::from_si(s.implementation.dependency.value)));
+  });
   CHECK(halos == s.layers);
 }

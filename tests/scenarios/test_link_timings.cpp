@@ -11,6 +11,7 @@
 #include "sim/simulate.hpp"
 #include "sim/topologies.hpp"
 #include "tests/catch.hpp"
+#include "tests/each_op.hpp"
 #include "tests/scenario_text.hpp"
 
 using namespace orrery;
@@ -42,24 +43,12 @@ Scenario load(const Job& job) {
       .scenario();
 }
 
-/// Calls `visit(op, buffer)` for each op of a category.
-template <class Visit>
-void for_each_op(const Program& program, Rank rank, Category category, Visit visit) {
-  OpBuffer buffer;
-  for (std::int64_t block = 0; block < program.blocks(); ++block) {
-    buffer.begin(block);
-    program.generate(rank, block, buffer);
-    for (const Op& op : buffer.ops())
-      if (op.category == static_cast<std::uint8_t>(category)) visit(op, buffer);
-  }
-}
-
 /// Duration, SMs and bytes of each transfer of a category.
 std::vector<std::string> transfers(const Program& program, Rank rank, Category category) {
   std::vector<std::string> found;
-  for_each_op(program, rank, category, [&](const Op& op, const OpBuffer& buffer) {
+  for_each_op(program, rank, category, [&](const Op& op, std::span<const Message> messages) {
     found.push_back(fmt::format("{} {}", op.duration, op.sms));
-    for (const Message& message : buffer.messages_of(op)) found.back() += fmt::format(" {}", message.size.si());
+    for (const Message& message : messages) found.back() += fmt::format(" {}", message.size.si());
   });
   return found;
 }
@@ -67,7 +56,7 @@ std::vector<std::string> transfers(const Program& program, Rank rank, Category c
 /// The transfers of keys and values of a rank.
 std::vector<Op> hops_of(const Program& program, Rank rank) {
   std::vector<Op> hops;
-  for_each_op(program, rank, Category::kv_transfer, [&](const Op& op, const OpBuffer&) { hops.push_back(op); });
+  for_each_op(program, rank, Category::kv_transfer, [&](const Op& op, auto) { hops.push_back(op); });
   return hops;
 }
 
@@ -290,7 +279,7 @@ TEST_CASE("attention makes room for the channels that carry the keys and values 
   REQUIRE(cost.slowed > 1);
   const double lost = peaks_of(s).sms * (1 - 1 / cost.slowed);
   int kernels = 0;
-  for_each_op(program, 0, Category::attention, [&](const Op& op, const OpBuffer&) {
+  for_each_op(program, 0, Category::attention, [&](const Op& op, auto) {
     if (op.duration == 0) return;  // raises a signal
     ++kernels;
     INFO(op.duration);
@@ -308,7 +297,7 @@ TEST_CASE(
   REQUIRE(cost.tail < cost.duration);
   const Seconds gap = Seconds::from_si(s.implementation.kernel_gap.value);
   int ops = 0;
-  for_each_op(build_program(s), 0, Category::attention, [&](const Op& op, const OpBuffer&) {
+  for_each_op(build_program(s), 0, Category::attention, [&](const Op& op, auto) {
     if (op.duration == 0) return;
     const bool is_tail = ops++ % 2 == 1;
     const Seconds expected = is_tail ? cost.tail : cost.duration - cost.tail + gap;

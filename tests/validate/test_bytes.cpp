@@ -6,6 +6,7 @@
 
 #include "scenarios/preset_files.hpp"
 #include "tests/catch.hpp"
+#include "tests/each_op.hpp"
 #include "tests/validate/ideal_runs.hpp"
 #include "validate/closed_form.hpp"
 
@@ -352,17 +353,13 @@ TEST_CASE("a halo comes from as many ranks as it spans") {
   const auto sources = [](Index left, Index period) {
     const IdealCase c = halo_case(left, period);
     const AttentionProgram program = program_of(c);
-    OpBuffer buffer;
     std::vector<Rank> found;
     for (Rank r = 0; r < 8; ++r) {
-      for (std::int64_t block = 0; block < program.blocks(); ++block) {
-        program.generate(r, block, buffer);
-        for (const Op& op : buffer.ops()) {
-          for (const Message& m : buffer.messages_of(op)) {
-            if (m.destination == 7 && m.size > Bytes()) found.push_back(m.source);
-          }
+      for_each_op(program, r, [&](const Op&, std::span<const Message> messages) {
+        for (const Message& m : messages) {
+          if (m.destination == 7 && m.size > Bytes()) found.push_back(m.source);
         }
-      }
+      });
     }
     return found;
   };

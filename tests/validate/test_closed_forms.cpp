@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "tests/catch.hpp"
+#include "tests/each_op.hpp"
 #include "tests/validate/ideal_runs.hpp"
 #include "validate/closed_form.hpp"
 
@@ -395,13 +396,7 @@ TEST_CASE("a causal ring sums the gradients of blocks it attends to, and of thos
     const Ticks sum = backward_times(c).sum;  // the forward pass merges in its kernels
     for (Rank rank = 0; rank < ranks; ++rank) {
       Ticks sums = 0;
-      OpBuffer buffer;
-      for (std::int64_t block = 0; block < program.blocks(); ++block) {
-        buffer.begin(block);
-        program.generate(rank, block, buffer);
-        for (const Op& op : buffer.ops())
-          sums += op.category == static_cast<std::uint8_t>(Category::merge) ? op.duration : 0;
-      }
+      for_each_op(program, rank, Category::merge, [&](const Op& op, auto) { sums += op.duration; });
       CHECK(sums == (adds_zeros ? ranks - 1 : rank) * sum);  // rank r sees the blocks of r others
     }
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tests/catch.hpp"
+#include "tests/each_op.hpp"
 #include "tests/sim/same_result.hpp"
 #include "tests/validate/ideal_runs.hpp"
 #include "validate/closed_form.hpp"
@@ -197,14 +198,9 @@ TEST_CASE("blocks that come for their values alone run no attention") {
     gated.inner_ring = alone.inner_ring = 2;
     gated.backward = alone.backward = true;
     const AttentionProgram with = program_of(gated), without = program_of(alone);
-    OpBuffer buffer;
-    const auto kernels = [&](const AttentionProgram& program, Rank rank) {
+    const auto kernels = [](const AttentionProgram& program, Rank rank) {
       int count = 0;
-      for (std::int64_t b = 0; b < program.blocks(); ++b) {
-        program.generate(rank, b, buffer);
-        for (const Op& op : buffer.ops())
-          count += op.category == static_cast<std::uint8_t>(Category::attention) && op.duration > 0 ? 1 : 0;
-      }
+      for_each_op(program, rank, Category::attention, [&](const Op& op, auto) { count += op.duration > 0 ? 1 : 0; });
       return count;
     };
     for (Rank r = 0; r < ranks; ++r) {
@@ -263,13 +259,7 @@ TEST_CASE("a kernel that sums gradients sums dV alone of blocks that only a skip
     for (Rank r = 0; r < ranks; ++r) {
       const double window = r >= 1 ? 2 * tensor : 0, skip = r >= 3 ? tensor : 0;
       double summed = 0;
-      OpBuffer buffer;
-      for (std::int64_t b = 0; b < program.blocks(); ++b) {
-        program.generate(r, b, buffer);
-        for (const Op& op : buffer.ops()) {
-          if (op.category == static_cast<std::uint8_t>(Category::merge)) summed += op.hbm_traffic.si();
-        }
-      }
+      for_each_op(program, r, Category::merge, [&](const Op& op, auto) { summed += op.hbm_traffic.si(); });
       INFO(fmt::format("rank {}, {}", r, own_first ? "own block first" : "last received first"));
       CHECK(summed == window + (own_first ? skip : 2 * tensor));
     }

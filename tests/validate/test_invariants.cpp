@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "tests/catch.hpp"
+#include "tests/each_op.hpp"
 #include "tests/validate/cases.hpp"
 #include "validate/closed_form.hpp"
 
@@ -34,23 +35,18 @@ struct Node {
 
 std::vector<Node> materialise(const Program& program) {
   std::vector<Node> nodes;
-  OpBuffer buffer;
   for (Rank rank = 0; rank < program.ranks(); ++rank) {
     std::map<Stream, int> last;
     Ticks host = 0;
-    for (std::int64_t block = 0; block < program.blocks(); ++block) {
-      program.generate(rank, block, buffer);
-      for (const Op& op : buffer.ops()) {
-        const auto messages = buffer.messages_of(op);
-        Node node{op, {messages.begin(), messages.end()}};
-        const auto previous = last.find(op.stream);
-        if (previous != last.end()) node.before = previous->second;
-        node.issued = host += op.launch;
-        node.delivered.resize(node.messages.size());
-        last[op.stream] = static_cast<int>(nodes.size());
-        nodes.push_back(std::move(node));
-      }
-    }
+    for_each_op(program, rank, [&](const Op& op, std::span<const Message> messages) {
+      Node node{op, {messages.begin(), messages.end()}};
+      const auto previous = last.find(op.stream);
+      if (previous != last.end()) node.before = previous->second;
+      node.issued = host += op.launch;
+      node.delivered.resize(node.messages.size());
+      last[op.stream] = static_cast<int>(nodes.size());
+      nodes.push_back(std::move(node));
+    });
   }
   return nodes;
 }

@@ -9,6 +9,7 @@
 #include "scenarios/step_scenario.hpp"
 #include "sim/topologies.hpp"
 #include "tests/catch.hpp"
+#include "tests/each_op.hpp"
 
 using namespace orrery;
 
@@ -119,13 +120,9 @@ TEST_CASE("the kernels of a whole step's ranks are those that its ops take time 
   program.cap_clock(Regime::burst);
   const KernelWork work = program.kernel_work(0);
   Ticks ops = 0;
-  OpBuffer buffer;
-  for (std::int64_t block = 0; block < program.blocks(); ++block) {
-    program.generate(0, block, buffer);
-    for (const Op& op : buffer.ops()) {
-      if (op.stream == Stream::compute) ops += op.duration;
-    }
-  }
+  for_each_op(program, 0, [&](const Op& op, auto) {
+    if (op.stream == Stream::compute) ops += op.duration;
+  });
   CHECK_THAT(work.time.si(), WithinRel(to_seconds(ops).si(), 1e-6));
   CHECK(work.energy > Joules());
 }
@@ -141,14 +138,9 @@ TEST_CASE("what a step's collectives send costs energy: of SMs that copy with NC
   s.implementation.transport = Transport::nccl;
   const StepProgram program = build_step(s);
   Bytes sent;
-  OpBuffer buffer;
-  for (std::int64_t block = 0; block < program.blocks(); ++block) {
-    buffer.begin(block);
-    program.generate(0, block, buffer);
-    for (const Op& op : buffer.ops()) {
-      for (const Message& message : buffer.messages_of(op)) sent += message.size;
-    }
-  }
+  for_each_op(program, 0, [&](const Op&, std::span<const Message> messages) {
+    for (const Message& message : messages) sent += message.size;
+  });
   const ClockModel& clock = s.profile.kernels->clock;
   const Joules more = energy_of_messages(sent, true, clock) - energy_of_messages(sent, false, clock);
   REQUIRE(more > Joules());
