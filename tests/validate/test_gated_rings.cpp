@@ -7,8 +7,7 @@
 #include "tests/catch.hpp"
 #include "tests/each_op.hpp"
 #include "tests/sim/same_result.hpp"
-#include "tests/validate/ideal_runs.hpp"
-#include "validate/closed_form.hpp"
+#include "tests/validate/ring_times.hpp"
 
 using namespace orrery;
 
@@ -215,10 +214,7 @@ TEST_CASE("blocks that come for their values alone run no attention") {
 TEST_CASE("hops that nothing hides take their bytes' time: K and V of the window, then V alone") {
   IdealCase c = gated_case(10, 200);
   c.matrix_peak = 1e21;
-  const auto hop = [&](int tensors) {
-    return message_time({}, route_latency(c), Bytes::from_si(tensors * tensor_bytes(c)),
-                        BytesPerSecond::from_si(c.bandwidth));
-  };
+  const auto hop = [&](int tensors) { return hop_ticks(c, Bytes::from_si(tensors * tensor_bytes(c))); };
   const SimulationResult result = run(c);
   const Ticks expected = hop(2) + 3 * hop(1);  // 200 tokens are 4 blocks of 64, of which the window brings one
   CHECK(static_cast<double>(result.end) == Approx(static_cast<double>(expected)).epsilon(1e-3));
