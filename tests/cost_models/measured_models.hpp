@@ -1,7 +1,11 @@
-// A profile with measured kernels whose constants are round numbers, so that times follow by hand.
+// A profile with measured kernels whose constants are round numbers, so that times follow by hand, and rows of files.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "cost_models/kernel_cost.hpp"
+#include "cost_models/measured_kernels.hpp"
 
 namespace orrery {
 
@@ -11,6 +15,8 @@ inline Constant number(double value) {
 
 inline constexpr int test_sms = 10;
 inline constexpr double test_clock = 1e9;
+inline const GpuPeaks test_peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
+inline const GpuPeaks round_peaks{FlopsPerSecond::from_si(1e15), BytesPerSecond::from_si(2e12), 100};
 
 /// The clock never leaves 1 GHz: nothing droops, and the power limit is far away.
 inline ClockModel steady_clock() {
@@ -47,6 +53,13 @@ inline Profile measured_profile() {
   }
   k.streams.push_back({"copy_kernel", number(2e-6), number(4e12), number(4e12), number(0)});
   return p;
+}
+
+/// Of a measured file with this text.
+inline std::vector<MeasuredKernel> rows_of_text(const std::string& csv, const std::string& file = "made.csv") {
+  std::vector<MeasuredKernel> rows;
+  add_rows(MeasuredTable::parse(csv, file), rows);
+  return rows;
 }
 
 /// One head of 256 queries on 512 keys, of whose eight tiles so many hold what a mask lets pass, two of them its edge.

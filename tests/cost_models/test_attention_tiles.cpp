@@ -92,10 +92,9 @@ TEST_CASE("an attention kernel takes launch, streams at the rate of copies, and 
   const AttentionShape shape{
       .pairs = 512 * 256, .query_rows = 512, .key_rows = 256, .heads = 1, .kv_heads = 1, .head_dim = 128};
   const Profile profile = measured_profile();
-  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
-  CHECK_THAT(attention_cost(shape, Phase::forward, peaks, profile).duration.si(),
+  CHECK_THAT(attention_cost(shape, Phase::forward, test_peaks, profile).duration.si(),
              WithinRel(5e-6 + (1000 + 2 * 2000) / test_clock, 1e-6));
-  CHECK_THAT(attention_cost(shape, Phase::backward, peaks, profile).duration.si(),
+  CHECK_THAT(attention_cost(shape, Phase::backward, test_peaks, profile).duration.si(),
              WithinRel(5e-6 + 16 * 512 * 128 / 4e12 + (1000 + 4 * 2000) / test_clock, 1e-6));
 }
 
@@ -103,10 +102,9 @@ TEST_CASE("grouped keys cost the backward pass the sums over query heads") {
   AttentionShape shape{
       .pairs = 256 * 256, .query_rows = 256, .key_rows = 256, .heads = 4, .kv_heads = 4, .head_dim = 128};
   const Profile profile = measured_profile();
-  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
-  const Seconds alone = attention_cost(shape, Phase::backward, peaks, profile).duration;
+  const Seconds alone = attention_cost(shape, Phase::backward, test_peaks, profile).duration;
   shape.kv_heads = 2;
-  const Seconds grouped = attention_cost(shape, Phase::backward, peaks, profile).duration;
+  const Seconds grouped = attention_cost(shape, Phase::backward, test_peaks, profile).duration;
   CHECK_THAT((grouped - alone).si(), WithinRel(4.0 * 256 * 4 * 128 / 4e12, 1e-6));
 }
 
@@ -114,8 +112,7 @@ TEST_CASE("a kernel that goes through all of a masked rectangle takes a mask's e
   // 256 queries on 512 keys: 2 x 4 tiles. Backward four lists of two tiles on SMs enough; a window has two edges.
   AttentionShape shape = masked_rectangle(6);
   Profile profile = measured_profile();
-  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
-  const auto seconds = [&] { return attention_cost(shape, Phase::backward, peaks, profile).duration.si(); };
+  const auto seconds = [&] { return attention_cost(shape, Phase::backward, test_peaks, profile).duration.si(); };
   const double streams = 5e-6 + 16 * 256 * 128 / 4e12;
   profile.kernels->attention.back().rectangle_edge = number(300);
   CHECK_THAT(seconds(), WithinRel(streams + (1000 + 2 * (2000 + 300)) / test_clock, 1e-6));
@@ -132,8 +129,7 @@ TEST_CASE("a kernel that skips what is masked of a rectangle has lists that star
   // 256 queries on 512 keys, causal: lists of three and four tiles, of which each has one on the diagonal.
   const AttentionShape shape = masked_rectangle(7);
   Profile profile = measured_profile();
-  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
-  const auto seconds = [&] { return attention_cost(shape, Phase::forward, peaks, profile).duration.si(); };
+  const auto seconds = [&] { return attention_cost(shape, Phase::forward, test_peaks, profile).duration.si(); };
   const double before = seconds();
   profile.kernels->attention.front().rectangle_start = number(700);
   CHECK_THAT(seconds() - before, WithinRel(700 / test_clock, 1e-6));
@@ -144,8 +140,7 @@ TEST_CASE("forward, lists of a window with a halo are as long as each other") {
   AttentionShape shape = masked_rectangle(4);
   shape.window = true;
   shape.masked_pairs = 1e-9;
-  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
-  CHECK_THAT(attention_cost(shape, Phase::forward, peaks, measured_profile()).duration.si(),
+  CHECK_THAT(attention_cost(shape, Phase::forward, test_peaks, measured_profile()).duration.si(),
              WithinRel(5e-6 + (1000 + 2 * 2000) / test_clock, 1e-6));
 }
 
@@ -169,8 +164,7 @@ TEST_CASE("a streaming kernel goes at one rate as far as the cache holds and at 
 TEST_CASE("types that were not measured keep to the roofline") {
   AttentionShape shape{.pairs = 1e6, .query_rows = 1, .key_rows = 1, .heads = 1, .kv_heads = 1, .head_dim = 128};
   shape.element_bytes = 4;
-  const GpuPeaks peaks{FlopsPerSecond::from_si(1e14), BytesPerSecond::from_si(4e12), test_sms};
-  CHECK_THAT(attention_cost(shape, Phase::forward, peaks, measured_profile()).duration.si(),
+  CHECK_THAT(attention_cost(shape, Phase::forward, test_peaks, measured_profile()).duration.si(),
              WithinRel(4 * 1e6 * 128 / 1e14, 1e-12));
 }
 

@@ -41,8 +41,7 @@ std::vector<MeasuredKernel> rows_of(const Profile& profile, std::initializer_lis
       }
     }
   }
-  std::vector<MeasuredKernel> rows;
-  add_rows(MeasuredTable::parse(text, "published/rates.csv"), rows);
+  std::vector<MeasuredKernel> rows = rows_of_text(text, "published/rates.csv");
   for (MeasuredKernel& row : rows) row.time = predicted_time(row, ten_sms, profile);
   return rows;
 }
