@@ -14,9 +14,7 @@ TEST_CASE("a row of a run that makes no sense is an error that names its line an
     std::string row = good;
     return row.replace(row.find(old), old.size(), replacement);
   };
-  const auto predict_row = [](const std::string& row) {
-    return predict_runs(MeasuredTable::parse(run_columns + row + "\n", "mine.csv"), "");
-  };
+  const auto predict_row = [](const std::string& row) { return predict_text(run_columns + row + "\n"); };
   CHECK(predict_row(good).size() == 1);
   const std::pair<std::string, std::string> bad[] = {{with("contiguous", "contigous"), "layout"},
                                                      {with(",ring,", ",rong,"), "schedule"},
@@ -41,10 +39,8 @@ TEST_CASE("a row of a run that makes no sense is an error that names its line an
 
 TEST_CASE("a row of a kernel that makes no sense is an error that names its line and the column") {
   const std::string good = "mine,cudnn,h200_sxm,,1,,32,8,128,false,,kernel,forward,1.1,8192,4096";
-  const std::string head = run_columns.substr(0, run_columns.size() - 1) + ",n_q,n_k\n";
-  const auto predict_row = [&](const std::string& row) {
-    return predict_runs(MeasuredTable::parse(head + row + "\n", "mine.csv"), "");
-  };
+  const std::string head = run_columns_and("n_q,n_k");
+  const auto predict_row = [&](const std::string& row) { return predict_text(head + row + "\n"); };
   CHECK(predict_row(good).size() == 1);
   const auto with = [&](const std::string& old, const std::string& replacement) {
     std::string row = good;
@@ -64,12 +60,10 @@ TEST_CASE("an optional field of a run that makes no sense is an error that names
   const auto predict_row = [](const std::string& column, const std::string& cell) {
     std::string head = run_columns;
     head.insert(head.size() - 1, "," + column);
-    return predict_runs(MeasuredTable::parse(head +
-                                                 "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,"
-                                                 "ring,forward,1.1," +
-                                                 cell + "\n",
-                                             "mine.csv"),
-                        "");
+    return predict_text(head +
+                        "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,"
+                        "ring,forward,1.1," +
+                        cell + "\n");
   };
   const std::pair<const char*, const char*> good[] = {
       {"nodes", "1"}, {"transport", "nccl"}, {"regime", "burst"}, {"channels", "4"}, {"", ""}};
@@ -89,11 +83,8 @@ TEST_CASE("a column whose name is a letter or two off one that is read is an err
   const auto predict_with = [](const std::string& column) {
     std::string head = run_columns;
     head.insert(head.size() - 1, "," + column);
-    return predict_runs(
-        MeasuredTable::parse(
-            head + "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1,\n",
-            "mine.csv"),
-        "");
+    return predict_text(head +
+                        "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1,\n");
   };
   for (const std::string column : {"tolerance", "window", "host", "samples", "start_us"}) {
     INFO(column);
@@ -108,7 +99,7 @@ TEST_CASE("a column whose name is a letter or two off one that is read is an err
 TEST_CASE("an error of a cell says what to write, and of a column that is missing to add it") {
   const auto complaint = [](const std::string& columns, const std::string& cells) -> std::string {
     try {
-      predict_runs(MeasuredTable::parse(columns + "\n" + cells + "\n", "mine.csv"), "");
+      predict_text(columns + "\n" + cells + "\n");
     } catch (const MeasuredFileError& error) {
       return error.what();
     }
@@ -140,9 +131,7 @@ TEST_CASE("a measured slow-down or power that makes no sense is an error that na
   const std::string overlap =
       "kernel,mechanism,channels,gpu,link,compute_alone_us,compute_overlapped_us,transfer_bytes,transfer_alone_us,"
       "status\n";
-  const auto slow_down = [&](const std::string& row) {
-    return predict_runs(MeasuredTable::parse(overlap + row + "\n", "mine.csv"), "");
-  };
+  const auto slow_down = [&](const std::string& row) { return predict_text(overlap + row + "\n"); };
   CHECK(slow_down("merge,nccl_send_recv,4,h200_sxm,nvlink4,100,110,1e8,400,ok").size() == 1);
   const std::pair<const char*, const char*> bad[] = {
       {"merge,nccl_send_recv,abc,h200_sxm,nvlink4,100,110,1e8,400,ok", "channels"},
@@ -165,7 +154,7 @@ TEST_CASE("a measured file of any kind without a row predicts nothing, and one w
     for (const std::string& column : table.columns()) {
       names += (names.empty() ? "" : ",") + column;
     }
-    CHECK(predict_runs(MeasuredTable::parse(names + "\n", "mine.csv"), "").empty());
+    CHECK(predict_text(names + "\n").empty());
   }
   const auto steps = [](const std::string& text) { return stamped_runs(MeasuredTable::parse(text, "mine.csv")); };
   CHECK_THROWS_WITH(steps("n_gpu,run_us,rank,step,op,start_us,end_us\n"), ContainsSubstring("mine.csv: no rows"));
@@ -175,7 +164,7 @@ TEST_CASE("a measured file of any kind without a row predicts nothing, and one w
 TEST_CASE("a reading error is a fraction from 0 to 1, and a row of a kernel needs the columns of kernels") {
   const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1\n";
   const auto predict_file = [&](const std::string& header, const std::string& rows) {
-    return predict_runs(MeasuredTable::parse(header + run_columns + rows, "mine.csv"), "");
+    return predict_text(header + run_columns + rows);
   };
   CHECK(predict_file("# reading_error = 0.002\n", row).front().reading_error == 0.002);
   for (const char* bad : {"abc", "-3", "2 %", "1", "nan", "0.1x"}) {
@@ -189,17 +178,15 @@ TEST_CASE("a reading error is a fraction from 0 to 1, and a row of a kernel need
 
 TEST_CASE("a byte order mark before the first column is no part of its name") {
   const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,ring,forward,1.1\n";
-  CHECK(predict_runs(MeasuredTable::parse("\xef\xbb\xbf" + run_columns + row, "mine.csv"), "").size() == 1);
+  CHECK(predict_text("\xef\xbb\xbf" + run_columns + row).size() == 1);
 }
 
 TEST_CASE("rows of kernels and of runs mean what all their cells say, or are an error with their line") {
   const auto predicted = [](const std::string& names, const std::string& row, bool run) {
     const std::string all = run ? "implementation,n_gpu,seq_len,layout,schedule," : "n_q,n_k,schedule,";
     const std::string own = run ? "orrery_window,2,8192,contiguous,halo," : "4096,4096,kernel,";
-    return predict_runs(MeasuredTable::parse(all + "gpu,link,kv_heads,head_dim,pass," + names + "\n" + own +
-                                                 "h200_sxm,nvlink4,8,128,forward," + row + "\n",
-                                             "made.csv"),
-                        "")
+    return predict_text(all + "gpu,link,kv_heads,head_dim,pass," + names + "\n" + own +
+                        "h200_sxm,nvlink4,8,128,forward," + row + "\n")
         .at(0);
   };
   struct Row {
@@ -223,7 +210,7 @@ TEST_CASE("rows of kernels and of runs mean what all their cells say, or are an 
     for (const Row& row : bad) {
       INFO(row.names << ": " << row.cells << (run ? ", a run" : ", a kernel"));
       CHECK_THROWS_WITH(predicted(row.names, row.cells, run),
-                        ContainsSubstring("made.csv:2: ") && ContainsSubstring(row.problem));
+                        ContainsSubstring("mine.csv:2: ") && ContainsSubstring(row.problem));
     }
     const Seconds one = predicted("heads,causal,window,time_ms", "32,true,512,1", run).predicted;
     CHECK(predicted("heads,mask,window,dtype,batch,time_ms", "32,window,512,bf16,1,1", run).predicted == one);
@@ -243,7 +230,7 @@ TEST_CASE("a cell that is no finite number is an error with its line and column,
     while (std::getline(file, header) && header.starts_with('#')) {
     }
     std::getline(file, row);
-    const MeasuredTable good = MeasuredTable::parse(header + "\n" + row + "\n", "made.csv");
+    const MeasuredTable good = MeasuredTable::parse(header + "\n" + row + "\n", "mine.csv");
     std::vector<MeasuredKernel> rows;
     add_rows(good, rows);
     REQUIRE(rows.size() == 1);
@@ -256,8 +243,8 @@ TEST_CASE("a cell that is no finite number is an error with its line and column,
           cells += (cells.empty() ? "" : ",") + (c == column ? nonsense : good.text(0, c));
         }
         INFO(name << " " << column << " = " << nonsense);
-        CHECK_THROWS_WITH(add_rows(MeasuredTable::parse(header + "\n" + cells + "\n", "made.csv"), rows),
-                          ContainsSubstring("made.csv:2: ") && ContainsSubstring(column));
+        CHECK_THROWS_WITH(add_rows(MeasuredTable::parse(header + "\n" + cells + "\n", "mine.csv"), rows),
+                          ContainsSubstring("mine.csv:2: ") && ContainsSubstring(column));
       }
     }
   }
@@ -286,11 +273,8 @@ TEST_CASE("spaces around cells mean nothing, and other separators and line ends 
 }
 
 TEST_CASE("a row that says why it is not predicted is checked like others, in what its reason cannot excuse") {
-  std::string names = run_columns;
-  names.insert(names.size() - 1, ",transport,regime,mask,network,not_predicted");
-  const auto predict_row = [&](const std::string& row) {
-    return predict_runs(MeasuredTable::parse(names + row + "\n", "mine.csv"), "");
-  };
+  const std::string names = run_columns_and("transport,regime,mask,network,not_predicted");
+  const auto predict_row = [&](const std::string& row) { return predict_text(names + row + "\n"); };
   const std::string good =
       "orrery_ring,cudnn,h200_sxm,nvlink4,2,8192,32,32,128,true,contiguous,ring,forward,1.1,copy_engine,burst,"
       "varlen causal,,packed documents";
@@ -319,7 +303,6 @@ TEST_CASE("a row that says why it is not predicted is checked like others, in wh
     INFO(row);
     CHECK_THROWS_WITH(predict_row(row), ContainsSubstring("mine.csv:2") && ContainsSubstring(named));
   }
-  CHECK_THROWS_WITH(
-      predict_runs(MeasuredTable::parse("scenario,time_ms,not_predicted\nnowhere.toml,1,why\n", "mine.csv"), ""),
-      ContainsSubstring("mine.csv:2") && ContainsSubstring("nowhere.toml"));
+  CHECK_THROWS_WITH(predict_text("scenario,time_ms,not_predicted\nnowhere.toml,1,why\n"),
+                    ContainsSubstring("mine.csv:2") && ContainsSubstring("nowhere.toml"));
 }

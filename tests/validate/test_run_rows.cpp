@@ -11,14 +11,12 @@
 using namespace orrery;
 
 TEST_CASE("kernels and runs in one file are all predicted, each by the GPU and the tolerance of its row") {
-  const std::string head = run_columns.substr(0, run_columns.size() - 1) + ",n_q,n_k,tolerance\n";
+  const std::string head = run_columns_and("n_q,n_k,tolerance");
   const std::string run = "orrery_ring,cudnn,h200_sxm,nvlink4,2,16384,32,8,128,true,zigzag,ring,forward,9,,,\n";
   const auto kernel = [](const std::string& gpu, const std::string& pass = "forward") {
     return "mine,cudnn," + gpu + ",,1,,32,8,128,false,,kernel," + pass + ",9,8192,8192,0.01\n";
   };
-  const auto all = [&](const std::string& rows) {
-    return predict_runs(MeasuredTable::parse(head + rows, "m.csv"), "");
-  };
+  const auto all = [&](const std::string& rows) { return predict_text(head + rows); };
   const std::vector<Prediction> rows = all(kernel("h200_sxm") + run + kernel("h100_sxm"));
   REQUIRE(rows.size() == 3);
   CHECK(rows[1].many_gpus);
@@ -46,8 +44,7 @@ TEST_CASE("slow-downs and power of two GPUs in one file are predicted with the c
     INFO(columns_of);
     const auto times = [&](const std::string& rows) {
       std::vector<Seconds> predicted;
-      for (const Prediction& p : predict_runs(MeasuredTable::parse(columns_of + rows, "mine.csv"), ""))
-        predicted.push_back(p.predicted);
+      for (const Prediction& p : predict_text(columns_of + rows)) predicted.push_back(p.predicted);
       return predicted;
     };
     const std::string h200 = row_of(columns_of, "h200_sxm"), h100 = row_of(columns_of, "h100_sxm");
@@ -63,7 +60,7 @@ TEST_CASE("the backend of a run says whose kernels it ran, if there is a profile
   const auto predicted = [](const std::string& backend, const std::string& profile) {
     const std::string row = "pytorch_context_parallel," + backend +
                             ",h200_sxm,nvlink4,2,32768,32,32,128,false,contiguous,alltoall,forward,1\n";
-    return predict_runs(MeasuredTable::parse(run_columns + row, "made.csv"), profile).at(0).predicted;
+    return predict_text(run_columns + row, profile).at(0).predicted;
   };
   CHECK(predicted("flash", "") == predicted("", "h200_sxm_flash"));
   CHECK(predicted("cudnn", "") == predicted("", "h200_sxm"));
@@ -79,7 +76,7 @@ TEST_CASE("kernels that no profile is of are not predicted, but with the profile
     const std::string kernel = backend + "," + gpu + ",nvlink4,1,,,,4096,4096,32,32,128,false,kernel,forward,1\n";
     const std::string run =
         backend + "," + gpu + ",nvlink4,2,orrery_ring,8192,contiguous,,,32,32,128,false,ring,forward,1\n";
-    return predict_runs(MeasuredTable::parse(names + kernel + run, "made.csv"), profile);
+    return predict_text(names + kernel + run, profile);
   };
   for (const char* unknown : {"triton", "cudn"}) {
     for (const Prediction& p : predicted(unknown, "h200_sxm", ""))
@@ -98,9 +95,9 @@ TEST_CASE("the period of a run's row is a gated skip, whose values travel with t
         "head_dim,causal,mask,window,period,pass,time_ms\norrery_pi,4,16384,"
         "contiguous,halo,h200_sxm,nvlink4,32,32,128,true,window,1024,{},forward,1\n",
         period);
-    return predict_runs(MeasuredTable::parse(csv, "made.csv"), "").at(0).predicted.si();
+    return predict_text(csv).at(0).predicted.si();
   };
-  CHECK_THROWS_WITH(seconds("16384"), ContainsSubstring("made.csv:2: period = 16384") && ContainsSubstring("seq_len"));
+  CHECK_THROWS_WITH(seconds("16384"), ContainsSubstring("mine.csv:2: period = 16384") && ContainsSubstring("seq_len"));
   CHECK(seconds("512") == seconds("1023"));  // those rows are fetched anyway
   // The gate: O and V read, O written, at most as fast as HBM.
   CHECK(seconds("512") - seconds("") > 3 * 4096 * 32 * 128 * 2 / 4.8e12);
@@ -110,16 +107,15 @@ TEST_CASE("the period of a run's row is a gated skip, whose values travel with t
 
 TEST_CASE("a period is in the name of its row, and an error in a row without a window") {
   const auto predicted = [](const std::string& mask) {
-    std::string names = run_columns;
-    names.insert(names.size() - 1, ",window,period");
+    const std::string names = run_columns_and("window,period");
     const std::string row = "orrery_pi,cudnn,h200_sxm,nvlink4,2,8192,32,32,128," + mask;
-    return predict_runs(MeasuredTable::parse(names + row + "\n", "made.csv"), "").at(0);
+    return predict_text(names + row + "\n").at(0);
   };
   CHECK_THAT(predicted("true,contiguous,halo,forward,1,1024,2048").name,
              ContainsSubstring("window 1024 period 2048 forward"));
   for (const char* causal : {"true", "false"}) {
     CHECK_THROWS_WITH(predicted(std::string(causal) + ",contiguous,halo,forward,1,,2048"),
-                      ContainsSubstring("made.csv:2: period = 2048") && ContainsSubstring("window"));
+                      ContainsSubstring("mine.csv:2: period = 2048") && ContainsSubstring("window"));
   }
 }
 
@@ -128,7 +124,7 @@ TEST_CASE("a summary has a group over all folders of a GPU where a kind of rows 
   const auto rows_of = [&](const char* folder, const char* pass, double time_ms) {
     return predict_runs(MeasuredTable::parse(
                             fmt::format("{}h200_sxm,4096,4096,32,32,128,false,kernel,{},{},ok\n", names, pass, time_ms),
-                            fmt::format("{}/made.csv", folder)),
+                            fmt::format("{}/mine.csv", folder)),
                         "");
   };
   std::vector<Prediction> all = rows_of("one", "forward", 0.5);
@@ -178,17 +174,17 @@ TEST_CASE("kernels that are only planned are predicted, as runs are, and nothing
   const std::string names = "gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms,p5_ms,p95_ms,status\n";
   const std::string row = "h200_sxm,4096,4096,32,32,128,false,kernel,forward,";
   const MeasuredTable table = MeasuredTable::parse(
-      names + row + "2.0,1.9,2.1,ok\n" + row + ",,,planned\n" + row + ",,,\n" + row + ",,,failed\n", "made.csv");
+      names + row + "2.0,1.9,2.1,ok\n" + row + ",,,planned\n" + row + ",,,\n" + row + ",,,failed\n", "mine.csv");
   const std::vector<Prediction> all = predict_runs(table, "");
   REQUIRE(all.size() == 3);
   for (const Prediction& p : all) {
     CHECK(p.predicted == all[0].predicted);
     CHECK(p.is_measured() == (&p == &all[0]));
   }
-  CHECK(summarize(all).back().rows == 1);
+  CHECK(over_all(all).rows == 1);
   std::vector<MeasuredKernel> fitted;
   const std::string planned = names + row + "2.0,,,ok\n" + row + ",,,planned\n";
-  add_rows(MeasuredTable::parse(planned, "made.csv"), fitted);
+  add_rows(MeasuredTable::parse(planned, "mine.csv"), fitted);
   CHECK(fitted.size() == 1);
 }
 
@@ -198,7 +194,7 @@ TEST_CASE("nodes of a run are of one pod: a message passes two links inside a no
       "\n";
   const MeasuredTable table = MeasuredTable::parse(
       names + "orrery_ring,h100_sxm,nvlink4,32,4,infiniband_ndr,8192,32,32,128,false,contiguous,ring,forward,\n",
-      "made.csv");
+      "mine.csv");
   const Scenario s = scenario_of(table, 0, load_profile("peak", "h100_sxm"));
   // Over the leaf switch of the NICs of one place in all nodes of a pod; another pod is behind a spine.
   for (const Rank other : {1, 7, 8, 16, 24}) CHECK(s.cluster.route(0, other).links.size() == 2);
@@ -210,16 +206,15 @@ TEST_CASE("nodes of a run are of one pod: a message passes two links inside a no
 
 TEST_CASE("nodes need a network, and a network needs nodes") {
   const auto predicted = [](const std::string& nodes_and_network) {
-    std::string names = run_columns;
-    names.insert(names.size() - 1, ",nodes,network");
+    const std::string names = run_columns_and("nodes,network");
     const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,4,8192,32,32,128,false,contiguous,ring,forward,1,";
-    return predict_runs(MeasuredTable::parse(names + row + nodes_and_network + "\n", "made.csv"), "").at(0);
+    return predict_text(names + row + nodes_and_network + "\n").at(0);
   };
   CHECK(predicted("2,infiniband_ndr").predicted > Seconds());
-  CHECK_THROWS_WITH(predicted("2,"), ContainsSubstring("made.csv:2: network is empty"));
+  CHECK_THROWS_WITH(predicted("2,"), ContainsSubstring("mine.csv:2: network is empty"));
   for (const char* one : {"", "1"}) {
     CHECK_THROWS_WITH(predicted(std::string(one) + ",infiniband_ndr"),
-                      ContainsSubstring("made.csv:2: network = infiniband_ndr") && ContainsSubstring("write nodes"));
+                      ContainsSubstring("mine.csv:2: network = infiniband_ndr") && ContainsSubstring("write nodes"));
   }
 }
 
@@ -227,46 +222,41 @@ TEST_CASE("one GPU needs no link, and a run in a file of whole steps is a run") 
   const std::string names =
       "scenario,implementation,gpu,link,n_gpu,seq_len,heads,kv_heads,head_dim,causal,layout,schedule,pass,time_ms\n";
   const MeasuredTable table = MeasuredTable::parse(
-      names + ",orrery_ring,h200_sxm,,1,8192,32,32,128,false,contiguous,ring,forward,1\n", "made.csv");
+      names + ",orrery_ring,h200_sxm,,1,8192,32,32,128,false,contiguous,ring,forward,1\n", "mine.csv");
   CHECK(predict_runs(table, "").at(0).predicted > Seconds());
-  CHECK_THROWS_WITH(
-      predict_runs(MeasuredTable::parse(
-                       names + ",orrery_ring,h200_sxm,,2,8192,32,32,128,false,contiguous,ring,forward,1\n", "made.csv"),
-                   ""),
-      ContainsSubstring("made.csv:2: link"));
-  CHECK_THROWS_WITH(predict_runs(MeasuredTable::parse("scenario,gpu,time_ms\n,h200_sxm,1\n", "made.csv"), ""),
-                    ContainsSubstring("made.csv:2: scenario is empty"));
+  CHECK_THROWS_WITH(predict_text(names + ",orrery_ring,h200_sxm,,2,8192,32,32,128,false,contiguous,ring,forward,1\n"),
+                    ContainsSubstring("mine.csv:2: link"));
+  CHECK_THROWS_WITH(predict_text("scenario,gpu,time_ms\n,h200_sxm,1\n"),
+                    ContainsSubstring("mine.csv:2: scenario is empty"));
 }
 
 TEST_CASE("a run is predicted by the preset its library and schedule name, and an unknown one is an error") {
   const std::string row = "h200_sxm,nvlink4,2,8192,32,32,128,false,contiguous,alltoall,forward,1\n";
   const auto run = [&](const std::string& implementation) {
-    return predict_runs(MeasuredTable::parse(run_columns + implementation + ",cudnn," + row, "runs.csv"), "peak");
+    return predict_text(run_columns + implementation + ",cudnn," + row, "peak");
   };
   CHECK(run("pytorch_context_parallel").front().predicted > Seconds());
-  CHECK_THROWS_WITH(
-      predict_runs(MeasuredTable::parse(run_columns + "pytorch_context_parallel,cudnn,h200_sxm,nvlink4,2,8192,32,"
-                                                      "32,128,false,contiguous,,forward,1\n",
-                                        "runs.csv"),
-                   "peak"),
-      ContainsSubstring("runs.csv:2") && ContainsSubstring("write one of allgather, alltoall"));
-  CHECK_THROWS_WITH(run("pytorch_context_paralel"), ContainsSubstring("runs.csv:2") && ContainsSubstring("no preset"));
+  CHECK_THROWS_WITH(predict_text(run_columns + "pytorch_context_parallel,cudnn,h200_sxm,nvlink4,2,8192,32,"
+                                               "32,128,false,contiguous,,forward,1\n",
+                                 "peak"),
+                    ContainsSubstring("mine.csv:2") && ContainsSubstring("write one of allgather, alltoall"));
+  CHECK_THROWS_WITH(run("pytorch_context_paralel"), ContainsSubstring("mine.csv:2") && ContainsSubstring("no preset"));
 }
 
 TEST_CASE("a row without a time is predicted as one with a time is, and counts in no summary") {
   const std::string row = "orrery_ring,cudnn,h200_sxm,nvlink4,4,16384,32,32,128,true,zigzag,ring,forward,";
   const auto predictions = [&](const std::string& time) {
-    return predict_runs(MeasuredTable::parse(run_columns + row + time + "\n", "runs.csv"), "peak");
+    return predict_text(run_columns + row + time + "\n", "peak");
   };
   const std::vector<Prediction> planned = predictions(""), timed = predictions("1");
   CHECK_FALSE(planned.front().is_measured());
   CHECK(planned.front().predicted == timed.front().predicted);
-  CHECK(summarize(planned).back().rows == 0);
-  CHECK(summarize(timed).back().rows == 1);
+  CHECK(over_all(planned).rows == 0);
+  CHECK(over_all(timed).rows == 1);
 }
 
 TEST_CASE("booleans and numbers mean the same as other programs spell them, in predictions, digests and halves") {
-  const std::string names = run_columns.substr(0, run_columns.size() - 1) + ",n_q,n_k\n";
+  const std::string names = run_columns_and("n_q,n_k");
   const auto table_of = [&](const char* yes, const char* tokens) {
     const std::string run = "orrery_ring,cudnn,h200_sxm,nvlink4,2,{1},32,8,128,{0},zigzag,ring,forward,9,,\n";
     const std::string kernel = "mine,cudnn,h200_sxm,,1,,32,8,128,{0},,kernel,forward,9,{1},{1}\n";
@@ -291,13 +281,12 @@ TEST_CASE("booleans and numbers mean the same as other programs spell them, in p
 }
 
 TEST_CASE("a run has a schedule and a layout that its preset has, and the mask that its cells say") {
-  std::string names = run_columns;
-  names.insert(names.size() - 1, ",mask");
+  const std::string names = run_columns_and("mask");
   const auto predict_row = [&](const char* preset, const char* schedule, const char* layout, const char* causal,
                                const char* mask) {
     const std::string row = fmt::format("{},cudnn,h200_sxm,nvlink4,4,32768,32,8,128,{},{},{},forward,1,{}\n", preset,
                                         causal, layout, schedule, mask);
-    return predict_runs(MeasuredTable::parse(names + row, "mine.csv"), "").at(0);
+    return predict_text(names + row).at(0);
   };
   CHECK_THAT(predict_row("orrery_ring_nccl", "ring", "zigzag", "", "causal").name, ContainsSubstring("zigzag causal"));
   CHECK_THAT(predict_row("orrery_ring_nccl", "ring", "zigzag", "", "full").name, ContainsSubstring(", full forward"));
@@ -310,9 +299,7 @@ TEST_CASE("a run has a schedule and a layout that its preset has, and the mask t
 }
 
 TEST_CASE("a product of power.csv is rows x inner x columns, as gemm.csv has tokens x in x out") {
-  const auto predicted = [](const std::string& text) {
-    return predict_runs(MeasuredTable::parse(text, "m.csv"), "").front().predicted;
-  };
+  const auto predicted = [](const std::string& text) { return predict_text(text).front().predicted; };
   const auto power = [&](const std::string& shape) {
     return predicted("gpu,kernel,shape,regime,second,time_us,nvml_sm_clock_mhz,bytes\nh200_sxm,gemm," + shape +
                      ",burst,0,1,,\n");
@@ -333,9 +320,9 @@ TEST_CASE("covered counts the rows that have an interval, lie within what was me
   outside.measured = Seconds::from_si(1.06);
   set_it.calibrated = beyond.extrapolated = fitted.fitted = true;
   without.band = 0;
-  const auto all = [](const std::vector<Prediction>& rows) { return summarize(rows).back(); };
-  CHECK(all({inside, outside}).interval_coverage == 0.5);
-  CHECK(all({inside, outside, set_it, beyond, without, fitted}).interval_coverage == 0.5);
-  CHECK(all({inside, outside, set_it, beyond, without, fitted}).rows == 5);  // errors say nothing of what was fitted on
-  CHECK_FALSE(all({set_it, beyond, without}).interval_coverage.has_value());
+  CHECK(over_all({inside, outside}).interval_coverage == 0.5);
+  CHECK(over_all({inside, outside, set_it, beyond, without, fitted}).interval_coverage == 0.5);
+  // Errors say nothing of what was fitted on.
+  CHECK(over_all({inside, outside, set_it, beyond, without, fitted}).rows == 5);
+  CHECK_FALSE(over_all({set_it, beyond, without}).interval_coverage.has_value());
 }
