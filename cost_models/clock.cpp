@@ -90,10 +90,4 @@ double slowest_lag(const ClockModel& clock, int gpus, Seconds step) {
   return expected_largest(gpus) * std::hypot(clock.chip_spread.value, in_time);
 }
 
-double mean_slow_down(Seconds busy, const KernelRun& burst, const KernelRun& sustained, const ClockModel& clock) {
-  const double lag = std::min(busy.si(), clock.power_lag.value);
-  const double work = lag + (busy.si() - lag) * (burst.duration / sustained.duration);
-  return busy.si() > 0 ? busy.si() / work : 1;
-}
-
 }  // namespace orrery

@@ -100,8 +100,4 @@ double expected_largest(int draws);
 /// length: chips differ, and the limit lets the clock of each wander by itself. Who waits for all waits for that one.
 double slowest_lag(const ClockModel& clock, int gpus, Seconds step);
 
-/// `busy` seconds of back-to-back launches from rest: bursts until the lag is over, then sustained. Returns how long
-/// the same work would have taken at burst speed, over `busy`: 1 for short runs, tending to the sustained ratio.
-double mean_slow_down(Seconds busy, const KernelRun& burst, const KernelRun& sustained, const ClockModel& clock);
-
 }  // namespace orrery

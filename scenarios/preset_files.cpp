@@ -193,8 +193,8 @@ void check_profile(std::string_view text, const std::filesystem::path& file) {
   read_profile(Table::parse(text, file));
 }
 
-Profile load_profile(std::string_view name, std::string_view gpu, const std::filesystem::path& mentioned_in) {
-  FoundProfile found = read_profile(name, mentioned_in);
+Profile load_profile(std::string_view name, std::string_view gpu) {
+  FoundProfile found = read_profile(name, {});
   if (!fits(found, gpu)) throw of_another(found, gpu);
   return std::move(found.profile);
 }

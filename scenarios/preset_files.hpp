@@ -12,7 +12,7 @@ namespace orrery {
 
 /// `gpu` is the GPU it is to be used for; a profile of another one is an error, unless it is made for any. Throws
 /// InputError.
-Profile load_profile(std::string_view name, std::string_view gpu, const std::filesystem::path& mentioned_in = {});
+Profile load_profile(std::string_view name, std::string_view gpu);
 
 /// Throws InputError if load_profile would refuse this text, as of that file.
 void check_profile(std::string_view text, const std::filesystem::path& file);

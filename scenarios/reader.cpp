@@ -243,15 +243,6 @@ std::optional<double> Table::optional_number(std::string_view key) const {
 std::optional<std::int64_t> Table::optional_count(std::string_view key) const {
   return has(key) ? std::optional(count(key)) : std::nullopt;
 }
-std::optional<Seconds> Table::optional_seconds(std::string_view key) const {
-  return has(key) ? std::optional(seconds(key)) : std::nullopt;
-}
-std::optional<Bytes> Table::optional_bytes(std::string_view key) const {
-  return has(key) ? std::optional(bytes(key)) : std::nullopt;
-}
-std::optional<BytesPerSecond> Table::optional_bandwidth(std::string_view key) const {
-  return has(key) ? std::optional(bandwidth(key)) : std::nullopt;
-}
 std::optional<FlopsPerSecond> Table::optional_flop_rate(std::string_view key) const {
   return has(key) ? std::optional(flop_rate(key)) : std::nullopt;
 }
@@ -265,10 +256,6 @@ std::optional<Table> Table::optional_table(std::string_view key) const {
 bool Table::is_string(std::string_view key) const {
   const toml::node* value = node_->find(key);
   return value != nullptr && value->is_string();
-}
-bool Table::is_list(std::string_view key) const {
-  const toml::node* value = node_->find(key);
-  return value != nullptr && value->is_array();
 }
 bool Table::is_table(std::string_view key) const {
   const toml::node* value = node_->find(key);

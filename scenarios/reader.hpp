@@ -62,16 +62,12 @@ class Table {
   std::optional<bool> optional_boolean(std::string_view key) const;
   std::optional<double> optional_number(std::string_view key) const;
   std::optional<std::int64_t> optional_count(std::string_view key) const;
-  std::optional<Seconds> optional_seconds(std::string_view key) const;
-  std::optional<Bytes> optional_bytes(std::string_view key) const;
-  std::optional<BytesPerSecond> optional_bandwidth(std::string_view key) const;
   std::optional<FlopsPerSecond> optional_flop_rate(std::string_view key) const;
   std::optional<Watts> optional_power(std::string_view key) const;
   std::optional<Table> optional_table(std::string_view key) const;
 
   /// For keys that take several types ("all" or a count) and tables whose keys are free names.
   bool is_string(std::string_view key) const;
-  bool is_list(std::string_view key) const;
   bool is_table(std::string_view key) const;
   std::vector<std::string> keys() const;  // in the order of the file; asks for none of them
 

@@ -51,7 +51,7 @@ struct StepVisit {
   int microbatch = 0;
   int layer = 0;        // of the model
   bool forward = true;  // pass of the slot it is in
-  bool first_chunk = false, last_chunk = false;
+  bool last_chunk = false;
   std::int64_t first_block = 0;
 };
 

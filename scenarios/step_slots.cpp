@@ -177,8 +177,8 @@ std::vector<StepVisit> StepProgram::visits_of(int stage) const {
   std::int64_t first_block = 0;
   for (const Slot& slot : stages_[static_cast<std::size_t>(stage)]) {
     for (const VisitPlan& visit : slot.plan->visits) {
-      all.push_back({visit.kind, slot.microbatch, visit.layer, slot.plan->forward, slot.plan->chunk == 0,
-                     slot.plan->chunk == chunks - 1, first_block + visit.first_block});
+      all.push_back({visit.kind, slot.microbatch, visit.layer, slot.plan->forward, slot.plan->chunk == chunks - 1,
+                     first_block + visit.first_block});
     }
     first_block += slot_blocks_;
   }

@@ -259,12 +259,6 @@ void FlowNetwork::set_rate(FlowId id, double rate, Ticks now) {
   flow.rate = rate;
 }
 
-double FlowNetwork::rate_on(LinkId link) const {
-  double sum = 0;
-  for (const Hop& hop : on_link_[link]) sum += rate(hop.flow);
-  return sum;
-}
-
 void FlowNetwork::mark_dirty(LinkId link) {
   if (filling_[link].dirty) return;
   filling_[link].dirty = true;

@@ -54,8 +54,6 @@ class FlowNetwork {
   /// Infinite at a rate of 0.
   double seconds_left(FlowId flow) const { return flows_[flow].remaining / rate(flow); }
 
-  std::int32_t flows_on(LinkId link) const { return static_cast<std::int32_t>(on_link_[link].size()); }
-  double rate_on(LinkId link) const;
   Ticks busy(LinkId link) const { return usage_[link].busy; }
 
  private:

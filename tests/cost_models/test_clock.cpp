@@ -75,14 +75,6 @@ TEST_CASE("a kernel without tensor work runs at the maximum clock, and HBM traff
   CHECK_THAT(run.power.si(), WithinRel(100 + 1e-10 * 4e9 / 1e-3, 1e-9));
 }
 
-TEST_CASE("time under load: bursts until the lag is over and sustained after it") {
-  const ClockModel clock = steady_clock();  // lag 50 ms
-  const KernelRun burst{Seconds::from_si(1e-3), 1e9, Watts()}, sustained{Seconds::from_si(1.25e-3), 8e8, Watts()};
-  CHECK(mean_slow_down(Seconds::from_si(0.5e-3), burst, sustained, clock) == 1);
-  // Of 10 s, 9.95 s do 0.8 of what bursts would have done.
-  CHECK_THAT(mean_slow_down(Seconds::from_si(10), burst, sustained, clock), WithinRel(10 / (0.05 + 9.95 * 0.8), 1e-12));
-}
-
 TEST_CASE("the largest of two and three normal draws is 1 / sqrt(pi) and 3 / (2 sqrt(pi)) on the average") {
   CHECK_THAT(expected_largest(1), WithinAbs(0, 1e-9));
   CHECK_THAT(expected_largest(2), WithinRel(0.5641895835, 1e-4));
