@@ -9,6 +9,7 @@
 
 #include "cost_models/intervals.hpp"
 #include "cost_models/least_squares.hpp"
+#include "cost_models/predicted_kernels.hpp"
 #include "cost_models/unknowns.hpp"
 
 namespace orrery {

@@ -4,6 +4,8 @@
 #include <iterator>
 #include <map>
 
+#include "cost_models/predicted_kernels.hpp"
+
 namespace orrery {
 namespace {
 

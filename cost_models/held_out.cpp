@@ -9,6 +9,7 @@
 
 #include "cost_models/fit_kernels.hpp"
 #include "cost_models/intervals.hpp"
+#include "cost_models/predicted_kernels.hpp"
 
 namespace orrery {
 

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -61,9 +59,6 @@ int batch_of(const MeasuredTable& table, std::size_t row);
 /// A time in a column of that unit (in seconds). Throws for one that nothing takes.
 Seconds measured_time(const MeasuredTable& table, std::size_t row, const char* column, double unit);
 
-/// What a stream took longer because L2 was flushed before it.
-Seconds written_first(const MeasuredKernel& row, const StreamModel& model);
-
 /// The file of a row with the folder it is in, e.g. "h200_sxm/attention.csv": what sources of constants name.
 std::string file_of(const MeasuredKernel& row);
 /// The folder of that: one run of the bench, on one machine.
@@ -90,27 +85,5 @@ enum class Planned : std::uint8_t { left_out, included };  // rows without a tim
 /// Which file this is follows from its columns. Rows whose status is not `ok` are left out; so are tables of host
 /// costs, power and overlap, which are read by those who need them. Appends to `rows`.
 void add_rows(const MeasuredTable& table, std::vector<MeasuredKernel>& rows, Planned planned = Planned::left_out);
-
-/// Time of that row by the profile; 0 if the profile has no model of it.
-Seconds predicted_time(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile);
-
-/// The range of a band grows to hold that row; a band without a group begins with it.
-void stretch(ErrorBand& band, const MeasuredKernel& row);
-/// Whether the row is of a shape among those that the band was measured on.
-bool within(const ErrorBand& band, const MeasuredKernel& row);
-
-struct KernelInterval {
-  double half_width = 0;  // as a fraction of the prediction
-  bool extrapolated = false;
-};
-
-/// How far off the constants of the other measured head_dims are for each that was measured, at this shape: as
-/// uncertain is a head_dim that was not.
-double error_of_other_head_dims(const AttentionShape& shape, Phase phase, Regime regime, const GpuPeaks& peaks,
-                                const Profile& profile);
-
-/// The 90 % interval of predicted_time; nothing if no such kernels were measured. Attention of a head_dim that was not
-/// is as uncertain as the measured head_dims are when predicted from each other.
-std::optional<KernelInterval> interval_of(const MeasuredKernel& row, const GpuPeaks& peaks, const Profile& profile);
 
 }  // namespace orrery

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "cost_models/fit_kernels.hpp"
+#include "cost_models/predicted_kernels.hpp"
 
 namespace orrery {
 namespace {

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "cost_models/fit_kernels.hpp"
+#include "cost_models/predicted_kernels.hpp"
 #include "scenarios/hardware.hpp"
 #include "validate/measured_rows.hpp"
 

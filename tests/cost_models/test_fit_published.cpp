@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "cost_models/lend.hpp"
+#include "cost_models/predicted_kernels.hpp"
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cost_models/predicted_kernels.hpp"
 #include "tests/catch.hpp"
 #include "tests/cost_models/known_rows.hpp"
 

@@ -1,6 +1,7 @@
 // Rows of measured files: what they say, what is predicted of them, and how well that is known.
 #include "cost_models/measured_kernels.hpp"
 
+#include "cost_models/predicted_kernels.hpp"
 #include "tests/catch.hpp"
 #include "tests/cost_models/measured_models.hpp"
 
