@@ -23,9 +23,7 @@ class ClusterReader {
 
   ClusterDescription read(const Table& table) {
     if (table.has("box")) return read_as_box(table);
-    std::vector<std::string> names;
-    for (const TopologyInfo& info : topologies()) names.emplace_back(info.name);
-    const std::string topology = table.choice("topology", names);
+    const std::string topology = table.choice("topology", names_of(topologies()));
     try {
       Cluster cluster = build(table, topology);
       if (cluster.ranks() != ranks_) {

@@ -3,14 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <string>
 #include <vector>
 
-#include "scenarios/data_files.hpp"
+#include "scenarios/config_fields.hpp"
 
 namespace orrery {
 namespace {
@@ -46,34 +44,6 @@ constexpr ConfigClass config_classes[] = {
 };
 /// Of the Qwens: the layers before it are full.
 constexpr std::int64_t first_windowed_layer = 28;
-
-json parse(const std::string& text, const std::filesystem::path& file) {
-  std::vector<std::set<std::string>> seen;  // the keys so far of each object around
-  const auto refuse_twice = [&](int, json::parse_event_t event, const json& parsed) {
-    if (event == json::parse_event_t::object_start) seen.emplace_back();
-    if (event == json::parse_event_t::object_end) seen.pop_back();
-    if (event == json::parse_event_t::key && !seen.back().insert(parsed.get<std::string>()).second) {
-      throw InputError(fmt::format("{}: {} is given twice, remove one of the two", file.string(),
-                                   in_one_line(parsed.get<std::string>().substr(0, 40))));
-    }
-    return true;
-  };
-  try {
-    return json::parse(text, refuse_twice);
-  } catch (const json::parse_error& error) {
-    // nlohmann counts bytes, from 1, and points behind what it did not expect.
-    const std::size_t offset = std::min(error.byte == 0 ? 0 : error.byte - 1, text.size());
-    const std::string before = text.substr(0, offset);
-    const auto line = std::count(before.begin(), before.end(), '\n') + 1;
-    throw InputError(
-        fmt::format("{}:{}:{}: this is not valid JSON (something is missing or left over here), compare "
-                    "with the config.json of a published model",
-                    file.string(), line, before.size() - (before.rfind('\n') + 1) + 1));
-  } catch (const json::out_of_range&) {
-    throw InputError(fmt::format(
-        "{}: this is not a model config (it holds a number beyond the range of a double), correct it", file.string()));
-  }
-}
 
 /// Adds what the class of this model type takes for the fields that are absent, and returns it.
 std::vector<ModelShape::Assumed> fill_in_defaults(json& root) {
@@ -122,104 +92,6 @@ std::vector<ModelShape::Assumed> fill_in_defaults(json& root) {
   return assumed;
 }
 
-/// The fields of a config: those of a nested text_config come first, then those around it. GPT-2 has its own names.
-class Config {
- public:
-  Config(const json& root, const std::filesystem::path& file) : root_(root), file_(file) {
-    if (!root.is_object())
-      throw error("this is not a model config (the file does not hold a JSON object), check the path");
-    if (const auto found = root.find("text_config"); found != root.end() && found->is_object()) text_ = &*found;
-  }
-
-  InputError error(std::string_view message) const {
-    return InputError(fmt::format("{}: {}", file_.string(), message));
-  }
-
-  /// The first of the names that is there and is not null, or nothing.
-  const json* find(std::initializer_list<const char*> names) const {
-    for (const json* object : {text_, &root_}) {
-      if (object == nullptr) continue;
-      for (const char* name : names) {
-        if (const auto found = object->find(name); found != object->end() && !found->is_null()) return &*found;
-      }
-    }
-    return nullptr;
-  }
-
-  /// A missing field is noted and 0 returned; refuse_missing() then reports all of them at once.
-  std::int64_t count(std::initializer_list<const char*> names, std::int64_t most) {
-    const json* value = find(names);
-    if (value == nullptr) {
-      missing_.emplace_back(*names.begin());
-      return 0;
-    }
-    return to_count(*names.begin(), *value, most);
-  }
-
-  /// The first field that `is_it(name, value)` holds for and what it holds, or nothing; fields of nested objects too.
-  template <class IsIt>
-  const json* find_if(IsIt is_it, std::string& found) const {
-    for (const json* object : {text_, &root_}) {
-      if (object == nullptr) continue;
-      for (const auto& [name, value] : object->items()) {
-        found = name;
-        if (is_it(found, value)) return &value;
-        if (!value.is_object()) continue;
-        for (const auto& [inner_name, inner] : value.items()) {
-          found = inner_name;
-          if (is_it(found, inner)) return &inner;
-        }
-      }
-    }
-    return nullptr;
-  }
-
-  std::int64_t count_or(std::initializer_list<const char*> names, std::int64_t otherwise, std::int64_t most) const {
-    const json* value = find(names);
-    return value == nullptr ? otherwise : to_count(*names.begin(), *value, most);
-  }
-
-  bool boolean(const char* name) {
-    const json* value = find({name});
-    if (value == nullptr) missing_.emplace_back(name);
-    if (value != nullptr && !value->is_boolean()) {
-      throw error(fmt::format("{} is {}, expected true or false", name, value->type_name()));
-    }
-    return value != nullptr && value->get<bool>();
-  }
-
-  std::string string(std::initializer_list<const char*> names) {
-    const json* value = find(names);
-    if (value == nullptr) missing_.emplace_back(*names.begin());
-    if (value != nullptr && !value->is_string()) {
-      throw error(fmt::format("{} is {}, expected a string", *names.begin(), value->type_name()));
-    }
-    return value == nullptr ? std::string() : value->get<std::string>();
-  }
-
-  void refuse_missing() const {
-    if (missing_.empty()) return;
-    const bool one = missing_.size() == 1;
-    throw error(fmt::format("missing {} ({} no default), add {} or use the config.json of a decoder model",
-                            fmt::join(missing_, ", "), one ? "it has" : "they have", one ? "it" : "them"));
-  }
-
- private:
-  std::int64_t to_count(const char* name, const json& value, std::int64_t most) const {
-    // An unsigned number beyond 2^63 would come out negative, so it is compared as what it is.
-    const bool whole = value.is_number_integer();
-    const bool large = value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(most);
-    if (whole && !large && value.get<std::int64_t>() > 0) return value.get<std::int64_t>();
-    throw error(fmt::format("{} is {}, expected a whole number from 1 to {}", name,
-                            value.is_number() ? value.dump() : std::string(value.type_name()), most));
-  }
-
-  const json& root_;
-  const json* text_ = nullptr;
-  const std::filesystem::path& file_;
-  std::vector<std::string> missing_;
-};
-
 /// Fields that only models have whose layers are not all alike: state-space, recurrent or linear layers between those
 /// of attention (Jamba, Bamba, Falcon-H1, Nemotron-H, RecurrentGemma, MiniMax-01, LFM2, Qwen3-Next, Kimi Linear),
 /// cross-attention (Llama 3.2 Vision), a shape for each layer (Nemotron-NAS).
@@ -246,7 +118,7 @@ bool says_experts(std::string_view name, const json& value) {
 }
 
 /// Models whose layers are not what ModelShape can say; taking them for dense ones would give a wrong number quietly.
-void refuse_other_kinds(const Config& config) {
+void refuse_other_kinds(const ConfigFields& config) {
   std::string field;
   if (const json* value = config.find_if(says_experts, field)) {
     throw config.error(
@@ -281,7 +153,7 @@ void refuse_other_kinds(const Config& config) {
 }
 
 /// Whether the FFN has a gate does not stand in a config; it follows from the activation and, for GELU, the family.
-bool is_gated(const Config& config, const std::string& activation, const std::string& family) {
+bool is_gated(const ConfigFields& config, const std::string& activation, const std::string& family) {
   if (activation == "silu" || activation == "swiglu" || activation == "swish") return true;
   if (activation.starts_with("gelu") || activation.starts_with("relu") || activation == "quick_gelu") {
     return family.starts_with("gemma");  // GeGLU; GPT-2, GPT-NeoX, StarCoder2, Phi and OPT have two matrices
@@ -295,7 +167,7 @@ bool is_gated(const Config& config, const std::string& activation, const std::st
 /// Which layers have a sliding window. Transformers states it layer by layer (layer_types), as a pattern of so many
 /// layers of which the last is full (sliding_window_pattern; EXAONE: letters, L local and G global), or as the number
 /// of full layers before the windows (max_window_layers); without any of these all have one.
-std::vector<bool> windowed_layers(const Config& config, int layers) {
+std::vector<bool> windowed_layers(const ConfigFields& config, int layers) {
   std::vector<bool> windowed(static_cast<std::size_t>(layers), true);
   if (const json* types = config.find({"layer_types"})) {
     if (!types->is_array() || types->size() != windowed.size()) {
@@ -329,7 +201,7 @@ std::vector<bool> windowed_layers(const Config& config, int layers) {
 }
 
 /// A sliding window of w tokens: the token itself and w - 1 before it. Empty: full attention in all layers.
-std::vector<Primitive> attention_of(const Config& config, int layers) {
+std::vector<Primitive> attention_of(const ConfigFields& config, int layers) {
   const json* used = config.find({"use_sliding_window"});
   if (used != nullptr && *used == false) return {};
   const std::int64_t window = config.count_or({"sliding_window"}, 0, model_limits::width);
@@ -355,10 +227,10 @@ std::vector<Primitive> attention_of(const Config& config, int layers) {
 }  // namespace
 
 ModelShape load_hugging_face_config(const std::filesystem::path& file) {
-  json root = parse(read_text_file(file, "JSON"), file);
+  json root = parse_config(read_text_file(file, "JSON"), file);
   ModelShape model;
   model.assumed = fill_in_defaults(root);
-  Config config(root, file);
+  ConfigFields config(root, file);
   refuse_other_kinds(config);
 
   // Every config is called config.json, so the folder tells which model it is.

@@ -53,8 +53,7 @@ Constant tile_side(const Table& parent, std::string_view key) {
 /// Names from a table; "any" stands for all of them.
 template <class Row>
 std::vector<std::string> names(const Table& table, std::string_view key, std::span<const Row> known) {
-  std::vector<std::string> all;
-  for (const Row& row : known) all.emplace_back(row.name);
+  std::vector<std::string> all = names_of(known);
   if (table.is_string(key)) {
     table.choice(key, {"any"});
     return all;

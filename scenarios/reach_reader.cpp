@@ -25,11 +25,7 @@ LayerRule read_layers(const Table& table) {
   LayerRule rule;
   if (!table.has("layers")) return rule;
   if (table.is_string("layers")) {
-    std::vector<std::string> names;
-    for (const NamedLayerRule& row : named_layer_rules()) names.emplace_back(row.name);
-    const std::string name = table.choice("layers", names);
-    rule.kind =
-        named_layer_rules()[static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin())].kind;
+    rule.kind = table.row("layers", named_layer_rules()).kind;
     return rule;
   }
   if (table.is_table("layers")) {
@@ -116,10 +112,7 @@ constexpr KindRow kinds[] = {
 };
 
 ReachPrimitive read_primitive(const Table& table, bool causal) {
-  std::vector<std::string> names;
-  for (const KindRow& row : kinds) names.emplace_back(row.name);
-  const std::string name = table.choice("kind", names);
-  const KindRow& row = kinds[std::find(names.begin(), names.end(), name) - names.begin()];
+  const KindRow& row = table.row("kind", kinds);
   ReachPrimitive p;
   p.kind = row.kind;
   row.read(table, causal, p);

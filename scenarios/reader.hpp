@@ -2,6 +2,7 @@
 // asked for is an error. Every message carries file, line and column.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
@@ -17,6 +18,13 @@
 #include "sim/units.hpp"
 
 namespace orrery {
+
+template <class Rows>
+std::vector<std::string> names_of(const Rows& rows) {
+  std::vector<std::string> names;
+  for (const auto& row : rows) names.emplace_back(row.name);
+  return names;
+}
 
 /// A view of one table of a parsed file. Copies are views of the same table and keep the file's contents alive.
 /// Getters throw InputError if the key is missing or its value is not what is asked for.
@@ -41,6 +49,12 @@ class Table {
   /// One of the allowed names; the error lists the nearest and all.
   std::string choice(std::string_view key, std::span<const std::string> allowed) const;
   std::string choice(std::string_view key, std::initializer_list<const char*> allowed) const;
+  /// The one of these rows whose name it is.
+  template <class Rows>
+  const auto& row(std::string_view key, const Rows& rows) const {
+    const std::string name = choice(key, names_of(rows));
+    return *std::find_if(std::begin(rows), std::end(rows), [&](const auto& r) { return r.name == name; });
+  }
   /// A name that resolve() finds in `folder`, or the path of a file that exists.
   std::string file_name(std::string_view key, std::string_view folder) const;
   /// read(name, file()) for such a name. Of all tables of a document, only the first to ask runs it; `depends_on`: what
