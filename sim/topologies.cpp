@@ -131,6 +131,14 @@ void check(const FatTree& tree) {
   }
 }
 
+template <class Parameters>
+Cluster node_alone(const GpuResources& gpu, const Parameters& parameters) {
+  check(parameters);
+  Cluster cluster(gpu);
+  wire(cluster, parameters, add_gpus(cluster, parameters.gpus), "");
+  return cluster;
+}
+
 }  // namespace
 
 std::span<const TopologyInfo> topologies() {
@@ -138,11 +146,7 @@ std::span<const TopologyInfo> topologies() {
 }
 
 Cluster nvswitch(const GpuResources& gpu, const NvSwitch& parameters) {
-  check(parameters);
-  Cluster cluster(gpu);
-  const auto gpus = add_gpus(cluster, parameters.gpus);
-  wire(cluster, parameters, gpus, "");
-  return cluster;
+  return node_alone(gpu, parameters);
 }
 
 Cluster full_mesh(const GpuResources& gpu, const FullMesh& parameters) {
@@ -157,11 +161,7 @@ Cluster full_mesh(const GpuResources& gpu, const FullMesh& parameters) {
 }
 
 Cluster pcie_tree(const GpuResources& gpu, const PcieTree& parameters) {
-  check(parameters);
-  Cluster cluster(gpu);
-  const auto gpus = add_gpus(cluster, parameters.gpus);
-  wire(cluster, parameters, gpus, "");
-  return cluster;
+  return node_alone(gpu, parameters);
 }
 
 Cluster torus(const GpuResources& gpu, const Torus& parameters) {
