@@ -3,6 +3,7 @@
 
 #include "tests/validate/ideal_runs.hpp"
 #include "validate/closed_form.hpp"
+#include "validate/ring_attention_paper.hpp"
 
 namespace orrery {
 
@@ -14,6 +15,19 @@ inline IdealCase ring_case(int ranks, double matrix_peak) {
   c.groups = ranks;
   c.tokens = 64 * ranks;
   c.matrix_peak = matrix_peak;
+  return c;
+}
+
+/// A ring on links without latency, heads of 128, attention at its peak.
+inline IdealCase ring_on(const ring_attention_paper::Accelerator& accelerator, int ranks, Index block) {
+  IdealCase c = ideal_case();
+  c.groups = ranks;
+  c.tokens = block * ranks;
+  c.heads = c.kv_heads = 32;
+  c.head_dim = 128;
+  c.matrix_peak = accelerator.flop_rate.si();
+  c.bandwidth = accelerator.bandwidth.si();
+  c.link_latency = 0;
   return c;
 }
 

@@ -5,8 +5,7 @@
 
 #include "scenarios/intensity.hpp"
 #include "tests/catch.hpp"
-#include "tests/validate/ideal_runs.hpp"
-#include "validate/ring_attention_paper.hpp"
+#include "tests/validate/ring_times.hpp"
 
 using namespace orrery;
 namespace paper = orrery::ring_attention_paper;
@@ -27,16 +26,9 @@ Intensities intensities(const IdealCase& c) {
   return intensities_of(program, one_node(c), busiest(program));
 }
 
-/// A ring of `ranks` blocks of `block` tokens on the accelerator, on links without latency.
+/// With merges and sums of gradients in kernels of their own.
 IdealCase ring(const paper::Accelerator& accelerator, int ranks, Index block) {
-  IdealCase c = ideal_case();
-  c.groups = ranks;
-  c.tokens = block * ranks;
-  c.heads = c.kv_heads = 32;
-  c.head_dim = 128;
-  c.matrix_peak = accelerator.flop_rate.si();
-  c.bandwidth = accelerator.bandwidth.si();
-  c.link_latency = 0;
+  IdealCase c = ring_on(accelerator, ranks, block);
   c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
   return c;
 }

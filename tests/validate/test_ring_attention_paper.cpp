@@ -4,27 +4,12 @@
 #include <cmath>
 
 #include "tests/catch.hpp"
-#include "tests/validate/ideal_runs.hpp"
-#include "validate/closed_form.hpp"
-#include "validate/ring_attention_paper.hpp"
+#include "tests/validate/ring_times.hpp"
 
 using namespace orrery;
 namespace paper = orrery::ring_attention_paper;
 
 namespace {
-
-/// A ring on links without latency, heads of 128, attention at its peak.
-IdealCase ideal_link(const paper::Accelerator& accelerator, int ranks, Index block) {
-  IdealCase c = ideal_case();
-  c.groups = ranks;
-  c.tokens = block * ranks;
-  c.heads = c.kv_heads = 32;
-  c.head_dim = 128;
-  c.matrix_peak = accelerator.flop_rate.si();
-  c.bandwidth = accelerator.bandwidth.si();
-  c.link_latency = 0;
-  return c;
-}
 
 Ticks most_exposed(const IdealCase& c) {
   Ticks most = 0;
@@ -71,12 +56,12 @@ TEST_CASE("a simulated ring exposes communication one token below F / B and none
     const Index enough = next_multiple(paper::min_block(row.flop_rate, row.bandwidth), 1);
     for (const int ranks : {2, 4, 8}) {
       INFO(fmt::format("{}, P = {}, c = {}", row.name, ranks, enough));
-      CHECK(most_exposed(ideal_link(row, ranks, enough)) == 0);
-      CHECK(most_exposed(ideal_link(row, ranks, enough + 1)) == 0);
-      CHECK(most_exposed(ideal_link(row, ranks, 2 * enough)) == 0);
-      const IdealCase below = ideal_link(row, ranks, enough - 1);
-      const Ticks tile = attention_ticks(below, below.block() * below.block(), below.heads);
-      const Ticks hop = message_time({}, {}, kv_bytes(below.block(), below.kv_heads, below.head_dim, 2), row.bandwidth);
+      CHECK(most_exposed(ring_on(row, ranks, enough)) == 0);
+      CHECK(most_exposed(ring_on(row, ranks, enough + 1)) == 0);
+      CHECK(most_exposed(ring_on(row, ranks, 2 * enough)) == 0);
+      const IdealCase below = ring_on(row, ranks, enough - 1);
+      const Ticks tile = tile_ticks(below);
+      const Ticks hop = kv_hop(below);
       CHECK(hop > tile);
       CHECK(most_exposed(below) == (ranks - 1) * (hop - tile));
     }
@@ -89,7 +74,7 @@ TEST_CASE("grouped queries lower the threshold by their ratio") {
     CHECK_THAT(threshold, WithinRel(paper::min_block(row.flop_rate, row.bandwidth) / 4, 1e-12));
     const Index enough = next_multiple(threshold, 1);
     INFO(fmt::format("{}, c = {}", row.name, enough));
-    IdealCase c = ideal_link(row, 4, enough);
+    IdealCase c = ring_on(row, 4, enough);
     c.kv_heads = 8;
     CHECK(most_exposed(c) == 0);
     c.tokens = 4 * (enough - 1);
@@ -104,7 +89,7 @@ TEST_CASE("a causal zigzag ring needs twice the block: 520 tokens on A100 with N
   for (const paper::Accelerator& row : paper::table_2()) {
     const Index enough = next_multiple(paper::min_block(row.flop_rate, row.bandwidth, grouped), 2);
     INFO(fmt::format("{}, c = {}", row.name, enough));
-    IdealCase c = ideal_link(row, 4, enough);
+    IdealCase c = ring_on(row, 4, enough);
     c.causal = true;
     c.layout = "zigzag";
     c.kv_heads = 8;
@@ -124,7 +109,7 @@ TEST_CASE("backward, all but the gradient's last hop home hides from 0.8 F / B i
                    WithinRel((fp32 ? 1.2 : 0.8) * (causal ? 2 : 1) * row.flop_rate.si() / row.bandwidth.si(), 1e-12));
         const Index enough = next_multiple(threshold, causal ? 2 : 1);
         const auto exposed_beyond_last_hop = [&](Index block) {
-          IdealCase c = ideal_link(row, 4, block);
+          IdealCase c = ring_on(row, 4, block);
           c.causal = causal;
           c.layout = causal ? "zigzag" : "contiguous";
           c.implementation.merge = c.implementation.gradient_sum = Merge::kernel;
@@ -132,8 +117,7 @@ TEST_CASE("backward, all but the gradient's last hop home hides from 0.8 F / B i
           const SimulationResult forward = run(c);
           c.backward = true;
           const SimulationResult both = run(c);
-          const Ticks last_hop =
-              message_time({}, {}, kv_bytes(block, c.kv_heads, c.head_dim, fp32 ? 4 : 2), row.bandwidth);
+          const Ticks last_hop = hop_ticks(c, block_bytes(c, fp32 ? 4 : 2));
           return both.ranks[0].exposed_comm - forward.ranks[0].exposed_comm - last_hop;
         };
         INFO(fmt::format("{}, c = {}", row.name, enough));
