@@ -165,12 +165,7 @@ TEST_CASE("whatever the user mistypes ends with exit code 2, one message on stan
         "simulate --format xml " + example, "simulate --trace /nowhere/trace.json " + example,
         "simulate " + std::string(ORRERY_SOURCE_DIR), std::string("list gpuz"),
         "simulate " + example + " " + example}) {
-    INFO(arguments);
-    const ProgramRun run = run_program(arguments);
-    CHECK(run.exit_code == 2);
-    CHECK(run.output.empty());
-    CHECK(run.error.starts_with("orrery: "));
-    CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
+    refusal_of(arguments);
   }
 }
 
@@ -193,11 +188,7 @@ TEST_CASE("an output that cannot be written is an error before anything is print
         "fit " + measured + "gemm.csv -o /nowhere/profile.toml",
         "validate --measured " + measured + "gemm.csv --plot /nowhere/x.svg",
         "validate --steps " + measured + "../h200_sxm_x2/ring_steps.csv --trace /nowhere/trace.json"}) {
-    INFO(arguments);
-    const ProgramRun run = run_program(arguments);
-    CHECK(run.exit_code == 2);
-    CHECK(run.output.empty());
-    CHECK_THAT(run.error, ContainsSubstring("/nowhere/") && ContainsSubstring("cannot be written"));
+    CHECK_THAT(refusal_of(arguments), ContainsSubstring("/nowhere/") && ContainsSubstring("cannot be written"));
   }
 }
 
@@ -210,10 +201,8 @@ TEST_CASE("a program too long to wait for is refused with its limit, unless an e
     REQUIRE(text.find(what) != std::string::npos);
     text.replace(text.find(what), std::string(what).size(), with);
   }
-  const ProgramRun run = run_program("simulate " + folder.write("huge.toml", text).string());
-  CHECK(run.exit_code == 2);
-  CHECK(run.output.empty());
-  CHECK_THAT(run.error, ContainsSubstring("this program is too long") && ContainsSubstring("at most 2.1e+09"));
+  CHECK_THAT(refusal_of("simulate " + folder.write("huge.toml", text).string()),
+             ContainsSubstring("this program is too long") && ContainsSubstring("at most 2.1e+09"));
 }
 
 TEST_CASE("a mistyped command line says where its help is") {
@@ -225,14 +214,10 @@ TEST_CASE("a trace without a name or with that of the scenario is refused before
   const ScratchFolder folder;
   const std::string text = read_file(example);
   const std::string copy = folder.write("copy.toml", text).string();
-  const ProgramRun unnamed = run_program("simulate --trace '' " + example);
-  CHECK(unnamed.exit_code == 2);
-  CHECK_THAT(unnamed.error, ContainsSubstring("--trace is empty"));
+  check_refused("simulate --trace '' " + example, "--trace is empty");
   std::filesystem::create_symlink(copy, folder.path() / "link.toml");
   for (const std::string& name : {copy, (folder.path() / "link.toml").string()}) {
-    const ProgramRun same = run_program("simulate --trace " + name + " " + copy);
-    CHECK(same.exit_code == 2);
-    CHECK_THAT(same.error, ContainsSubstring("names the scenario itself"));
+    check_refused("simulate --trace " + name + " " + copy, "names the scenario itself");
     CHECK(read_file(copy) == text);
   }
 }
@@ -250,9 +235,7 @@ TEST_CASE("a simulation that fails leaves no trace and keeps the one that was th
   REQUIRE(text.find(hardware) != std::string::npos);
   text.replace(text.find(hardware), hardware.size(), "\"./slow.toml\"\nprofile = \"peak\"");
   const std::string scenario = folder.write("scenario.toml", text).string();
-  const ProgramRun run = run_program("simulate --trace " + trace + " " + scenario);
-  CHECK(run.exit_code == 2);
-  CHECK_THAT(run.error,
+  CHECK_THAT(refusal_of("simulate --trace " + trace + " " + scenario),
              ContainsSubstring("attention of layer 1, forward step 0, would take") && ContainsSubstring("106 days"));
   CHECK(read_file(trace) == "before");
   const auto files = std::filesystem::directory_iterator(folder.path());
@@ -270,7 +253,5 @@ TEST_CASE("a scenario whose name is not UTF-8 gives valid JSON all the same") {
 }
 
 TEST_CASE("a full disk is an error, not a short report") {
-  const ProgramRun run = run_program("simulate --trace /dev/full " + example);
-  CHECK(run.exit_code == 2);
-  CHECK(run.output.empty());
+  refusal_of("simulate --trace /dev/full " + example);
 }

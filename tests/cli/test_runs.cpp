@@ -21,21 +21,6 @@ const std::string stragglers = data + "/examples/llama3_8b_128k_stragglers_h200.
 /// Nothing varies here, and nothing slows anything else down.
 const std::string steady = ScenarioText{.causal = false}.text();
 
-std::string output_of(const std::string& arguments) {
-  const ProgramRun run = run_program(arguments);
-  INFO(run.error);
-  CHECK(run.exit_code == 0);
-  return run.output;
-}
-
-std::string refusal_of(const std::string& arguments) {
-  const ProgramRun run = run_program(arguments);
-  CHECK(run.exit_code == 2);
-  CHECK(run.output.empty());
-  CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
-  return run.error;
-}
-
 /// The file of a scenario with these keys in [variation].
 std::string varied(const ScratchFolder& folder, const std::string& keys) {
   return folder.write("varied.toml", steady + "[variation]\n" + keys + "\n").string();
@@ -106,7 +91,7 @@ TEST_CASE("the engines agree on slow ranks and jitter") {
     return json;
   };
   CHECK(report("event") == report("dependency"));
-  CHECK_THAT(refusal_of("simulate --engine lumped " + file), ContainsSubstring("noise sets ranks apart"));
+  check_refused("simulate --engine lumped " + file, "noise sets ranks apart");
   CHECK(Json::parse(output_of("simulate --runs 4 --format json " + file))["engines"] == Json{{"dependency", 4}});
 }
 
@@ -125,15 +110,15 @@ TEST_CASE("a rank at half speed computes twice as long as before, and so does th
 
 TEST_CASE("runs that make no sense are refused with the reason") {
   const ScratchFolder folder;
-  CHECK_THAT(refusal_of("simulate --runs 10 " + folder.write("steady.toml", steady).string()),
-             ContainsSubstring("steady.toml: --runs needs jitter (without it all runs are the same), add"));
+  check_refused("simulate --runs 10 " + folder.write("steady.toml", steady).string(),
+                "steady.toml: --runs needs jitter (without it all runs are the same), add");
   const std::string slow = varied(folder, "slow_ranks = [{rank = 3, speed = 0.5}]");
-  CHECK_THAT(refusal_of("simulate --runs 10 " + slow), ContainsSubstring("--runs needs jitter"));
-  CHECK_THAT(refusal_of("simulate --runs 0 " + stragglers), ContainsSubstring("--runs"));
-  CHECK_THAT(refusal_of("simulate --threads 2 " + stragglers), ContainsSubstring("--runs"));
-  CHECK_THAT(refusal_of("simulate --runs 2 --trace x.json " + stragglers), ContainsSubstring("--trace is of one run"));
-  CHECK_THAT(refusal_of("simulate " + varied(folder, "slow_ranks = [{rank = 8, speed = 0.5}]")),
-             ContainsSubstring("varied.toml:23:23: rank = 8 is not in 0 to 7"));
+  check_refused("simulate --runs 10 " + slow, "--runs needs jitter");
+  check_refused("simulate --runs 0 " + stragglers, "--runs");
+  check_refused("simulate --threads 2 " + stragglers, "--runs");
+  check_refused("simulate --runs 2 --trace x.json " + stragglers, "--trace is of one run");
+  check_refused("simulate " + varied(folder, "slow_ranks = [{rank = 8, speed = 0.5}]"),
+                "varied.toml:23:23: rank = 8 is not in 0 to 7");
 }
 
 TEST_CASE("a sweep over seeds and speeds gives what simulate gives") {
@@ -180,7 +165,7 @@ TEST_CASE("a pause of a rank makes a ring that nothing else holds up later by as
 TEST_CASE("faults that cannot be simulated are refused with exit status 2") {
   const ScratchFolder folder;
   const auto refused = [&](const std::string& keys, const std::string& words) {
-    CHECK_THAT(refusal_of("simulate " + faulty(folder, keys)), ContainsSubstring(words));
+    check_refused("simulate " + faulty(folder, keys), words);
   };
   refused("pauses = [{rank = 3, at = \"5 s\", for = \"2 ms\"}]",
           "faulty.toml:23:27: at = 5 s is beyond the run (it ends");

@@ -19,15 +19,6 @@ namespace {
 const std::string small_train = "size --model llama3_8b --context 32K --pass train --gpu h100_sxm --max-gpus 8 ";
 const std::string tiny_prefill = "size --model llama3_8b --context 8K --pass prefill --max-gpus 2 ";
 
-std::string size_error(const std::string& arguments) {
-  const ProgramRun run = run_program(arguments);
-  INFO(arguments);
-  CHECK(run.exit_code == 2);
-  CHECK(run.output.empty());
-  CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
-  return run.error;
-}
-
 nlohmann::json size_json(const std::string& arguments) {
   const ProgramRun run = run_program(arguments + " --format json");
   INFO(run.error);
@@ -139,27 +130,25 @@ TEST_CASE("size takes the sliding windows of a config.json, and says what it tak
 }
 
 TEST_CASE("a size that cannot be says in one sentence what is wrong and what to do") {
-  CHECK_THAT(size_error(small_train + "--target step=1ms"),
-             ContainsSubstring("no cluster up to 8 GPUs meets step=1ms; the best found takes"));
-  CHECK_THAT(size_error("size --model llama3_405b --context 128K --pass train --gpu h100_sxm --max-gpus 8"),
-             ContainsSubstring("no cluster up to 8 GPUs holds it"));
-  CHECK_THAT(size_error(small_train + "--objective cost"), ContainsSubstring("needs the price of h100_sxm"));
-  CHECK_THAT(size_error(small_train + "--price a100=2"), ContainsSubstring("--price names a100"));
-  CHECK_THAT(size_error(small_train + "--price h100_sxm=free"), ContainsSubstring("not a positive number"));
-  CHECK_THAT(size_error(small_train + "--target speed=3"), ContainsSubstring("--target \"speed=3\" is not known"));
-  CHECK_THAT(size_error(small_train + "--attention pi:k=8"), ContainsSubstring("--attention pi needs period"));
-  CHECK_THAT(size_error(small_train + "--attention star"), ContainsSubstring("is not known"));
-  CHECK_THAT(size_error("size --model llama3_8b --context 32K --pass train --gpu h100_sxm,h200_sxm,h100_sxm"),
-             ContainsSubstring("names h100_sxm twice"));
-  CHECK_THAT(size_error(small_train + "--node-size 4,x"), ContainsSubstring("--node-size \"x\""));
-  CHECK_THAT(size_error(small_train + "--node-size 0"), ContainsSubstring("\"0\" is not a whole number of 1 to 1024"));
-  CHECK_THAT(size_error(small_train + "--node-size 2.5"), ContainsSubstring("not a whole number"));
-  CHECK_THAT(size_error(small_train + "--layout spiral"), ContainsSubstring("--layout \"spiral\""));
-  CHECK_THAT(size_error("size --model llama4 --context 32K --pass train"), ContainsSubstring("llama4"));
-  CHECK_THAT(size_error("size --model llama3_8b --context many --pass train"), ContainsSubstring("many"));
-  CHECK_THAT(size_error("size --model llama3_8b --context 32K --pass train --gpu tpu_v4"), ContainsSubstring("torus"));
-  CHECK_THAT(size_error("size --model llama3_8b --context 32K --pass train --gpu a100_80_sxm --dtype fp8"),
-             ContainsSubstring("fp8"));
+  check_refused(small_train + "--target step=1ms", "no cluster up to 8 GPUs meets step=1ms; the best found takes");
+  check_refused("size --model llama3_405b --context 128K --pass train --gpu h100_sxm --max-gpus 8",
+                "no cluster up to 8 GPUs holds it");
+  check_refused(small_train + "--objective cost", "needs the price of h100_sxm");
+  check_refused(small_train + "--price a100=2", "--price names a100");
+  check_refused(small_train + "--price h100_sxm=free", "not a positive number");
+  check_refused(small_train + "--target speed=3", "--target \"speed=3\" is not known");
+  check_refused(small_train + "--attention pi:k=8", "--attention pi needs period");
+  check_refused(small_train + "--attention star", "is not known");
+  check_refused("size --model llama3_8b --context 32K --pass train --gpu h100_sxm,h200_sxm,h100_sxm",
+                "names h100_sxm twice");
+  check_refused(small_train + "--node-size 4,x", "--node-size \"x\"");
+  check_refused(small_train + "--node-size 0", "\"0\" is not a whole number of 1 to 1024");
+  check_refused(small_train + "--node-size 2.5", "not a whole number");
+  check_refused(small_train + "--layout spiral", "--layout \"spiral\"");
+  check_refused("size --model llama4 --context 32K --pass train", "llama4");
+  check_refused("size --model llama3_8b --context many --pass train", "many");
+  check_refused("size --model llama3_8b --context 32K --pass train --gpu tpu_v4", "torus");
+  check_refused("size --model llama3_8b --context 32K --pass train --gpu a100_80_sxm --dtype fp8", "fp8");
 }
 
 TEST_CASE("size takes a Hugging Face config.json, and says what it lacks") {
@@ -168,25 +157,23 @@ TEST_CASE("size takes a Hugging Face config.json, and says what it lacks") {
       R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 2048, "num_hidden_layers": 16,
           "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 8192, "vocab_size": 128256})";
   const std::string rest = " --context 8K --pass train --gpu h100_sxm --max-gpus 2";
-  const ProgramRun run = run_program("size --model " + folder.write("config.json", complete).string() + rest);
-  INFO(run.error);
-  CHECK(run.exit_code == 0);
-  CHECK_THAT(run.output, ContainsSubstring("smallest cluster that fits"));
+  CHECK_THAT(output_of("size --model " + folder.write("config.json", complete).string() + rest),
+             ContainsSubstring("smallest cluster that fits"));
   std::string lacking = complete;
   lacking.replace(lacking.find("\"hidden_size\": 2048, "), 21, "");
   const fs::path file = folder.write("config.json", lacking);
-  CHECK_THAT(size_error("size --model " + file.string() + rest),
+  CHECK_THAT(refusal_of("size --model " + file.string() + rest),
              ContainsSubstring("config.json") && ContainsSubstring("hidden_size"));
 }
 
 TEST_CASE("size: a GPU without a price among priced ones, or without a board power, is refused instead of being free") {
-  CHECK_THAT(size_error(tiny_prefill + "--gpu h100_sxm,h200_sxm,a100_80_sxm --price h100_sxm=2.5"),
-             ContainsSubstring("--price lacks h200_sxm and a100_80_sxm"));
+  check_refused(tiny_prefill + "--gpu h100_sxm,h200_sxm,a100_80_sxm --price h100_sxm=2.5",
+                "--price lacks h200_sxm and a100_80_sxm");
   const ScratchFolder folder;
   std::string text = read_file(fs::path(ORRERY_SOURCE_DIR) / "scenarios/hardware/h100_sxm.toml");
   text.erase(text.find("board_power"), text.find('\n', text.find("board_power")) - text.find("board_power"));
   const std::string own = folder.write("own.toml", text).string();
-  CHECK_THAT(size_error(tiny_prefill + "--objective energy --gpu h100_sxm," + own),
+  CHECK_THAT(refusal_of(tiny_prefill + "--objective energy --gpu h100_sxm," + own),
              ContainsSubstring("needs the board power of") && ContainsSubstring("own.toml"));
   const nlohmann::json json = size_json(tiny_prefill + "--profile peak --gpu " + own);
   CHECK(json["best"][0]["cost"].is_null());
@@ -203,12 +190,11 @@ TEST_CASE("size: a target that cannot be met names the nearest of what was asked
   }
   // One GPU has the higher MFU, two are faster.
   CHECK(all["best"][0]["mfu"].get<double>() < mfu);
-  CHECK_THAT(size_error(prefill + "--target mfu=0.999"),
+  CHECK_THAT(refusal_of(prefill + "--target mfu=0.999"),
              ContainsSubstring(fmt::format("the best MFU found is {:.1f} %", 100 * mfu)) &&
                  ContainsSubstring("(1 x h100_sxm"));
-  CHECK_THAT(size_error(prefill + "--target tokens/s=1e9"),
-             ContainsSubstring(fmt::format("the best found makes {:.4g} tokens/s", 8192 / seconds)));
-  CHECK_THAT(size_error(prefill + "--target step=1ms,mfu=0.999"),
+  check_refused(prefill + "--target tokens/s=1e9", fmt::format("the best found makes {:.4g} tokens/s", 8192 / seconds));
+  CHECK_THAT(refusal_of(prefill + "--target step=1ms,mfu=0.999"),
              ContainsSubstring("the best found takes") && ContainsSubstring("the best MFU found"));
 }
 
@@ -242,27 +228,25 @@ TEST_CASE("size: node sizes that no plan fills twice are said") {
 
 TEST_CASE("size: an option that names something twice, or a number that cannot be, is refused") {
   const std::string prefill = tiny_prefill + "--gpu h100_sxm ";
-  CHECK_THAT(size_error(prefill + "--target step=10s,step=11s"), ContainsSubstring("--target gives step twice"));
-  CHECK_THAT(size_error(prefill + "--price h100_sxm=1,h100_sxm=2"), ContainsSubstring("--price gives h100_sxm twice"));
-  CHECK_THAT(size_error(prefill + "--attention pi:k=1,k=2,period=9"), ContainsSubstring("--attention gives k twice"));
-  CHECK_THAT(size_error(prefill + "--attention pi:k=1,period=9,count=0"),
-             ContainsSubstring("count = 0 skips nothing, write 1 or more, or \"all\""));
+  check_refused(prefill + "--target step=10s,step=11s", "--target gives step twice");
+  check_refused(prefill + "--price h100_sxm=1,h100_sxm=2", "--price gives h100_sxm twice");
+  check_refused(prefill + "--attention pi:k=1,k=2,period=9", "--attention gives k twice");
+  check_refused(prefill + "--attention pi:k=1,period=9,count=0",
+                "count = 0 skips nothing, write 1 or more, or \"all\"");
   for (const char* price : {"inf", "nan", "1e308", "0", "-1"})
-    CHECK_THAT(size_error(prefill + "--price h100_sxm=" + price),
-               ContainsSubstring("not a positive number of at most"));
+    check_refused(prefill + "--price h100_sxm=" + price, "not a positive number of at most");
   for (const char* target : {"mfu=inf", "mfu=1.2", "tokens/s=1e300", "tokens/s=0"})
-    CHECK_THAT(size_error(prefill + "--target " + target), ContainsSubstring("not a positive number of at most"));
-  CHECK_THAT(size_error(prefill + "--target step=10"), ContainsSubstring("--target step: \"10\" has no unit"));
-  CHECK_THAT(size_error(prefill + "--profile none"), ContainsSubstring("there is no \"none\" in profiles"));
-  CHECK_THAT(size_error(prefill + "--objective costs"), ContainsSubstring("write time, cost, energy or gpus"));
-  CHECK_THAT(size_error(prefill + "--price 'h100_sxm = 2.5'"), ContainsSubstring("has spaces"));
-  CHECK_THAT(size_error(prefill + "--attention pi:k=1024,perod=3"), ContainsSubstring("did you mean \"period\"?"));
-  CHECK_THAT(size_error(prefill + "--profile ./none.toml"), ContainsSubstring("there is no such file"));
-  CHECK_THAT(size_error(prefill + "--box ''"), ContainsSubstring("there is no such file"));
-  CHECK_THAT(size_error(prefill + "--node-size ''"), ContainsSubstring("not a whole number"));
-  CHECK_THAT(size_error("size --model llama3_8b --context 8K --pass prefill --gpu 'h100\nx'"),
-             ContainsSubstring("h100 x"));
-  CHECK_THAT(size_error(prefill + "--target step=0s"), ContainsSubstring("no time that a step can take"));
+    check_refused(prefill + "--target " + target, "not a positive number of at most");
+  check_refused(prefill + "--target step=10", "--target step: \"10\" has no unit");
+  check_refused(prefill + "--profile none", "there is no \"none\" in profiles");
+  check_refused(prefill + "--objective costs", "write time, cost, energy or gpus");
+  check_refused(prefill + "--price 'h100_sxm = 2.5'", "has spaces");
+  check_refused(prefill + "--attention pi:k=1024,perod=3", "did you mean \"period\"?");
+  check_refused(prefill + "--profile ./none.toml", "there is no such file");
+  check_refused(prefill + "--box ''", "there is no such file");
+  check_refused(prefill + "--node-size ''", "not a whole number");
+  check_refused("size --model llama3_8b --context 8K --pass prefill --gpu 'h100\nx'", "h100 x");
+  check_refused(prefill + "--target step=0s", "no time that a step can take");
 }
 
 TEST_CASE("size: a GPU that was not measured does what the one that it is like does, and the page says so") {
@@ -281,9 +265,9 @@ TEST_CASE("size: a GPU that was not measured does what the one that it is like d
   REQUIRE(peak["warnings"].size() == 1);
   CHECK_THAT(peak["warnings"][0].get<std::string>(),
              ContainsSubstring("gh200 peak (matrix products at 100 % of the peak); --profile gh200=h100_sxm"));
-  CHECK_THAT(size_error(one + "--gpu gh200 --profile h100_sxm=peak"), ContainsSubstring("--profile names h100_sxm"));
-  CHECK_THAT(size_error(one + "--gpu gh200 --profile gh200="), ContainsSubstring("--profile gives gh200 no name"));
-  CHECK_THAT(size_error(one + "--gpu gh200 --profile h100"), ContainsSubstring("there is no \"h100\" in profiles"));
+  check_refused(one + "--gpu gh200 --profile h100_sxm=peak", "--profile names h100_sxm");
+  check_refused(one + "--gpu gh200 --profile gh200=", "--profile gives gh200 no name");
+  check_refused(one + "--gpu gh200 --profile h100", "there is no \"h100\" in profiles");
 }
 
 TEST_CASE("size: nodes are the boxes that nvidia-smi and NCCL describe") {
@@ -314,10 +298,8 @@ TEST_CASE("size: nodes are the boxes that nvidia-smi and NCCL describe") {
   const nlohmann::json of_five = size_json(five);
   CHECK_FALSE(of_five["best"].empty());
   for (const nlohmann::json& plan : of_five["best"]) CHECK(plan["gpus"] != 5);
-  CHECK_THAT(size_error(tree + "--node-size 4"), ContainsSubstring("give one of the two"));
-  CHECK_THAT(size_error(train + "--gpu l20,h100_sxm --box " + boxes + "l40s_4_topo.txt"),
-             ContainsSubstring("GPUs of one kind"));
-  CHECK_THAT(size_error(train + "--gpu a100_80_sxm --box " + boxes + "h100_8_nccl.xml"),
-             ContainsSubstring("name the right --gpu"));
-  CHECK_THAT(size_error(train + "--gpu l20 --box nowhere.txt"), ContainsSubstring("there is no such file"));
+  check_refused(tree + "--node-size 4", "give one of the two");
+  check_refused(train + "--gpu l20,h100_sxm --box " + boxes + "l40s_4_topo.txt", "GPUs of one kind");
+  check_refused(train + "--gpu a100_80_sxm --box " + boxes + "h100_8_nccl.xml", "name the right --gpu");
+  check_refused(train + "--gpu l20 --box nowhere.txt", "there is no such file");
 }

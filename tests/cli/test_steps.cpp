@@ -13,18 +13,6 @@
 using namespace orrery;
 namespace fs = std::filesystem;
 
-namespace {
-
-std::string error_of(const std::string& arguments) {
-  const ProgramRun run = run_program(arguments);
-  CHECK(run.exit_code == 2);
-  CHECK(run.output.empty());
-  CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
-  return run.error;
-}
-
-}  // namespace
-
 TEST_CASE("the report of every whole step is the golden one") {
   const bool update = std::getenv("ORRERY_UPDATE_GOLDEN") != nullptr;
   for (const auto& entry : fs::directory_iterator(fs::path(ORRERY_SOURCE_DIR) / "scenarios/steps")) {
@@ -66,10 +54,10 @@ TEST_CASE("claims print their line and curve, and are refused with one sentence"
     CHECK(row["holds"]["exact_gpus"].get<int>() >= 1);
     CHECK(row["keeps_up"].size() == 2);
   }
-  CHECK_THAT(error_of("claim nothing"), ContainsSubstring("nothing"));
-  CHECK_THAT(error_of("claim " + edited("fewer = 0.5", "fewer = 50")), ContainsSubstring("not in 0 to 1"));
-  CHECK_THAT(error_of("claim " + edited("k = 1024 ", "kk = 1024 ")), ContainsSubstring("k"));
-  CHECK_THAT(error_of("claim " + edited("claim = \"gpus\"", "claim = \"speed\"")), ContainsSubstring("flops, gpus"));
+  check_refused("claim nothing", "nothing");
+  check_refused("claim " + edited("fewer = 0.5", "fewer = 50"), "not in 0 to 1");
+  check_refused("claim " + edited("k = 1024 ", "kk = 1024 "), "k");
+  check_refused("claim " + edited("claim = \"gpus\"", "claim = \"speed\""), "flops, gpus");
 }
 
 TEST_CASE("JSON and page name the stage at the peak by the same number, as the memory over time does") {
@@ -117,9 +105,9 @@ TEST_CASE("the memory of a step over time is a CSV file whose parts add up") {
   // Its loss is not fused: the logits are what fills it.
   CHECK_THAT(json["memory"]["peak_at"].get<std::string>(), ContainsSubstring("after the layers"));
   const std::string ring = std::string(ORRERY_SOURCE_DIR) + "/scenarios/examples/lwm_7b_1m_ring.toml";
-  CHECK_THAT(error_of("simulate --memory " + out + " " + ring), ContainsSubstring("follows a whole step"));
-  CHECK_THAT(error_of("simulate --memory " + step + " " + step), ContainsSubstring("names the scenario itself"));
-  CHECK_THAT(error_of("simulate --memory /nowhere/m.csv " + step), ContainsSubstring("/nowhere/m.csv"));
+  check_refused("simulate --memory " + out + " " + ring, "follows a whole step");
+  check_refused("simulate --memory " + step + " " + step, "names the scenario itself");
+  check_refused("simulate --memory /nowhere/m.csv " + step, "/nowhere/m.csv");
 }
 
 TEST_CASE("degrees of parallelism that contradict each other are named") {
@@ -128,7 +116,7 @@ TEST_CASE("degrees of parallelism that contradict each other are named") {
     std::string text = read_file(file);
     text.replace(text.find(from), from.size(), to);
     const ScratchFolder folder;
-    return error_of("simulate " + folder.write("x.toml", text).string());
+    return refusal_of("simulate " + folder.write("x.toml", text).string());
   };
   CHECK_THAT(edited("data_parallel = 2", "data_parallel = 3"), ContainsSubstring("does not divide ranks = 64"));
   CHECK_THAT(edited("virtual_stages = 2", "virtual_stages = 3"), ContainsSubstring("80 layers cannot be dealt out"));

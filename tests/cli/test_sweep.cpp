@@ -61,15 +61,6 @@ void change(const std::string& results, const std::string& sql) {
   sqlite3_close(database);
 }
 
-void check_refused(const ProgramRun& run, const std::string& words) {
-  INFO(run.error);
-  CHECK(run.exit_code == 2);
-  CHECK(run.output.empty());
-  CHECK(run.error.starts_with("orrery: "));
-  CHECK(std::count(run.error.begin(), run.error.end(), '\n') == 1);
-  CHECK_THAT(run.error, ContainsSubstring(words));
-}
-
 /// A folder with the space in it, and the command that runs it.
 struct Sweep {
   ScratchFolder folder;
@@ -276,8 +267,8 @@ TEST_CASE("sweep: a file of something else is refused and left as it is") {
                          Row{small_space(), "is no file of results"}, Row{foreign, "database of another program"},
                          Row{future, "these results have format 3"}}) {
     const std::string file = sweep.folder.write("other.sqlite", row.content).string();
-    check_refused(run_program("sweep " + sweep.space + " -o " + file), row.words);
-    check_refused(run_program("sweep -o " + file + " --csv " + sweep.csv), row.words);
+    check_refused("sweep " + sweep.space + " -o " + file, row.words);
+    check_refused("sweep -o " + file + " --csv " + sweep.csv, row.words);
     CHECK((read_file(file) == row.content));  // not printed if it is not
     CHECK(!fs::exists(sweep.csv));
   }
@@ -302,8 +293,8 @@ TEST_CASE("sweep: results that somebody has changed are refused, and left as the
     std::ofstream(sweep.results, std::ios::binary) << finished;
     change(sweep.results, row.sql);
     const std::string changed = read_file(sweep.results);
-    check_refused(run_program(sweep.command()), row.words);
-    check_refused(run_program("sweep -o " + sweep.results + " --csv " + sweep.csv), row.words);
+    check_refused(sweep.command(), row.words);
+    check_refused("sweep -o " + sweep.results + " --csv " + sweep.csv, row.words);
     CHECK((read_file(sweep.results) == changed));
     CHECK(!fs::exists(sweep.csv));
   }
@@ -314,7 +305,7 @@ TEST_CASE("sweep: results of another space or base or version are refused and le
   run_program(sweep.command());
   const std::string finished = read_file(sweep.results);
   const std::string other = sweep.folder.write("other.toml", small_space() + "workload.batch = [1]\n").string();
-  check_refused(run_program("sweep " + other + " -o " + sweep.results), "these results are of another space");
+  check_refused("sweep " + other + " -o " + sweep.results, "these results are of another space");
   CHECK((read_file(sweep.results) == finished));
 
   const std::string file = (sweep.folder.path() / "s.sqlite").string();
@@ -336,26 +327,26 @@ TEST_CASE("sweep: results of another space or base or version are refused and le
 TEST_CASE("sweep: two at once on one file are refused") {
   const Sweep sweep;
   SweepStore store(sweep.results, {"s", "b", "1", 1, {}});
-  check_refused(run_program(sweep.command()), "another program has this file open");
+  check_refused(sweep.command(), "another program has this file open");
 }
 
 TEST_CASE("sweep: what is mistyped is said before anything is written") {
   const Sweep sweep;
   const auto space = [&](const std::string& text) { return "sweep " + sweep.folder.write("s.toml", text).string(); };
   const std::string out = " -o " + sweep.results;
-  check_refused(run_program("sweep " + sweep.space), "--output is required");
-  check_refused(run_program("sweep" + out), "nothing to do");
-  check_refused(run_program("sweep " + sweep.space + " -o ''"), "--output is empty");
-  check_refused(run_program(sweep.command("--csv " + sweep.folder.path().string())), "name a file");
-  check_refused(run_program("sweep" + out + " --csv " + sweep.csv), "there is no such file");
-  check_refused(run_program(sweep.command("--threads 0")), "--threads");
-  check_refused(run_program("sweep nowhere.toml" + out), "there is no such file");
-  check_refused(run_program(space(small_space() + "workload.tokns = [1]\n") + out),
+  check_refused("sweep " + sweep.space, "--output is required");
+  check_refused("sweep" + out, "nothing to do");
+  check_refused("sweep " + sweep.space + " -o ''", "--output is empty");
+  check_refused(sweep.command("--csv " + sweep.folder.path().string()), "name a file");
+  check_refused("sweep" + out + " --csv " + sweep.csv, "there is no such file");
+  check_refused(sweep.command("--threads 0"), "--threads");
+  check_refused("sweep nowhere.toml" + out, "there is no such file");
+  check_refused(space(small_space() + "workload.tokns = [1]\n") + out,
                 "s.toml:6:10: unknown key \"tokns\" in [workload]; did you mean \"tokens\"?");
-  check_refused(run_program(space("\xff") + out), "not UTF-8");
-  check_refused(run_program("sweep " + sweep.space + " -o " + sweep.folder.path().string()), "unable to open");
-  check_refused(run_program("sweep " + sweep.space + " -o /nowhere/r.sqlite"), "unable to open");
-  check_refused(run_program("sweep " + sweep.space + " -o /dev/null"), "/dev/null: is no plain file");
+  check_refused(space("\xff") + out, "not UTF-8");
+  check_refused("sweep " + sweep.space + " -o " + sweep.folder.path().string(), "unable to open");
+  check_refused("sweep " + sweep.space + " -o /nowhere/r.sqlite", "unable to open");
+  check_refused("sweep " + sweep.space + " -o /dev/null", "/dev/null: is no plain file");
   CHECK(!fs::exists(sweep.results));
 }
 
@@ -371,8 +362,8 @@ TEST_CASE("sweep: a CSV that would overwrite the space or the results is refused
   run_program(sweep.command());
   for (const std::string& file : {sweep.space, sweep.results}) {
     const std::string before = read_file(file);
-    check_refused(run_program(sweep.command("--csv " + file)), "names an input");
+    check_refused(sweep.command("--csv " + file), "names an input");
     CHECK(read_file(file) == before);
   }
-  check_refused(run_program(sweep.command("--csv /nowhere/r.csv")), "does the folder exist");
+  check_refused(sweep.command("--csv /nowhere/r.csv"), "does the folder exist");
 }
