@@ -9,47 +9,17 @@
 #include <set>
 
 #include "scenarios/data_files.hpp"
-#include "scenarios/preset_files.hpp"
 #include "scenarios/size_what_if.hpp"
 #include "scenarios/step_power.hpp"
-#include "sim/simulate.hpp"
 #include "tests/catch.hpp"
+#include "tests/scenarios/size_problems.hpp"
 
 using namespace orrery;
 
 namespace {
 
-SizeProblem problem(std::vector<std::string> gpus) {
-  SizeProblem p;
-  p.model = load_model("llama3_8b");
-  p.model.layers = 8;
-  p.tokens = 32768;
-  p.batch = 4;
-  p.primitives = {{}};
-  for (const std::string& name : gpus) {
-    GpuOption option;
-    option.gpu = load_gpu(name);
-    option.profile = load_profile("peak", name);
-    option.link = load_link(option.gpu.links.front());
-    option.price_per_hour = name == "h100_sxm" ? 2 : 1;
-    p.gpus.push_back(option);
-  }
-  p.network = load_link("infiniband_ndr");
-  p.implementation = load_implementation("ideal");
-  p.node_sizes = {2, 4};
-  p.layouts = {"contiguous", "zigzag", "striped"};
-  p.max_gpus = 8;
-  p.prepare();
-  return p;
-}
-
 std::string name_of(const Sized& s) {
-  const Degrees& d = s.candidate.degrees;
-  const Candidate& c = s.candidate;
-  return fmt::format("gpu {} nodes of {} dp {} tp {} pp {} x {} cp {} {} x {} {} {} zero {} recompute {} of {}: {}",
-                     c.gpu, c.node_size, d.data, d.tensor, d.pipeline, d.virtual_stages, d.context, c.groups, c.members,
-                     c.schedule->name, c.layout, d.zero, static_cast<int>(c.recompute), c.microbatches,
-                     s.step.time.si());
+  return fmt::format("{}: {}", text_of(s.candidate), s.step.time.si());
 }
 
 /// The search leaves out what computes again although it need not: the same program with work added.
@@ -65,7 +35,7 @@ TEST_CASE("no candidate is simulated faster than its bound and pruning loses not
   for (const StepPass pass : {StepPass::training, StepPass::prefill, StepPass::decode}) {
     for (const Objective objective : {Objective::time, Objective::cost, Objective::gpus}) {
       const bool two_types = objective != Objective::time;
-      SizeProblem p = two_types ? problem({"h100_sxm", "a100_80_sxm"}) : problem({"h100_sxm"});
+      SizeProblem p = two_types ? size_problem({"h100_sxm", "a100_80_sxm"}) : size_problem({"h100_sxm"});
       p.pass = pass;
       p.batch = 2;
       p.model.layers = 4;
@@ -102,7 +72,7 @@ TEST_CASE("no candidate is simulated faster than its bound and pruning loses not
 
 TEST_CASE(
     "node sizes, layouts, chunks of a stage and sequences of a microbatch are chosen, each only where it matters") {
-  SizeProblem p = problem({"h100_sxm"});
+  SizeProblem p = size_problem({"h100_sxm"});
   std::set<int> node_sizes, chunks, microbatches;
   std::set<std::string_view> layouts_seen;
   for (const Candidate& c : candidates_of(p)) {
@@ -123,7 +93,7 @@ TEST_CASE(
 }
 
 TEST_CASE("stages, replicas and microbatches are all divisors of layers and batch, on whole nodes") {
-  SizeProblem p = problem({"h100_sxm"});
+  SizeProblem p = size_problem({"h100_sxm"});
   p.model.layers = 18;
   p.batch = 6;
   p.max_gpus = 36;
@@ -145,7 +115,7 @@ TEST_CASE("stages, replicas and microbatches are all divisors of layers and batc
 }
 
 TEST_CASE("every schedule is searched where it has a use") {
-  SizeProblem p = problem({"h100_sxm"});
+  SizeProblem p = size_problem({"h100_sxm"});
   p.node_sizes = {2};
   const auto seen = [&](const std::vector<Primitive>& primitives, StepPass pass) {
     p.primitives = primitives;
@@ -178,7 +148,7 @@ TEST_CASE("every schedule is searched where it has a use") {
 }
 
 TEST_CASE("the memory of a candidate is that of its scenario, whatever pattern, pass and layout") {
-  SizeProblem p = problem({"h100_sxm"});
+  SizeProblem p = size_problem({"h100_sxm"});
   p.node_sizes = {2};
   const Primitive window{.kind = Primitive::Kind::window, .left = 3000};
   const Primitive skip{.kind = Primitive::Kind::gated_skip, .period = 9000};
@@ -194,7 +164,7 @@ TEST_CASE("the memory of a candidate is that of its scenario, whatever pattern, 
       for (std::size_t i = 0; i < candidates.size(); i += 7) {
         const Candidate& c = candidates[i];
         const CandidateScenario exact = scenario_of(p, c, whole(p, c));
-        INFO(c.schedule->name << " " << c.layout << " cp " << c.degrees.context << " of " << c.groups);
+        INFO(text_of(c));
         CHECK_THAT(bound_of(p, c).memory.si(), WithinRel(memory_of(memory_input(exact.scenario)).peak().si(), 1e-12));
       }
     }
@@ -202,7 +172,7 @@ TEST_CASE("the memory of a candidate is that of its scenario, whatever pattern, 
 }
 
 TEST_CASE("a sequence that cannot be split, or is too short to be, stays on one rank") {
-  SizeProblem p = problem({"h100_sxm"});
+  SizeProblem p = size_problem({"h100_sxm"});
   for (const Index tokens : {Index{100003}, Index{512}, Index{1}}) {
     p.tokens = tokens;
     p.prepare();
@@ -213,7 +183,7 @@ TEST_CASE("a sequence that cannot be split, or is too short to be, stays on one 
 }
 
 TEST_CASE("what a measured step waits for is what would help it: HBM, matrix units or links") {
-  SizeProblem p = problem({"h200_sxm"});
+  SizeProblem p = size_problem({"h200_sxm"});
   p.gpus[0].profile = load_profile("h200_sxm", "h200_sxm");
   p.max_gpus = 2;
   const auto gains = [&](StepPass pass, int tensor) {
@@ -246,7 +216,7 @@ TEST_CASE("what a measured step waits for is what would help it: HBM, matrix uni
 }
 
 TEST_CASE("an implementation is not asked for what it does not run") {
-  SizeProblem p = problem({"h100_sxm"});
+  SizeProblem p = size_problem({"h100_sxm"});
   for (const std::string& name : known_names("implementations")) {
     p.implementation = load_implementation(name);
     const Implementation& i = p.implementation;
@@ -260,187 +230,8 @@ TEST_CASE("an implementation is not asked for what it does not run") {
   }
 }
 
-TEST_CASE("every candidate's bound holds and its extrapolated time is that of all layers and microbatches") {
-  SizeProblem p = problem({"h100_sxm"});
-  int checked = 0;
-  const std::vector<Candidate> candidates = candidates_of(p);
-  for (std::size_t i = 0; i < candidates.size(); i += 41) {
-    const Candidate& c = candidates[i];
-    const SimulatedStep step = simulate_candidate(p, c);
-    CHECK(bound_of(p, c).time <= step.time);
-    const CandidateScenario exact_one = scenario_of(p, c, whole(p, c));
-    const StepProgram program = build_step(exact_one.scenario, exact_one.folds);
-    const double exact = to_seconds(simulate(program, exact_one.scenario.cluster).end).si();
-    INFO("candidate " << i << " tp " << c.degrees.tensor << " pp " << c.degrees.pipeline << " cp " << c.degrees.context
-                      << " dp " << c.degrees.data << " zero " << c.degrees.zero);
-    CHECK_THAT(step.time.si(), WithinRel(exact, 0.01));
-    ++checked;
-  }
-  CHECK(checked > 20);
-}
-
-TEST_CASE("replicas of a batch with an odd divisor fill their nodes in what is simulated too") {
-  SizeProblem p = problem({"h100_sxm"});
-  p.model.layers = 2;
-  p.tokens = 8192;
-  int checked = 0, folded = 0, place = 0;
-  for (const int batch : {10, 12}) {
-    p.batch = batch;
-    p.max_gpus = 48;
-    p.prepare();
-    for (const Candidate& c : candidates_of(p)) {
-      const Degrees& d = c.degrees;
-      if (d.data % 2 != 0 || d.ranks() <= 2 * c.node_size || ++place % 17 != 0) continue;
-      const CandidateScenario exact_one = scenario_of(p, c, whole(p, c));
-      const StepProgram program = build_step(exact_one.scenario, exact_one.folds);
-      const double exact = to_seconds(simulate(program, exact_one.scenario.cluster).end).si();
-      INFO("batch " << batch << " nodes of " << c.node_size << " tp " << d.tensor << " pp " << d.pipeline << " cp "
-                    << d.context << " dp " << d.data << " zero " << d.zero);
-      CHECK_THAT(simulate_candidate(p, c).time.si(), WithinRel(exact, 0.01));
-      ++checked;
-      folded += d.tensor * d.context * d.data > 2 * c.node_size;
-    }
-  }
-  CHECK(checked > 20);
-  CHECK(folded > 10);
-}
-
-TEST_CASE("bounds hold for measured kernels, and are near what is simulated") {
-  SizeProblem p = problem({"h100_sxm"});
-  p.gpus[0].profile = load_profile("h200_sxm", "h200_sxm");
-  p.model.layers = 2;
-  p.node_sizes = {8};
-  p.tokens = 65536;
-  p.batch = 1;
-  p.max_gpus = 8;
-  for (const StepPass pass : {StepPass::training, StepPass::prefill, StepPass::decode}) {
-    p.pass = pass;
-    p.fp8_matrices = pass == StepPass::prefill;
-    p.prepare();
-    double nearest = 0;
-    for (const Candidate& c : candidates_of(p)) {
-      const double bound = bound_of(p, c).time / simulate_candidate(p, c).time;
-      CHECK(bound <= 1);
-      nearest = std::max(nearest, bound);
-    }
-    if (pass == StepPass::training) CHECK(nearest > 0.85);
-  }
-}
-
-TEST_CASE("bounds hold where blocks take longer to come than what is computed beside them") {
-  SizeProblem p = problem({"b200_sxm"});
-  p.model = load_model("llama2_7b");
-  p.model.layers = 8;
-  p.network = load_link("pcie4_x16");
-  p.tokens = 8192;
-  p.batch = 1;
-  p.max_gpus = 16;
-  p.pass = StepPass::prefill;
-  p.prepare();
-  int checked = 0;
-  double nearest = 0;
-  for (const Candidate& c : candidates_of(p)) {
-    if (c.groups < 4) continue;
-    const double bound = bound_of(p, c).time / simulate_candidate(p, c).time;
-    INFO(c.schedule->name << " " << c.groups << " x " << c.members << " " << c.layout << " nodes of " << c.node_size
-                          << " tp " << c.degrees.tensor << " pp " << c.degrees.pipeline);
-    CHECK(bound <= 1);
-    nearest = std::max(nearest, bound);
-    ++checked;
-  }
-  CHECK(checked > 50);
-  CHECK(nearest > 0.9);
-}
-
-TEST_CASE("bounds count gathers before an attention, after an optimizer, and beside blocks on the same links") {
-  SizeProblem p = problem({"b200_sxm"});
-  p.model = load_model("llama2_7b");
-  p.model.layers = 8;
-  p.network = load_link("pcie4_x16");
-  p.tokens = 16384;
-  p.batch = 1;
-  p.max_gpus = 16;
-  p.node_sizes = {4};
-  p.layouts = {"contiguous", "zigzag"};
-  p.prepare();
-  // Tensor ranks fill their nodes: each sends its blocks and its shards through its own NIC.
-  std::map<std::tuple<std::string_view, std::string_view, int>, double> share;
-  for (const Candidate& c : candidates_of(p)) {
-    if (c.degrees.tensor != 4 || c.groups != 4 || c.recompute != Recompute::none) continue;
-    const double bound = bound_of(p, c).time / simulate_candidate(p, c).time;
-    INFO(c.schedule->name << " " << c.layout << " zero " << c.degrees.zero << " " << bound);
-    CHECK(bound <= 1);
-    CHECK(bound > 0.8);
-    share[{c.schedule->name, c.layout, c.degrees.zero}] = bound;
-  }
-  CHECK(share.size() == 8);  // ring and gather, both layouts, ZeRO-1 and 3
-}
-
-TEST_CASE("bounds hold for models, GPUs, networks, layouts and schedules drawn at random") {
-  std::mt19937 random(1);
-  const auto one_of = [&](const auto& all) { return all[random() % all.size()]; };
-  int checked = 0;
-  while (checked < 100) {
-    SizeProblem p;
-    p.model = load_model(one_of(std::vector<std::string>{"llama3_8b", "llama3_70b", "llama2_13b"}));
-    p.model.layers = one_of(std::vector<Index>{1, 2, 4, 8});
-    p.tokens = one_of(std::vector<Index>{4096, 16384, 65536, 262144});
-    p.batch = one_of(std::vector<Index>{1, 2, 4});
-    p.pass = one_of(std::vector<StepPass>{StepPass::training, StepPass::prefill, StepPass::decode});
-    p.primitives = {{}};
-    if (random() % 4 == 0) p.primitives = {{.kind = Primitive::Kind::window, .left = 1024}};
-    p.causal = p.primitives.front().kind != Primitive::Kind::full || random() % 4 != 0;
-    p.gpus = {gpu_option(one_of(std::vector<std::string>{"h100_sxm", "a100_80_sxm", "h200_sxm", "b200_sxm"}), p.dtype,
-                         {"peak", true})};
-    GpuOption& option = p.gpus.front();
-    if (random() % 2 == 0) option.profile = load_profile("peak", option.gpu.name);
-    p.fp8_matrices = option.gpu.peaks.contains("fp8") && random() % 4 == 0;
-    p.network = load_link(one_of(std::vector<std::string>{"infiniband_hdr", "infiniband_ndr", "pcie4_x16"}));
-    p.implementation = load_implementation(
-        one_of(std::vector<std::string>{"ideal", "orrery_ring", "loongtrain", "transformer_engine_all_gather"}));
-    p.node_sizes = {one_of(std::vector<int>{2, 4, 8})};
-    p.layouts = {"contiguous", "zigzag", "striped"};
-    p.max_gpus = one_of(std::vector<int>{4, 8, 16, 32});
-    if (p.primitives.front().kind != Primitive::Kind::full && !p.implementation.sparse) continue;
-    p.prepare();
-    const std::vector<Candidate> candidates = candidates_of(p);
-    for (int i = 0; i < 4 && !candidates.empty(); ++i, ++checked) {
-      const Candidate& c = one_of(candidates);
-      INFO(p.model.name << " " << p.tokens << " on " << option.gpu.name << " " << p.implementation.name << " "
-                        << c.schedule->name << " " << c.groups << " x " << c.members << " " << c.layout << " nodes of "
-                        << c.node_size << " tp " << c.degrees.tensor << " pp " << c.degrees.pipeline << " dp "
-                        << c.degrees.data << " zero " << c.degrees.zero);
-      CHECK(tightened(p, c, bound_of(p, c)).time <= simulate_candidate(p, c).time);
-    }
-  }
-}
-
-TEST_CASE("a long ring simulated in merged steps takes what all its steps take") {
-  SizeProblem p = problem({"h100_sxm"});
-  p.model.layers = 4;
-  p.tokens = 131072;
-  p.batch = 1;
-  p.max_gpus = 64;
-  p.node_sizes = {8};
-  p.prepare();
-  int checked = 0, place = 0;
-  for (const Candidate& c : candidates_of(p)) {
-    if (c.groups < 16 || ++place % 13 != 0) continue;
-    const CandidateScenario exact_one = scenario_of(p, c, whole(p, c));
-    const StepProgram program = build_step(exact_one.scenario, exact_one.folds);
-    const double exact = to_seconds(simulate(program, exact_one.scenario.cluster).end).si();
-    const double found = simulate_candidate(p, c).time.si();
-    INFO(c.schedule->name << " " << c.groups << " x " << c.members << " tp " << c.degrees.tensor << " pp "
-                          << c.degrees.pipeline << " zero " << c.degrees.zero);
-    CHECK_THAT(found, WithinRel(exact, 0.02));
-    CHECK(bound_of(p, c).time.si() <= found);
-    ++checked;
-  }
-  CHECK(checked >= 5);
-}
-
 TEST_CASE("what is found at the clock of its mean power does not depend on pruning or on how much is shown") {
-  SizeProblem p = problem({"h100_sxm"});
+  SizeProblem p = size_problem({"h100_sxm"});
   p.gpus[0].profile = load_profile("h100_sxm", "h100_sxm");
   p.model.layers = 4;
   p.tokens = 16384;
@@ -497,7 +288,7 @@ TEST_CASE("plans too large to be simulated whole again are found within 1.1 % of
   const Primitive window{.kind = Primitive::Kind::window, .left = 1024};
   const Primitive skip{.kind = Primitive::Kind::stride, .period = 8192, .count = 1};
   for (const auto& primitives : std::vector<std::vector<Primitive>>{{{}}, {{}}, {window, skip}}) {
-    SizeProblem p = problem({"h100_sxm"});
+    SizeProblem p = size_problem({"h100_sxm"});
     p.gpus[0].profile = load_profile("h100_sxm", "h100_sxm");
     p.tokens = 262144;
     p.primitives = primitives;
@@ -512,8 +303,7 @@ TEST_CASE("plans too large to be simulated whole again are found within 1.1 % of
       const CandidateScenario exact = scenario_of(p, c, whole(p, c));
       StepProgram program = build_step(exact.scenario, exact.folds);
       const double simulated = to_seconds(simulate_step(program, exact.scenario).result.end).si();
-      INFO(c.schedule->name << " " << c.groups << " x " << c.members << " tp " << c.degrees.tensor << " pp "
-                            << c.degrees.pipeline << " dp " << c.degrees.data << " zero " << c.degrees.zero);
+      INFO(text_of(c));
       CHECK_THAT(simulate_settled(p, c).time.si(), WithinRel(simulated, 0.011));
     }
   }
