@@ -87,11 +87,7 @@ std::string gpu_of_profile(const std::string& name, const std::string& otherwise
 LentProfile lent_profile(const std::string& name, const Gpu& to) {
   const std::string gpu = gpu_of_profile(name, to.name);
   LentProfile lent{load_profile(name, gpu), peaks_of(load_gpu(gpu)), gpu == to.name};
-  if (lent.profile.kernels) {
-    std::erase_if(lent.profile.kernels->links, [&](const LinkTable& table) {
-      return std::find(to.links.begin(), to.links.end(), table.link) == to.links.end();
-    });
-  }
+  keep_links_of(to, lent.profile);
   return lent;
 }
 

@@ -13,6 +13,7 @@
 #include "scenarios/data_files.hpp"
 #include "scenarios/nearest.hpp"
 #include "scenarios/preset_files.hpp"
+#include "sim/contains.hpp"
 #include "sim/units.hpp"
 
 namespace orrery {
@@ -98,7 +99,7 @@ std::vector<Primitive> pattern_of(const std::string& text) {
   const std::vector<std::string> known =
       kind == "pi" ? std::vector<std::string>{"k", "period", "count"} : std::vector<std::string>{"left"};
   for (const auto& [key, value] : keys) {
-    if (std::find(known.begin(), known.end(), key) == known.end())
+    if (!contains(known, key))
       throw std::runtime_error(fmt::format("--attention {} knows no \"{}\", {}", kind, key, suggest(key, known)));
   }
   const auto count = [&](const char* key) {

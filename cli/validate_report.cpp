@@ -8,6 +8,7 @@
 
 #include "cli/csv_cell.hpp"
 #include "cli/validate_output.hpp"
+#include "sim/contains.hpp"
 #include "validate/orderings.hpp"
 
 namespace orrery {
@@ -133,7 +134,7 @@ std::string validation_csv(const std::vector<Prediction>& rows) {
   std::vector<std::string> carried;
   for (const Prediction& p : rows) {
     for (const auto& [column, cell] : p.carried) {
-      if (std::find(carried.begin(), carried.end(), column) == carried.end()) carried.push_back(column);
+      if (!contains(carried, column)) carried.push_back(column);
     }
   }
   const auto carried_cells = [&](const Prediction& p) {

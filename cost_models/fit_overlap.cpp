@@ -9,6 +9,7 @@
 
 #include "cost_models/intervals.hpp"
 #include "cost_models/unknowns.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -57,7 +58,7 @@ std::vector<OverlapRow> rows_of(std::span<const MeasuredTable> tables) {
 std::vector<OverlapRow> beside(const std::vector<OverlapRow>& all, std::initializer_list<std::string_view> kernels) {
   std::vector<OverlapRow> rows;
   for (const OverlapRow& row : all) {
-    if (std::find(kernels.begin(), kernels.end(), row.kernel) != kernels.end()) rows.push_back(row);
+    if (contains(kernels, row.kernel)) rows.push_back(row);
   }
   return rows;
 }

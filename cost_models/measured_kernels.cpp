@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <iterator>
 
+#include "sim/contains.hpp"
+
 namespace orrery {
 namespace {
 
@@ -38,7 +40,7 @@ bool is_cold(const MeasuredTable& table, std::size_t row) {
   static constexpr std::string_view known[] = {"", "warm", "flushed", "flushed_per_sample", "rotated"};
   const std::string& cell = table.text(row, "cache");
   const std::string& cache = cell.empty() ? table.header("cache") : cell;
-  if (std::find(std::begin(known), std::end(known), cache) != std::end(known)) return cache != "warm";
+  if (contains(known, cache)) return cache != "warm";
   throw table.error(row,
                     fmt::format("cache = \"{}\" is unknown, write warm if what the kernel reads is in L2, flushed if "
                                 "it comes from HBM",
@@ -154,7 +156,7 @@ bool holds_numbers(std::string_view column) {
       "flops", "tflops",  "error_norm", "error_row_max", "launches_per_sample"};
   if (column == "processes_ms") return false;  // one for each process
   static constexpr std::string_view units[] = {"_ms", "_us", "_mhz", "_w", "_c", "_rel", "_per_s"};
-  return std::find(std::begin(names), std::end(names), column) != std::end(names) ||
+  return contains(names, column) ||
          std::any_of(std::begin(units), std::end(units), [&](std::string_view unit) { return column.ends_with(unit); });
 }
 

@@ -16,6 +16,7 @@
 #include "cost_models/kernel_models.hpp"
 #include "cost_models/least_squares.hpp"
 #include "cost_models/measured_kernels.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 
@@ -73,7 +74,7 @@ class Unknowns {
     for (std::size_t i = 0; i < places_.size(); ++i) {
       const bool anything = result.low[i] <= problem_.lower[i] && result.high[i] >= problem_.upper[i];
       const auto& list = result.undetermined;
-      if (!anything && std::find(list.begin(), list.end(), static_cast<int>(i)) == list.end()) continue;
+      if (!anything && !contains(list, static_cast<int>(i))) continue;
       refuse_misfit(rows, what, places_[i]->name, residual);
       throw Undetermined(fmt::format("{}: the rows do not determine {} (they leave it free), measure {}", what,
                                      places_[i]->name, determined_by_[i]));

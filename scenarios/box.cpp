@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "scenarios/data_files.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -324,9 +325,9 @@ namespace {
 
 std::string profile_line(const Gpu& gpu) {
   const std::vector<std::string> known = known_names("profiles");
-  const auto has = [&](const std::string& name) { return std::find(known.begin(), known.end(), name) != known.end(); };
-  if (has(gpu.name)) return fmt::format("profile = \"{}\"\n", gpu.name);
-  if (has(gpu.like)) return fmt::format("profile = \"{}\"  # assumed: at its fractions of the peaks\n", gpu.like);
+  if (contains(known, gpu.name)) return fmt::format("profile = \"{}\"\n", gpu.name);
+  if (contains(known, gpu.like))
+    return fmt::format("profile = \"{}\"  # assumed: at its fractions of the peaks\n", gpu.like);
   return "profile = \"peak\"  # the datasheet's, which kernels stay below\n";
 }
 

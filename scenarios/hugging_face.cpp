@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "scenarios/config_fields.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -175,7 +176,7 @@ std::vector<bool> windowed_layers(const ConfigFields& config, int layers) {
           fmt::format("layer_types does not name the kind of each of {} layers, correct it or leave it out", layers));
     }
     for (std::size_t i = 0; i < windowed.size(); ++i) windowed[i] = (*types)[i] == "sliding_attention";
-    if (std::find(types->begin(), types->end(), json("chunked_attention")) != types->end())
+    if (contains(*types, json("chunked_attention")))
       throw config.error(
           "layer_types has chunked_attention (a token sees those of its chunk; only full and sliding attention are "
           "handled), state the model as TOML and the pattern in the scenario");

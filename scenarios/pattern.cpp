@@ -7,12 +7,13 @@
 #include <stdexcept>
 #include <utility>
 
+#include "sim/contains.hpp"
+
 namespace orrery {
 namespace {
 
 bool is_active(const Primitive& primitive, int layer) {
-  return primitive.layers.empty() ||
-         std::find(primitive.layers.begin(), primitive.layers.end(), layer + 1) != primitive.layers.end();
+  return primitive.layers.empty() || contains(primitive.layers, layer + 1);
 }
 
 std::vector<LagProgression> lags_of(const Primitive& primitive, Index tokens) {

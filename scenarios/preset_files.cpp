@@ -13,6 +13,7 @@
 #include "scenarios/model.hpp"
 #include "scenarios/reader.hpp"
 #include "scenarios/schedule.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -60,7 +61,7 @@ std::vector<std::string> names(const Table& table, std::string_view key, std::sp
   }
   const std::vector<std::string> chosen = table.strings(key);
   for (const std::string& name : chosen) {
-    if (std::find(all.begin(), all.end(), name) == all.end()) {
+    if (!contains(all, name)) {
       throw table.error_at(key, fmt::format("\"{}\" is unknown, known: {}", name, fmt::join(all, ", ")));
     }
   }
@@ -128,9 +129,8 @@ void read_gather(const Table& table, Implementation& i) {
 }
 
 bool runs(const Implementation& i, std::initializer_list<const char*> schedules) {
-  return std::any_of(i.schedules.begin(), i.schedules.end(), [&](const std::string& name) {
-    return std::find(schedules.begin(), schedules.end(), name) != schedules.end();
-  });
+  return std::any_of(i.schedules.begin(), i.schedules.end(),
+                     [&](const std::string& name) { return contains(schedules, name); });
 }
 
 /// A profile as it stands in its file, and the GPU it is of.
@@ -198,18 +198,18 @@ Profile load_profile(std::string_view name, std::string_view gpu) {
   return std::move(found.profile);
 }
 
+void keep_links_of(const Gpu& gpu, Profile& profile) {
+  if (!profile.kernels) return;
+  std::erase_if(profile.kernels->links, [&](const LinkTable& table) { return !contains(gpu.links, table.link); });
+}
+
 Profile profile_for(const Gpu& gpu, std::string_view name, const std::filesystem::path& mentioned_in, bool of_any_gpu) {
   FoundProfile found = read_profile(name, mentioned_in);
   if (fits(found, gpu.name)) return std::move(found.profile);
   if (!of_any_gpu && found.gpu != gpu.like) throw of_another(found, gpu.name);
   const Gpu lender = load_gpu(found.gpu);
   Profile profile = lend(std::move(found.profile), peaks_in(lender, gpu), peaks_in(gpu, lender));
-  if (profile.kernels) {
-    // Messages on links that only the lender has.
-    std::erase_if(profile.kernels->links, [&](const LinkTable& table) {
-      return std::find(gpu.links.begin(), gpu.links.end(), table.link) == gpu.links.end();
-    });
-  }
+  keep_links_of(gpu, profile);
   return profile;
 }
 

@@ -8,6 +8,7 @@
 
 #include "scenarios/nearest.hpp"
 #include "scenarios/reach_set.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -71,7 +72,7 @@ bool LayerRule::active(int layer, int layers) const {
     case Kind::all:
       return true;
     case Kind::list:
-      return std::find(list.begin(), list.end(), layer) != list.end();
+      return contains(list, layer);
     case Kind::every:
       return layer % list.front() == 0;
     case Kind::powers_of_two:

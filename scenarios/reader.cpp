@@ -9,6 +9,7 @@
 
 #include "scenarios/nearest.hpp"
 #include "scenarios/reader_node.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 
@@ -152,7 +153,7 @@ Watts Table::power(std::string_view key) const {
 
 std::string Table::choice(std::string_view key, std::span<const std::string> allowed) const {
   const std::string chosen = string(key);
-  if (std::find(allowed.begin(), allowed.end(), chosen) != allowed.end()) return chosen;
+  if (contains(allowed, chosen)) return chosen;
   throw error_at(key, fmt::format("{} = {} is not a choice, {}", key, in_quotes(chosen), suggest(chosen, allowed)));
 }
 

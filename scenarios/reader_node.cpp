@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "scenarios/nearest.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -117,7 +118,7 @@ std::vector<KeyPlace> Table::Node::keys() const {
 }
 
 bool Table::Node::has_asked(std::string_view key) const {
-  return std::find(asked.begin(), asked.end(), key) != asked.end();
+  return contains(asked, key);
 }
 
 const toml::node* Table::Node::find(std::string_view key) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "scenarios/link_timings.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 
@@ -24,7 +25,7 @@ std::vector<bool> Scenario::gates() const {
 
 bool Scenario::has_gates() const {
   const std::vector<bool> all = gates();
-  return std::find(all.begin(), all.end(), true) != all.end();
+  return contains(all, true);
 }
 
 GpuPeaks peaks_of(const Scenario& s) {

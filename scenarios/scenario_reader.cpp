@@ -11,6 +11,7 @@
 #include "scenarios/preset_files.hpp"
 #include "scenarios/reader.hpp"
 #include "scenarios/scenario.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -84,16 +85,13 @@ void read_attention(const Table& table, Scenario& s) {
 
 void check_implementation(const Table& table, const Scenario& s) {
   const Implementation& i = s.implementation;
-  const auto knows = [](const std::vector<std::string>& names, std::string_view name) {
-    return std::find(names.begin(), names.end(), name) != names.end();
-  };
-  if (!knows(i.schedules, s.schedule->name)) {
+  if (!contains(i.schedules, s.schedule->name)) {
     throw table.error_at(
         "implementation",
         fmt::format("{} does not run schedule {} (it runs {}), choose one of these or another implementation", i.name,
                     s.schedule->name, fmt::join(i.schedules, ", ")));
   }
-  if (!knows(i.layouts, s.layout)) {
+  if (!contains(i.layouts, s.layout)) {
     throw table.error_at(
         "implementation",
         fmt::format("{} does not use layout {} (it uses {}), choose one of these or another implementation", i.name,

@@ -8,6 +8,7 @@
 
 #include "scenarios/layout.hpp"
 #include "scenarios/step_scenario.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 
@@ -79,10 +80,6 @@ struct Spread {
   int groups, members, inner_ring;
   std::string_view layout;
 };
-
-bool lists(const std::vector<std::string>& names, std::string_view name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
 
 class Candidates {
  public:
@@ -157,8 +154,9 @@ class Candidates {
     const bool balances = groups > 1 && !none_full_ && !fetches && problem_.causal && !decode_;
     for (const Layout& layout : layouts()) {
       const bool reads_evenly = decode_ && groups > 1 && !all_full_ && layout.name == "striped";
-      const bool wanted = balances ? lists(problem_.layouts, layout.name) : layout.name == "contiguous" || reads_evenly;
-      if (wanted && lists(problem_.implementation.layouts, layout.name)) all.push_back(layout.name);
+      const bool wanted =
+          balances ? contains(problem_.layouts, layout.name) : layout.name == "contiguous" || reads_evenly;
+      if (wanted && contains(problem_.implementation.layouts, layout.name)) all.push_back(layout.name);
     }
     if (all.empty() && !balances && (all_full_ || groups == 1))
       all.emplace_back(problem_.implementation.layouts.front());
@@ -185,7 +183,7 @@ class Candidates {
     const int kv_heads = std::max(1, static_cast<int>(problem_.model.kv_heads) / d.tensor);
     std::vector<Spread> all;
     for (const ScheduleKind& schedule : schedules()) {
-      if (!lists(problem_.implementation.schedules, schedule.name)) continue;
+      if (!contains(problem_.implementation.schedules, schedule.name)) continue;
       const bool fetches = schedule.slots.hold == ScheduleKind::Slots::Hold::fetched;
       if (d.context == 1) {
         if (all.empty()) all.push_back({&schedule, 1, 1, 1, layouts_of(1, fetches).front()});

@@ -8,6 +8,7 @@
 #include "scenarios/data_files.hpp"
 #include "scenarios/preset_files.hpp"
 #include "scenarios/step_costs.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 
@@ -121,13 +122,13 @@ bool measured_whole(const Profile& profile) {
 
 Profile choose_profile(const Gpu& gpu, const ProfileChoice& choice) {
   const std::vector<std::string> known = known_names("profiles");
-  const auto has = [&](const std::string& name) { return std::find(known.begin(), known.end(), name) != known.end(); };
   if (!choice.name.empty()) {
-    return profile_for(gpu, choice.if_none && has(gpu.name) ? gpu.name : choice.name, {}, true);
+    return profile_for(gpu, choice.if_none && contains(known, gpu.name) ? gpu.name : choice.name, {}, true);
   }
   std::optional<Profile> own;
-  if (has(gpu.name)) own = profile_for(gpu, gpu.name);
-  if ((own && measured_whole(*own)) || !has(gpu.like)) return own ? std::move(*own) : load_profile("peak", gpu.name);
+  if (contains(known, gpu.name)) own = profile_for(gpu, gpu.name);
+  if ((own && measured_whole(*own)) || !contains(known, gpu.like))
+    return own ? std::move(*own) : load_profile("peak", gpu.name);
   // Rates that were published of attention alone would compete with whole measurements at the datasheet's peaks.
   Profile like = profile_for(gpu, gpu.like);
   return own && !measured_whole(like) ? std::move(*own) : std::move(like);

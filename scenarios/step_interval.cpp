@@ -7,6 +7,7 @@
 
 #include "cost_models/fit_kernels.hpp"
 #include "cost_models/predicted_kernels.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -75,7 +76,7 @@ bool links_measured(const Scenario& s) {
 
 /// None said: all.
 bool among(const std::vector<std::string>& names, std::string_view name) {
-  return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+  return names.empty() || contains(names, name);
 }
 
 }  // namespace

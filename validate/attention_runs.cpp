@@ -9,6 +9,7 @@
 #include "scenarios/schedule.hpp"
 #include "scenarios/step_interval.hpp"
 #include "scenarios/step_power.hpp"
+#include "sim/contains.hpp"
 #include "sim/topologies.hpp"
 #include "validate/measured_rows.hpp"
 
@@ -18,10 +19,6 @@ namespace {
 // As in scenarios.
 constexpr Index most_tokens = Index{1} << 31, most_heads = 1 << 20;
 constexpr Rank most_gpus = 65536;
-
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
 
 /// How a library was told to communicate, by which its presets are told apart.
 std::vector<std::string> variants_of(const std::string& library) {

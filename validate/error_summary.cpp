@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cost_models/intervals.hpp"
+#include "sim/contains.hpp"
 #include "validate/runs.hpp"
 
 namespace orrery {
@@ -24,7 +25,7 @@ bool counts(const Prediction& p) {
 std::vector<std::string> groups_of(const std::vector<Prediction>& predictions) {
   std::vector<std::string> names;
   const auto add = [&](const std::string& name) {
-    if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    if (!name.empty() && !contains(names, name)) names.push_back(name);
   };
   std::map<std::string, std::set<std::string>> folders;
   std::size_t runs = 0;

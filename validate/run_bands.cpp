@@ -7,6 +7,7 @@
 
 #include "cost_models/fit_kernels.hpp"
 #include "cost_models/intervals.hpp"
+#include "sim/contains.hpp"
 
 namespace orrery {
 namespace {
@@ -58,7 +59,7 @@ std::string says_nothing(const MeasuredTable& table, const std::vector<Predictio
 }
 
 void add_new(std::vector<std::string>& names, const std::string& name) {
-  if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  if (!contains(names, name)) names.push_back(name);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "scenarios/hardware.hpp"
 #include "scenarios/nearest.hpp"
 #include "scenarios/preset_files.hpp"
+#include "sim/contains.hpp"
 #include "validate/measured_rows.hpp"
 #include "validate/run_bands.hpp"
 #include "validate/step_runs.hpp"
@@ -153,7 +154,7 @@ std::vector<std::pair<std::string, std::string>> carried_along(const MeasuredTab
                                               "op"};
   std::vector<std::pair<std::string, std::string>> cells;
   for (const std::string& column : table.columns()) {
-    const bool is_read = std::find(std::begin(read), std::end(read), column) != std::end(read);
+    const bool is_read = contains(read, column);
     if (!is_read && !table.text(row, column).empty()) cells.emplace_back(column, table.text(row, column));
   }
   return cells;
@@ -189,7 +190,7 @@ std::vector<Prediction> predict_with(const MeasuredTable& table, const ProfileOf
 std::string profile_of_backend(const MeasuredTable& table, std::size_t row) {
   std::string name = table.text(row, "gpu") + "_" + table.text(row, "backend");
   const std::vector<std::string> known = known_names("profiles");
-  return std::find(known.begin(), known.end(), name) == known.end() ? "" : name;
+  return contains(known, name) ? name : "";
 }
 
 ProfileOfRow profiles_of(const MeasuredTable& table, const std::string& profile) {
