@@ -62,9 +62,6 @@ double attention_band(const Scenario& s, Phase phase) {
   return beyond_range * inside + error_of_other_head_dims(block, phase, s.regime, peaks, s.profile);
 }
 
-/// Of a profile that no run of several GPUs calibrates: more than any run of ours needs (at most 1.95, h100_sxm).
-constexpr double factor_of_unknown_runs = 2;
-
 /// Whether tables of all these links were measured.
 bool links_measured(const Scenario& s) {
   const MeasuredKernels& kernels = *s.profile.kernels;
@@ -120,7 +117,7 @@ std::optional<StepInterval> step_interval(const Scenario& s, const Program& prog
   const std::optional<double> propagated = propagated_half_width(s, program, result);
   if (!propagated) return std::nullopt;
   const double seconds = to_seconds(result.end).si();
-  double largest = s.profile.kernels->runs.empty() ? factor_of_unknown_runs : 1;
+  double largest = 1;
   for (const RunBand& band : s.profile.kernels->runs) {
     if (band.implementation == s.implementation.name) {
       const bool known = among(band.schedules, s.schedule->name) && among(band.masks, mask_and_layout(s));

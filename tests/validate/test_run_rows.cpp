@@ -142,6 +142,18 @@ TEST_CASE("a summary has a group over all folders of a GPU where a kind of rows 
              WithinRel((std::abs(all[0].deviation()) + std::abs(all[1].deviation())) / 2, 1e-12));
 }
 
+TEST_CASE("a row of PyTorch's context_parallel without a layout has the balanced one, as the library has it") {
+  const auto of = [](const std::string& layout) {
+    return predict_text(fmt::format("{}pytorch_context_parallel,cudnn,h200_sxm,nvlink4,2,65536,32,8,128,true,{},"
+                                    "alltoall,forward,9\n",
+                                    run_columns, layout))
+        .front()
+        .predicted;
+  };
+  CHECK(of("") == of("zigzag"));
+  CHECK(of("") < of("contiguous"));
+}
+
 TEST_CASE("rows that are the same but for their times count once, by the median of all folders") {
   const std::string names = "gpu,n_q,n_k,heads,kv_heads,head_dim,causal,schedule,pass,time_ms,status\n";
   std::vector<Prediction> all;
