@@ -56,8 +56,11 @@ std::vector<Prediction> medians_of_repeats(const std::vector<Prediction>& predic
     if (counts(p) && !p.of_gpu.empty()) {
       const auto [known, is_new] = first.try_emplace({p.of_gpu, p.name, p.predicted}, rows.size());
       if (!is_new) {
+        Prediction& row = rows[known->second];
         measured[known->second].push_back(p.measured.si());
-        rows[known->second].calibrated |= p.calibrated;
+        row.calibrated |= p.calibrated;
+        if (p.tolerance) row.tolerance = std::min(row.tolerance.value_or(*p.tolerance), *p.tolerance);
+        std::erase_if(row.carried, [&](const auto& cell) { return !contains(p.carried, cell); });
         continue;
       }
     }

@@ -72,7 +72,8 @@ inline constexpr const char* slow_down_group = "slow-down under overlap";
 std::vector<ErrorSummary> summarize(const std::vector<Prediction>& predictions);
 
 /// Held-out rows of a GPU that are the same but for the measured time, of whatever folder, as one: measured is their
-/// median. It stands where the first of them stood; rows that constants were fitted on are left out, others stay.
+/// median, its tolerance the smallest, and it carries the cells that all of them have. It stands where the first of
+/// them stood; rows that constants were fitted on are left out, others stay.
 std::vector<Prediction> medians_of_repeats(const std::vector<Prediction>& predictions);
 
 /// The scenario of a run of several GPUs: attention of one layer.

@@ -150,6 +150,7 @@ TEST_CASE("every schedule is searched where it has a use") {
 TEST_CASE("the memory of a candidate is that of its scenario, whatever pattern, pass and layout") {
   SizeProblem p = size_problem({"h100_sxm"});
   p.node_sizes = {2};
+  p.implementation.halo_of_whole_windows = true;
   const Primitive window{.kind = Primitive::Kind::window, .left = 3000};
   const Primitive skip{.kind = Primitive::Kind::gated_skip, .period = 9000};
   Primitive half = window, rest;

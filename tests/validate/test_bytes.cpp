@@ -330,6 +330,13 @@ TEST_CASE(
     CHECK(simulate(whole, one_node(c)).ranks[0].received.si() == 0);
     CHECK(whole.work_of(7).useful == scored.work_of(7).useful);
   }
+  // Of later keys, which the last query sees, it fetches those that are scored.
+  IdealCase both_sides = halo_case(1023, 0);
+  both_sides.causal = false;
+  both_sides.pattern.front().right = 512;
+  both_sides.implementation.halo_of_whole_windows = true;
+  CHECK(simulate(program_of(both_sides), one_node(both_sides)).ranks[3].received.si() ==
+        row_bytes(both_sides) * (1024 + 512));
   // The one kernel over own and fetched rows has them all, also the one that is scored by nobody.
   IdealCase together = halo_case(1023, 0);
   together.implementation.halo_of_whole_windows = true;

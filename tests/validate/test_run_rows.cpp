@@ -143,15 +143,17 @@ TEST_CASE("a summary has a group over all folders of a GPU where a kind of rows 
 }
 
 TEST_CASE("a row of PyTorch's context_parallel without a layout has the balanced one, as the library has it") {
-  const auto of = [](const std::string& layout) {
-    return predict_text(fmt::format("{}pytorch_context_parallel,cudnn,h200_sxm,nvlink4,2,65536,32,8,128,true,{},"
-                                    "alltoall,forward,9\n",
-                                    run_columns, layout))
-        .front()
-        .predicted;
-  };
-  CHECK(of("") == of("zigzag"));
-  CHECK(of("") < of("contiguous"));
+  for (const char* rotation : {"alltoall", "allgather"}) {
+    const auto of = [&](const std::string& layout) {
+      return predict_text(fmt::format("{}pytorch_context_parallel,cudnn,h200_sxm,nvlink4,2,65536,32,8,128,true,{},"
+                                      "{},forward,9\n",
+                                      run_columns, layout, rotation))
+          .front()
+          .predicted;
+    };
+    CHECK(of("") == of("zigzag"));
+    CHECK(of("") < of("contiguous"));
+  }
 }
 
 TEST_CASE("rows that are the same but for their times count once, by the median of all folders") {
@@ -180,6 +182,41 @@ TEST_CASE("rows that are the same but for their times count once, by the median 
   CHECK(once[1].measured == all[1].measured);
   CHECK(summarize(once)[0].group == "all h200_sxm: attention forward");
   CHECK(summarize(once)[0].rows == 2);
+}
+
+TEST_CASE("rows of other GPUs, of other predictions, without a time or without a GPU are no repeats") {
+  Prediction measured;
+  measured.name = "a kernel";
+  measured.of_gpu = "all h200_sxm: kernels";
+  measured.measured = measured.predicted = Seconds::from_si(1e-3);
+  Prediction other_gpu = measured, other_prediction = measured, planned = measured, no_gpu = measured;
+  other_gpu.of_gpu = "all h100_sxm: kernels";
+  other_prediction.predicted = Seconds::from_si(2e-3);
+  planned.measured = Seconds();
+  no_gpu.of_gpu.clear();
+  for (const Prediction& other : {other_gpu, other_prediction, planned, no_gpu}) {
+    for (const auto& rows : {std::vector{measured, other, other}, {other, other, measured}}) {
+      const std::size_t alone = other.is_measured() && !other.of_gpu.empty() ? 1 : 2;
+      CHECK(medians_of_repeats(rows).size() == 1 + alone);
+    }
+  }
+}
+
+TEST_CASE("a median has the smallest tolerance of its rows, and the cells that all of them have") {
+  Prediction first;
+  first.name = "a kernel";
+  first.of_gpu = "all h200_sxm: kernels";
+  first.measured = first.predicted = Seconds::from_si(1e-3);
+  Prediction strict = first, lenient = first;
+  first.carried = {{"samples", "20"}, {"host", "one"}};
+  strict.carried = {{"samples", "20"}, {"host", "two"}};
+  lenient.carried = strict.carried;
+  strict.tolerance = 0.05;
+  lenient.tolerance = 0.1;
+  const std::vector<Prediction> once = medians_of_repeats({first, strict, lenient});
+  REQUIRE(once.size() == 1);
+  CHECK(once[0].tolerance == 0.05);
+  CHECK(once[0].carried == std::vector<std::pair<std::string, std::string>>{{"samples", "20"}});
 }
 
 TEST_CASE("kernels that are only planned are predicted, as runs are, and nothing is fitted on them") {
