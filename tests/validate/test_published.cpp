@@ -111,5 +111,5 @@ TEST_CASE(
   for (const Prediction& p : rows) CHECK_FALSE((p.many_gpus && p.fitted));
   const OrderingSummary order = orderings(rows);
   CHECK(order.pairs >= 100);
-  CHECK(order.right >= order.pairs - 2);  // which, and why: README.md
+  CHECK(order.right >= order.pairs - 2);  // which, and why: docs/accuracy.md
 }
