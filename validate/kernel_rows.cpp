@@ -1,6 +1,4 @@
 // Measured kernels and messages, predicted one by one.
-#include <algorithm>
-#include <cmath>
 #include <map>
 
 #include "cost_models/fit_kernels.hpp"
