@@ -57,6 +57,16 @@ TEST_CASE("runs give the same bytes from any number of threads, in every format"
   }
 }
 
+TEST_CASE("the table of 100 runs in the README is what the program prints") {
+  const std::string readme = read_file(std::filesystem::path(ORRERY_SOURCE_DIR) / "README.md");
+  const auto begin = readme.find("100 runs, seeds 1 to 100");
+  REQUIRE(begin != std::string::npos);
+  const std::string table = readme.substr(begin, readme.find("```", begin) - begin);
+  const ProgramRun run = run_program(fmt::format("simulate --runs 100 {}", stragglers));
+  INFO(run.output);
+  CHECK(run.output.find(table) != std::string::npos);
+}
+
 TEST_CASE("run i of many is the simulation with the i-th seed after the scenario's") {
   const ScratchFolder folder;
   const Json runs = Json::parse(output_of("simulate --runs 3 --format json " + stragglers));
